@@ -1,0 +1,71 @@
+# make train     set up, then fine-tune, generate and score on this machine's CPU, offline
+# make test      set up, then lint, types and tests
+# make lint      style and types only
+# make app       the web app
+# make notebooks write notebooks/ from the scripts
+# make bench     run every measurement in benchmarks/
+#
+# Set-up makes .venv once and installs again only after a requirements file changed.
+# Another interpreter: make train PYTHON=/path/to/python3.12
+# Extra arguments:     make train ARGS="--steps 50"
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+ARGS ?=
+
+# The first that starts, has a supported version and can make virtual environments.
+CANDIDATES := python3.13 python3.12 python3.11 python3.10 python3
+USABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.PHONY: train test lint app notebooks bench
+.DELETE_ON_ERROR:
+
+train: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(PY) train_cpu.py $(ARGS)
+
+test: lint
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q $(ARGS)
+
+lint: $(INSTALLED_DEV)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+app: $(INSTALLED)
+	@if [ ! -f app.py ]; then \
+		echo "error: app.py does not exist yet; 'make train' is what works today" >&2; exit 2; fi
+	$(PY) app.py $(ARGS)
+
+bench: $(INSTALLED)
+	@set -e; for script in benchmarks/*.py; do \
+		if [ -f "$$script" ]; then echo "== $$script"; PYTHONPATH=. $(PY) "$$script"; fi; done
+
+KERNEL := "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+COLAB := "accelerator": "GPU", "colab": {"gpuType": "T4"}
+JUPYTEXT := $(PY) -m jupytext --quiet --from py:percent --to ipynb
+
+notebooks: $(INSTALLED_DEV)
+	@mkdir -p notebooks
+	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(COLAB)}' \
+		--output notebooks/colab_training.ipynb colab_training.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' --output notebooks/train_cpu.ipynb train_cpu.py
+
+$(PY):
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "error: no Python 3.10 to 3.13 with venv found; say make PYTHON=/path/to/python3" >&2; \
+		exit 2; fi
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): requirements.txt constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt \
+		-c constraints.txt
+	@touch $@
