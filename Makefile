@@ -36,10 +36,12 @@ lint: $(INSTALLED_DEV)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-app: $(INSTALLED)
-	@if [ ! -f app.py ]; then \
-		echo "error: app.py does not exist yet; 'make train' is what works today" >&2; exit 2; fi
+app: app.py $(INSTALLED)
 	$(PY) app.py $(ARGS)
+
+# Runs only while the file is missing, and before anything is installed.
+app.py:
+	@echo "error: app.py does not exist yet; 'make train' is what works today" >&2; exit 2
 
 bench: $(INSTALLED)
 	@set -e; for script in benchmarks/*.py; do \
