@@ -1,0 +1,196 @@
+"""Runs generated CadQuery code: the only place that does. run_cadquery(code) -> Part | Failure.
+
+Two confined children per program, both forked from a warm process (worker.py): the first runs the
+code and hands over B-rep bytes, the second runs no generated code and measures them. This process
+parses nothing but numbers and arrays, each checked (wire.py), and never unpickles.
+
+    >>> from metrics.execution import run_cadquery
+    >>> run_cadquery("import cadquery as cq\\nresult = cq.Workplane().box(1, 2, 3)").volume
+    6.0
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import files, warm, wire, worker
+from .parts import KINDS, Failure, Part, part_from_message
+
+__all__ = [
+    "KINDS",
+    "Failure",
+    "Part",
+    "ProtectionError",
+    "measure_file",
+    "protection",
+    "run_cadquery",
+    "run_many",
+]
+
+TIMEOUT = 30.0
+MEMORY = 4 << 30
+MAX_CODE = 4 << 20
+MAX_BREP = 64 << 20
+MAX_ARRAYS = 256 << 20
+
+
+class ProtectionError(RuntimeError):
+    """A protection named in `require` cannot be reached on this machine."""
+
+
+def run_cadquery(
+    code: str, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+) -> Part | Failure:
+    """Run one program and measure its result.
+
+    timeout: seconds of wall time for the program, and again for the measuring. memory: bytes the
+    program may take on top of the warm process. require: names of protection layers without
+    which nothing is run; ProtectionError says what is missing. Everything that a program can do
+    wrong comes back as a Failure.
+    """
+    if not isinstance(code, str):
+        raise TypeError(f"code must be a string, not {type(code).__name__}")
+    job = code.encode("utf-8", "surrogatepass")
+    if len(job) > MAX_CODE:
+        return Failure("too large", f"the program has {len(job)} bytes, {MAX_CODE} are allowed")
+    return _run(worker.PROGRAM, job, timeout, memory)
+
+
+def measure_file(path: Path, timeout: float = TIMEOUT, memory: int = MEMORY) -> Part | Failure:
+    """Measure a .step, .stp or .stl file, confined like a program. Raises ValueError for others."""
+    kind = files.SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: expected one of {', '.join(files.SUFFIXES)}")
+    number = worker.READ_STEP if kind == files.STEP else worker.READ_STL
+    return _run(number, path.read_bytes(), timeout, memory)
+
+
+def _run(kind: int, job: bytes, timeout: float, memory: int) -> Part | Failure:
+    reached = protection()
+    seconds = 0.0
+    if kind == worker.READ_STL:
+        answer = _job(kind, job, timeout, memory, MAX_ARRAYS)
+        if isinstance(answer, Failure):
+            return answer
+        return _read_measure(answer, answer.seconds, reached)
+    if kind != worker.MEASURE:
+        answer = _job(kind, job, timeout, memory, MAX_BREP)
+        if isinstance(answer, Failure):
+            return answer
+        seconds = answer.seconds
+        failure, job = _read_program(answer, timeout, reached)
+        if failure:
+            return failure
+    answer = _job(worker.MEASURE, job, timeout, memory, MAX_ARRAYS)
+    if isinstance(answer, Failure):
+        return answer
+    return _read_measure(answer, seconds + answer.seconds, reached)
+
+
+def protection() -> tuple[str, ...]:
+    """The protection layers that children run under on this machine."""
+    warm.start()
+    return ("process", "limits")
+
+
+def _job(
+    kind: int, job: bytes, timeout: float, memory: int, limit: int
+) -> warm.Answer | Failure:
+    for _ in range(2):  # once more, because the fault may be another program's
+        try:
+            return warm.run_job(kind, job, timeout, memory, limit)
+        except warm.LostWorker as error:
+            reason = str(error)
+    return Failure("crash", f"{reason}, twice, while this program ran")
+
+
+def _read_program(
+    answer: warm.Answer, timeout: float, reached: tuple[str, ...]
+) -> tuple[Failure | None, bytes]:
+    def failed(kind: str, message: str, line: int | None = None) -> tuple[Failure, bytes]:
+        return Failure(kind, message, line, answer.seconds, reached), b""
+
+    death = _death(answer, timeout)
+    if death:
+        return failed(*death)
+    try:
+        header, brep = wire.unpack(answer.output)
+    except wire.WireError:
+        return failed("crash", "the program ended without a readable result")
+    if header.get("ok") is True:
+        return None, brep
+    kind, message, line = header.get("kind"), header.get("message"), header.get("line")
+    if kind not in KINDS or not isinstance(message, str):
+        return failed("crash", "the program ended without a readable result")
+    return failed(kind, _printable(message), line if type(line) is int else None)
+
+
+def _read_measure(answer: warm.Answer, seconds: float, reached: tuple[str, ...]) -> Part | Failure:
+    if answer.reason == worker.DEADLINE:
+        return Failure("timeout", "measuring the solid took too long", None, seconds, reached)
+    if answer.reason == worker.CANCELLED:
+        return Failure("too large", "the mesh of the solid is too large", None, seconds, reached)
+    try:
+        header, body = wire.unpack(answer.output)
+        if answer.status == 0 and header.get("ok") is True:
+            return part_from_message(header, body, seconds, reached)
+    except wire.WireError:
+        header = {}
+    kind, message = header.get("kind"), header.get("message")
+    if answer.status == 0 and kind in KINDS and isinstance(message, str):
+        return Failure(str(kind), _printable(message), None, seconds, reached)
+    text = "the solid's B-rep cannot be read or measured"
+    return Failure("invalid solid", text, None, seconds, reached)
+
+
+def _death(answer: warm.Answer, timeout: float) -> tuple[str, str] | None:
+    if answer.reason == worker.DEADLINE:
+        return "timeout", f"stopped after {timeout:g} s"
+    if answer.reason == worker.CANCELLED:
+        return "too large", f"the result is larger than {MAX_BREP >> 20} MB"
+    if os.WIFSIGNALED(answer.status):
+        number = os.WTERMSIG(answer.status)
+        if number == signal.SIGXCPU:
+            return "timeout", "stopped at the limit of CPU time"
+        if number == signal.SIGKILL:
+            return "memory", "killed by the system, most likely for its use of memory"
+        return "crash", f"the process died of {signal.Signals(number).name}"
+    if answer.status != 0:
+        code = os.waitstatus_to_exitcode(answer.status)
+        return "crash", f"the process ended with code {code} and without a result"
+    return None
+
+
+def _printable(text: str) -> str:
+    kept = "".join(c if c.isprintable() or c == "\n" else " " for c in text[:2000])
+    return kept.strip() or "no message"
+
+
+def run_many(
+    codes: Sequence[str], workers: int | None = None, progress: bool = False, **limits: Any
+) -> list[Part | Failure]:
+    """Run programs side by side, each in its own process; the order is kept.
+
+    workers: how many at a time; default is the number of cores this process may use. limits: as
+    for run_cadquery.
+    """
+    codes = list(codes)
+    with ThreadPoolExecutor(workers or default_workers()) as pool:
+        results = pool.map(lambda code: run_cadquery(code, **limits), codes)
+        if progress:
+            from tqdm import tqdm
+
+            results = tqdm(results, total=len(codes), desc="running programs", unit="program")
+        return list(results)
+
+
+def default_workers() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

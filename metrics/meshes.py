@@ -1,0 +1,101 @@
+"""From the triangles of a Part to manifold3d solids, welded bit by bit and checked.
+
+The tessellation gives every B-rep face its own vertices. Welding equal coordinates inside each
+solid makes a closed mesh for nearly all parts; the few that stay open are closed by the steps of
+`_repaired`, and the result says which step was needed. manifold3d reports a mesh that it cannot
+use only through `status()` and then has volume 0, so the status is checked every time.
+"""
+
+from __future__ import annotations
+
+import manifold3d
+import numpy as np
+
+
+def solid_manifolds(
+    vertices: np.ndarray, triangles: np.ndarray, owner: np.ndarray
+) -> tuple[list[manifold3d.Manifold], list[str]]:
+    """One manifold per solid, and notes on what had to be repaired.
+
+    vertices: (N, 3) float64. triangles: (M, 3) indices. owner: (M,) solid index per triangle.
+    Raises ValueError where a solid cannot be closed.
+    """
+    solids, notes = [], []
+    for index in np.unique(owner):
+        points, faces = weld(vertices, triangles[owner == index])
+        solid = _manifold(points, faces)
+        if solid is None:
+            solid, note = _repaired(points, faces)
+            notes.append(note)
+        solids.append(solid)
+    return solids, notes
+
+
+def union(solids: list[manifold3d.Manifold]) -> manifold3d.Manifold:
+    """The union of all solids."""
+    if len(solids) == 1:
+        return solids[0]
+    return manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add)
+
+
+def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Merge bitwise equal vertices; drops unused ones and triangles that lose a corner."""
+    used, corners = np.unique(triangles, return_inverse=True)
+    points = np.ascontiguousarray(vertices[used] + 0.0)  # + 0.0 turns -0.0 into 0.0
+    rows = points.view([("", points.dtype)] * 3).ravel()
+    _, first, group = np.unique(rows, return_index=True, return_inverse=True)
+    faces = group[corners].reshape(-1, 3)
+    proper = (
+        (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    )
+    return points[first], faces[proper]
+
+
+def _manifold(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold | None:
+    mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
+    solid = manifold3d.Manifold(mesh)
+    if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
+        return None
+    return solid
+
+
+def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifold, str]:
+    mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
+    mesh.merge()
+    solid = manifold3d.Manifold(mesh)
+    if solid.status() == manifold3d.Error.NoError and solid.volume() > 0:
+        return solid, "open mesh closed by merging near vertices"
+    capped = _manifold(*_capped(points, faces))
+    if capped is not None:
+        return capped, "open mesh closed by capping its holes"
+    raise ValueError("the mesh of a solid cannot be closed")
+
+
+def _capped(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mesh with a fan of triangles over every cycle of unmatched edges."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    directed = set(map(tuple, edges.tolist()))
+    follow: dict[int, list[int]] = {}
+    for start, end in directed:
+        if (end, start) not in directed:
+            follow.setdefault(end, []).append(start)  # the cap runs against the open edge
+    new_points, new_faces = [points], [faces]
+    count = len(points)
+    while follow:
+        first = next(iter(follow))
+        cycle = [first]
+        while cycle[-1] in follow:
+            following = follow[cycle[-1]]
+            cycle.append(following.pop())
+            if not following:
+                del follow[cycle[-2]]
+            if cycle[-1] == first:
+                break
+        ring = np.array(cycle)
+        if ring[0] != ring[-1]:
+            continue
+        new_points.append(points[ring[:-1]].mean(0, keepdims=True))
+        apex = np.full(len(ring) - 1, count)
+        new_faces.append(np.stack([ring[:-1], ring[1:], apex], 1))
+        count += 1
+    return np.concatenate(new_points), np.concatenate(new_faces)

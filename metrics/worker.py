@@ -1,0 +1,164 @@
+"""The warm process: imports CadQuery once, then forks a confined child per job.
+
+    scorer --- root --- warden --- child
+                 \\----- warden --- child
+
+The root imports CadQuery and forks a warden per connection of the scorer. A warden forks a child
+per job, kills it with its whole session at the deadline, and reports how it ended. Root and
+wardens only ever see file descriptors and numbers: the code of a job and its result travel
+between the scorer and the child on a socket that the warden hands on unread. So a child inherits
+no other sample, no reference and no score, however deep it digs in its own memory.
+
+Started by execution.py; not meant to be run by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+JOB = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
+DONE = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
+PROGRAM, MEASURE, READ_STEP, READ_STL = 1, 2, 3, 4
+ENDED, DEADLINE, CANCELLED = 0, 1, 2
+
+
+def main(descriptor: int) -> None:
+    """Be the root: warm up, say so, then fork a warden for every connection received."""
+    control = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer to handle
+    _warm_up()
+    control.sendall(b"R")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens need no waiting for
+    while True:
+        message, handles, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _serve(socket.socket(fileno=handles[0]))
+        os.close(handles[0])
+
+
+def _warm_up() -> None:
+    from OCP.OSD import OSD_ThreadPool
+
+    from . import files, measure, program
+
+    # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
+    OSD_ThreadPool.DefaultPool_s(1).Init(1)
+    del files, measure, program
+    gc.collect()
+    gc.freeze()  # children then touch fewer pages that they share with this process
+    gc.disable()
+
+
+def _serve(connection: socket.socket) -> NoReturn:
+    while True:
+        message, handles, _, _ = socket.recv_fds(connection, JOB.size, 1)
+        if len(message) != JOB.size or len(handles) != 1:
+            os._exit(0)
+        kind, seconds, memory = JOB.unpack(message)
+        started = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            _child(handles[0], kind, seconds, memory)
+        os.close(handles[0])
+        status, reason, cpu = _watch(child, connection, started + seconds)
+        connection.sendall(DONE.pack(status, reason, time.monotonic() - started, cpu))
+
+
+def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int, int, float]:
+    """Wait for the child; kill its session at the deadline or when the scorer says so."""
+    reason = ENDED
+    handle = os.pidfd_open(child)
+    try:
+        handles: list[Any] = [handle, connection]
+        ready, _, _ = select.select(handles, [], [], deadline - time.monotonic())
+    finally:
+        os.close(handle)
+    if not ready:
+        reason = DEADLINE
+    elif connection in ready:
+        reason = CANCELLED
+        if not connection.recv(1):
+            reason = -1
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    _, status, usage = os.wait4(child, 0)
+    if reason < 0:
+        os._exit(0)
+    return status, reason, usage.ru_utime + usage.ru_stime
+
+
+def _child(handle: int, kind: int, seconds: float, memory: int) -> NoReturn:
+    code = 70
+    try:
+        channel = _isolate(handle)
+        from . import sandbox
+
+        sandbox.limit(memory, seconds)
+        job = _read_all(channel)
+        _write_all(channel, _answer(kind, job))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _isolate(handle: int) -> int:
+    """New session, empty environment, streams on the null device, only the channel left open."""
+    os.setsid()
+    os.dup2(handle, 3)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.closerange(4, 1 << 16)
+    os.environ.clear()
+    os.chdir("/")
+    os.umask(0o077)
+    return 3
+
+
+def _answer(kind: int, job: bytes) -> bytes:
+    from . import files, measure, program, wire
+
+    if kind == MEASURE:
+        return measure.measure(job)
+    if kind in (READ_STEP, READ_STL):
+        try:
+            if kind == READ_STL:
+                return files.measure_stl(job)
+            return wire.pack({"ok": True}, files.step_to_brep(job))
+        except ValueError as error:
+            return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
+    header, brep = program.run(job.decode("utf-8", "surrogatepass"))
+    return wire.pack(header, brep)
+
+
+def _read_all(channel: int) -> bytes:
+    parts = []
+    while part := os.read(channel, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _write_all(channel: int, message: Any) -> None:
+    view = memoryview(message)
+    while view:
+        view = view[os.write(channel, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit("metrics.worker is started by metrics.execution")

@@ -1,0 +1,88 @@
+"""Protects the public interface of metrics/: names, shapes of results, and plain right answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import metrics
+from metrics.execution import Failure, Part, run_cadquery, run_many
+
+ROOT = Path(__file__).resolve().parents[1]
+BOX = "result = cq.Workplane().box({}, {}, {})"
+
+
+def test_import_is_light():
+    code = "import metrics, sys; print({'torch','transformers','cadquery'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_part_holds_exact_properties_and_drawing_data():
+    part = run_cadquery("import cadquery as cq\nresult = cq.Workplane().cylinder(10, 2)")
+    assert isinstance(part, Part)
+    assert part.volume == pytest.approx(np.pi * 40, rel=1e-9)
+    assert part.area == pytest.approx(np.pi * 48, rel=1e-9)
+    assert part.bounding_box == pytest.approx(np.array([[-2, -2, -5], [2, 2, 5]]), abs=1e-6)
+    assert np.trace(part.inertia) / part.volume == pytest.approx(2 + 2 * (1 + 100 / 12), rel=1e-9)
+    assert np.linalg.norm(part.normals, axis=1) == pytest.approx(1.0)
+    corners = part.vertices[part.triangles]
+    outward = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    assert (np.einsum("ij,ij->i", outward, part.normals[part.triangles[:, 0]]) > 0).all()
+    assert len(np.unique(part.faces)) == part.face_count == 3
+    assert len(part.edge_starts) == 4  # two circles and the seam
+    for start, end in zip(part.edge_starts[:-1], part.edge_starts[1:], strict=True):
+        line = part.edge_points[start:end]
+        assert len(line) >= 2
+        distance = np.linalg.norm(part.vertices[None] - line[:, None], axis=2).min(1)
+        assert distance.max() == 0  # edges lie on the same tessellation
+    assert part.solids == 1 and part.valid and part.brep
+
+
+def test_results_keep_their_order_and_failures_are_typed():
+    got = run_many([BOX.format(1, 1, 1), "x = (", "1 / 0", "pass", BOX.format(2, 1, 1)], workers=2)
+    assert [one.kind if isinstance(one, Failure) else round(one.volume, 9) for one in got] == [
+        1.0, "syntax error", "exception", "no solid", 2.0,
+    ]  # fmt: skip
+    assert got[2].line == 1 and "ZeroDivisionError" in got[2].message
+
+
+def test_compute_counts_failures_as_zero():
+    got = metrics.compute(
+        predictions=[BOX.format(2, 4, 6), "result = oops", BOX.format(1, 1, 1)],
+        references=[BOX.format(1, 2, 3)] * 3,
+        ids=["same", "broken", "cube"],
+    )
+    assert got["n"] == 3 and got["alignment"] == "best" and got["reference"] == "code"
+    assert got["vsr"]["mean"] == pytest.approx(2 / 3)
+    assert got["failures"] == {"exception": 1}
+    rows = {row["id"]: row for row in got["rows"]}
+    assert set(rows["same"]) == {"id", "code", "ok", "failure", "iou_best", "seconds"}
+    assert rows["same"]["iou_best"] == pytest.approx(1, abs=1e-9)
+    assert rows["broken"]["iou_best"] == 0 and not rows["broken"]["ok"]
+    assert 0 < rows["cube"]["iou_best"] < 1
+    mean = got["iou_best"]["mean"]
+    assert mean == pytest.approx(sum(row["iou_best"] for row in got["rows"]) / 3)
+    assert got["iou_best"]["low"] <= mean <= got["iou_best"]["high"]
+    assert got["iou_best_valid"]["mean"] == pytest.approx(mean * 3 / 2)
+
+
+def test_bad_reference_is_named():
+    with pytest.raises(ValueError, match="'seven'"):
+        metrics.compute(predictions=[BOX.format(1, 1, 1)], references=["oops"], ids=["seven"])
+
+
+def test_drop_in_names():
+    codes = {"a": BOX.format(1, 2, 3), "b": "oops"}
+    rate = metrics.evaluate_syntax_rate(codes, verbose=False)
+    expected = {"vsr": 0.5, "successful": 1, "total": 2, "failed_ids": ["b"]}
+    assert {key: rate[key] for key in expected} == expected
+    assert metrics.evaluate_syntax_rate_simple(codes) == 0.5
+    got = metrics.evaluate_codes({"a": codes["a"], "b": codes["a"]}, codes, pitch=0.05)
+    assert got["vsr"] == 0.5 and got["iou_best"] == pytest.approx(0.5)
+    assert metrics.get_iou_best(codes["a"], BOX.format(6, 2, 4)) == pytest.approx(1, abs=1e-9)
+    assert metrics.get_iou_best(codes["a"], "oops") == 0.0
