@@ -1,0 +1,193 @@
+"""Rows of GenCAD-Code from three places, in one schema: Sample(image, cadquery, id, prompt).
+
+    train, rejected = load_samples("bundled")                                  # data/samples/
+    train, rejected = load_samples("path/to/folder", limit=100)                # your own pictures
+    train, rejected = load_samples("CADCODER/GenCAD-Code", split="train[:30]")  # the hub
+
+A folder is a Hugging Face image folder (pictures beside a metadata.jsonl or metadata.csv with the
+columns file_name and cadquery; subfolders train/, test/ are splits) or parquet files with the
+columns image and cadquery. deepcad_id and prompt may be missing.
+
+A row without code, with an unreadable picture or with code that does not run is left out and
+listed with its reason. Everything that the user can put right is an InputError of one line.
+Left out: pictures stay in memory as RGB, 0.6 MB each at 448 pixels, so give a limit on the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from image2cad.errors import InputError
+from image2cad.prompting import QUESTION
+from image2cad.sources import BUNDLED, first_line, read_rows
+
+__all__ = ["BUNDLED", "Rejected", "Sample", "load_samples", "split_samples"]
+
+CHUNK = 64  # rows whose programs are run together
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture (RGB, any size), the program that draws it, the row's id and its prompt."""
+
+    image: Image.Image
+    cadquery: str
+    id: str
+    prompt: str = QUESTION
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that was left out, and why in one line."""
+
+    id: str
+    reason: str
+
+
+def load_samples(
+    source: str,
+    split: str = "train",
+    limit: int | None = None,
+    streaming: bool = False,
+    check_code: bool = True,
+    at_least: int = 1,
+    progress: bool = True,
+) -> tuple[list[Sample], list[Rejected]]:
+    """Read rows in order until `limit` of them are usable; return those and the rejected ones.
+
+    source: "bundled", a folder, or a data set's name on the hub. split: its name, with a slice if
+    wished, "train[:30]". streaming: read the hub row by row instead of downloading the split.
+    check_code: run every program in a confined process and reject those that leave no solid.
+    Raises InputError where the source cannot be read, lacks a column, or has fewer than `at_least`
+    usable rows.
+    """
+    rows = read_rows(source, split, streaming)
+    samples: list[Sample] = []
+    rejected: list[Rejected] = []
+    seen: set[str] = set()
+    with tqdm(desc=f"reading {source}", unit=" rows", total=limit, disable=not progress) as bar:
+        while limit is None or len(samples) < limit:
+            wanted = CHUNK if limit is None else min(CHUNK, limit - len(samples))
+            chunk = list(itertools.islice(rows, wanted))
+            if not chunk:
+                break
+            parsed = [_parse(row, number, seen) for number, row in chunk]
+            readable = [item for item in parsed if isinstance(item, Sample)]
+            rejected += [item for item in parsed if isinstance(item, Rejected)]
+            good, failed = _run(readable) if check_code else (readable, [])
+            samples += good
+            rejected += failed
+            bar.update(len(good))
+    if len(samples) < at_least:
+        why = f"; left out: {_reasons(rejected)}" if rejected else ""
+        raise InputError(
+            f"{source} ({split}) has {len(samples)} usable rows, {at_least} are needed{why}"
+        )
+    return samples, rejected
+
+
+def split_samples(
+    samples: Sequence[Sample], held_out: int, seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
+    """Set `held_out` samples apart: (the others, those), each in the order given.
+
+    The choice depends on the ids and the seed only, not on the order. Samples with the same
+    program stay on one side, because CAD data holds many copies of simple parts.
+    """
+    if not 0 <= held_out < max(len(samples), 1):
+        raise InputError(f"cannot hold out {held_out} of {len(samples)} samples; lower the number")
+    groups: dict[str, list[str]] = {}
+    for sample in samples:
+        groups.setdefault(sample.cadquery, []).append(sample.id)
+    chosen: set[str] = set()
+    for ids in sorted(groups.values(), key=lambda ids: _rank(min(ids), seed)):
+        if len(chosen) + len(ids) <= held_out:
+            chosen.update(ids)
+    if len(chosen) < held_out:
+        raise InputError(
+            f"cannot hold out exactly {held_out} of {len(samples)} samples: too many share one "
+            f"program; {len(chosen)} works"
+        )
+    return (
+        [sample for sample in samples if sample.id not in chosen],
+        [sample for sample in samples if sample.id in chosen],
+    )
+
+
+def _rank(sample_id: str, seed: int) -> str:
+    return hashlib.sha256(f"{seed}:{sample_id}".encode()).hexdigest()
+
+
+def _parse(row: dict[str, Any], number: int, seen: set[str]) -> Sample | Rejected:
+    """Check one row; `seen` collects the ids used so far."""
+    name = _row_id(row, number)
+    if name in seen:
+        return Rejected(name, "an earlier row has the same id")
+    seen.add(name)
+    code = row["cadquery"]
+    if code is None or not str(code).strip() or str(code).strip().lower() in ("none", "nan"):
+        return Rejected(name, "no code")
+    if not isinstance(code, str):
+        return Rejected(name, f"the code is no text but {type(code).__name__}")
+    if row["image"] is None:
+        return Rejected(name, "no picture")
+    try:
+        image = _picture(row["image"])
+    except Exception as error:  # Pillow raises nearly any type on a damaged file
+        return Rejected(name, f"unreadable picture: {first_line(error)}")
+    return Sample(image, code, name, row.get("prompt") or QUESTION)
+
+
+def _row_id(row: dict[str, Any], number: int) -> str:
+    if row.get("deepcad_id") is not None:
+        return str(row["deepcad_id"])
+    image = row["image"]
+    path = image.get("path") if isinstance(image, dict) else None
+    return Path(path).stem if path else str(number)
+
+
+def _picture(value: Any) -> Image.Image:
+    """RGB from what `datasets` gives undecoded; transparency becomes white paper."""
+    from datasets import Image as ImageFeature
+
+    encoded = {"bytes": value, "path": None} if isinstance(value, bytes) else value
+    image = ImageFeature().decode_example(encoded)
+    if image.has_transparency_data:
+        paper = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(paper, image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _run(samples: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
+    """Those whose program leaves a usable solid, and the others."""
+    from metrics.execution import Failure, run_many
+
+    good, failed = [], []
+    results = run_many([sample.cadquery for sample in samples])
+    for sample, result in zip(samples, results, strict=True):
+        if isinstance(result, Failure):
+            line = f" (line {result.line})" if result.line else ""
+            reason = f"code does not run: {result.kind}: {result.message}{line}"
+            failed.append(Rejected(sample.id, reason))
+        else:
+            good.append(sample)
+    return good, failed
+
+
+def _reasons(rejected: Sequence[Rejected]) -> str:
+    """The commonest reasons with their counts and one id each."""
+    kinds = Counter(item.reason.split(": ")[0] for item in rejected)
+    example = {item.reason.split(": ")[0]: item for item in reversed(rejected)}
+    return ", ".join(
+        f"{count} x {example[kind].reason} (first: {example[kind].id})"
+        for kind, count in kinds.most_common(3)
+    )
