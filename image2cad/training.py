@@ -1,0 +1,218 @@
+"""Train a vision-language model on pictures and programs with the plain transformers Trainer.
+
+    data = CodeDataset(samples, processor)
+    history = fit(model, data, Settings(epochs=3), Path("runs/mine"))
+
+Samples are never cut: rows longer than the limit are left out and named. A loss
+that is zero or not a number stops the run. Checkpoints go to <folder>/checkpoints,
+and `resume=True` goes on from the last one. Left out: saving the model
+(modeling.py) and scores (evaluation.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from image2cad.errors import InputError
+from image2cad.prompting import IGNORED, encode_example, encode_prompt
+from image2cad.samples import Rejected, Sample
+
+SETTINGS_FILE = "settings.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    epochs: passes over the data; steps: if positive, optimiser steps instead of epochs;
+    batch_size: samples a device and forward pass; accumulate: passes a step;
+    learning_rate: peak of a cosine schedule; warmup: share of steps until the peak;
+    save_steps: steps between checkpoints; log_steps: steps between logged losses;
+    eight_bit: paged 8-bit Adam (CUDA); checkpointing: recompute activations to save memory.
+    """
+
+    epochs: float = 3.0
+    steps: int = -1
+    batch_size: int = 8
+    accumulate: int = 1
+    learning_rate: float = 2e-4
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    save_steps: int = 50
+    log_steps: int = 5
+    seed: int = 0
+    eight_bit: bool = False
+    checkpointing: bool = False
+
+
+class CodeDataset(Dataset[dict[str, torch.Tensor]]):
+    """Samples as training examples, encoded when asked for.
+
+    `limit` is the longest sequence in tokens, BOS, picture, prompt and EOS included
+    (default: the model's positions). Longer rows are in `dropped`, never cut.
+    Raises InputError if nothing is left.
+    """
+
+    def __init__(self, samples: Sequence[Sample], processor: Any, limit: int | None = None) -> None:
+        self.processor = processor
+        self.samples: list[Sample] = []
+        self.dropped: list[Rejected] = []
+        head = encode_prompt(processor, [samples[0].image])["input_ids"].shape[1] if samples else 0
+        for sample in samples:
+            tokens = processor.tokenizer(f" {sample.cadquery}", add_special_tokens=False)
+            length = head + len(tokens["input_ids"]) + 1
+            if limit is not None and length > limit:
+                reason = f"{length} tokens; the limit is {limit}"
+                self.dropped.append(Rejected(sample.id, reason))
+            else:
+                self.samples.append(sample)
+        if not self.samples:
+            raise InputError(
+                f"no sample left to train on: {len(self.dropped)} of {len(samples)} are longer than "
+                f"{limit} tokens; raise the limit or use compact programs"
+            )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        sample = self.samples[index]
+        return encode_example(self.processor, sample.image, sample.cadquery)
+
+
+def collate(examples: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """Stack examples, padded on the right to the longest; padding has no label."""
+    fills = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED}
+    batch = {
+        name: torch.nn.utils.rnn.pad_sequence([e[name] for e in examples], True, fill)
+        for name, fill in fills.items()
+    }
+    batch["pixel_values"] = torch.stack([e["pixel_values"] for e in examples])
+    return batch
+
+
+class _Watch(TrainerCallback):
+    """Stops a run that cannot be learning."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(float(loss)):
+            raise InputError(
+                f"the loss became {loss} at step {state.global_step}; lower the learning rate "
+                "and resume from the last checkpoint, or start again"
+            )
+        if float(loss) == 0.0:
+            raise InputError(
+                f"the loss is exactly 0 at step {state.global_step}: no token carries a label"
+            )
+
+
+def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Claim `folder` for a run, or check that it holds this run.
+
+    Raises InputError if it holds another run, if there is nothing to resume, or if
+    the run there was started with other settings; nothing is written then.
+    """
+    file = folder / SETTINGS_FILE
+    settings = json.loads(json.dumps(settings))
+    if not resume:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(
+                f"{folder} already holds something; name another folder with --out, "
+                "or go on with that run with --resume"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return
+    if not file.is_file():
+        raise InputError(f"nothing to resume in {folder}: there is no {SETTINGS_FILE}")
+    before = json.loads(file.read_text(encoding="utf-8"))
+    other = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    if other:
+        changes = "; ".join(f"{k}: {before.get(k)!r} then, {settings.get(k)!r} now" for k in other)
+        raise InputError(f"{folder} was started with other settings ({changes})")
+
+
+def precision() -> torch.dtype:
+    """float32 on a CPU, bfloat16 on a GPU that computes in it, else float16.
+
+    By compute capability: `torch.cuda.is_bf16_supported` says yes on a T4, which emulates it.
+    """
+    if not torch.cuda.is_available():
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+
+
+def fit(
+    model: Any,
+    data: Dataset[dict[str, torch.Tensor]],
+    settings: Settings,
+    folder: Path,
+    pad: int,
+    resume: bool = False,
+) -> list[dict[str, float]]:
+    """Train `model` in place; return the logged losses, one dict a log.
+
+    With `resume`, goes on from the last checkpoint in <folder>/checkpoints if there is
+    one. Raises InputError when the loss is zero or not finite.
+    """
+    checkpoints = folder / "checkpoints"
+    dtype = precision()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=settings.epochs,
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulate,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        adam_beta2=0.98,
+        optim="paged_adamw_8bit" if settings.eight_bit else "adamw_torch",
+        fp16=dtype == torch.float16,
+        bf16=dtype == torch.bfloat16,
+        gradient_checkpointing=settings.checkpointing,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        logging_steps=settings.log_steps,
+        logging_nan_inf_filter=False,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        report_to="none",
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        data_collator=lambda examples: collate(examples, pad),
+        callbacks=[_Watch()],
+    )
+    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return [
+        {"step": float(entry["step"]), "loss": float(entry["loss"])}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    """The settings as plain JSON values."""
+    return dataclasses.asdict(settings)

@@ -1,0 +1,162 @@
+"""How models/nano was made: a small LLaVA trained from scratch on synthetic parts.
+
+    python pretrain_nano.py                     # about an hour on 2 cores
+    python pretrain_nano.py --resume            # after an interruption
+    python pretrain_nano.py --parts 2000 --steps 50 --out runs/try-nano    # a quick look
+
+First makes the parts (shards that are kept and reused), then trains the
+tokenizer and the model. Uses a GPU where there is one. Left out: the families of
+the bundled samples, which the base shall not have seen, and any real sample.
+"""
+
+# %% Settings
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import set_seed
+
+from image2cad.errors import InputError, run_cli
+from image2cad.nano import Shape, build_nano, train_tokenizer
+from image2cad.programs import to_code
+from image2cad.prompting import IGNORED, encode_prompt
+from image2cad.rendering import draw
+from image2cad.synthesis import parts
+from image2cad.training import Settings, as_dict, fit, prepare_run
+
+PARTS = 60_000  # distinct drawings
+SHARD = 2_000  # parts a file
+STEPS = 2_800
+BATCH = 64
+LEARNING_RATE = 1.5e-3
+SEED = 1
+PROCESSES = 2
+TOKENIZER_PARTS = 20_000
+
+
+# %% Data
+def make_shard(job: tuple[Path, int, int]) -> None:
+    """Draw one shard's parts: grey pictures (N, side, side) uint8 and their programs."""
+    file, number, count = job
+    source = itertools.islice(parts(SEED * 100_000 + number), count)
+    pairs = [(to_code(program), draw(drawing, Shape.image)[..., 0]) for program, drawing in source]
+    part = file.with_suffix(".part")
+    with open(part, "wb") as out:
+        np.savez(
+            out,
+            pictures=np.stack([picture for _, picture in pairs]),
+            codes=np.array([code for code, _ in pairs]),
+        )
+    part.rename(file)
+
+
+def make_parts(folder: Path, count: int, processes: int) -> tuple[np.ndarray, list[str]]:
+    """All parts, drawn where they are not on disk yet; equal programs are kept once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (folder / f"parts-{number:04d}-{SHARD}.npz", number, min(SHARD, count - number * SHARD))
+        for number in range(-(-count // SHARD))
+    ]
+    missing = [job for job in jobs if not job[0].is_file()]
+    if missing:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            shards = pool.imap_unordered(make_shard, missing)
+            list(tqdm(shards, total=len(missing), desc=f"parts ({SHARD} each)", unit="shard"))
+    pictures, codes = [], []
+    for file, _, _ in jobs:
+        with np.load(file) as shard:
+            pictures.append(shard["pictures"])
+            codes.extend(str(code) for code in shard["codes"])
+    first = np.unique(np.array(codes), return_index=True)[1]
+    return np.concatenate(pictures)[np.sort(first)], [codes[i] for i in np.sort(first)]
+
+
+class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """The same examples as `prompting.encode_example` makes, from shards and without a processor."""
+
+    def __init__(self, pictures: np.ndarray, codes: list[str], processor: object) -> None:
+        from PIL import Image
+
+        self.pictures = pictures
+        blank = Image.fromarray(np.zeros((Shape.image, Shape.image, 3), dtype=np.uint8))
+        self.head = encode_prompt(processor, [blank])["input_ids"][0]
+        tokenizer = processor.tokenizer  # type: ignore[attr-defined]
+        bodies = tokenizer([f" {code}" for code in codes], add_special_tokens=False)["input_ids"]
+        self.bodies = [np.array([*body, tokenizer.eos_token_id], dtype=np.int16) for body in bodies]
+        images = processor.image_processor  # type: ignore[attr-defined]
+        self.mean, self.std = float(images.image_mean[0]), float(images.image_std[0])
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        body = torch.from_numpy(self.bodies[index].astype(np.int64))
+        ids = torch.cat([self.head, body])
+        labels = torch.cat([torch.full_like(self.head, IGNORED), body])
+        grey = torch.from_numpy(self.pictures[index].astype(np.float32) / 255)
+        pixels = ((grey - self.mean) / self.std).expand(3, -1, -1)
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": labels,
+            "pixel_values": pixels,
+        }
+
+
+# %% Pretrain
+def main() -> int:
+    """Make the parts, train, save."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parts", type=int, default=PARTS)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
+    parser.add_argument("--processes", type=int, default=PROCESSES)
+    parser.add_argument("--data", type=Path, default=Path("runs/nano-parts"))
+    parser.add_argument("--out", type=Path, default=Path("runs/nano"))
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    for name in ("parts", "steps", "batch", "processes"):
+        if getattr(arguments, name) < 1:
+            raise InputError(f"--{name} must be at least 1")
+
+    settings = Settings(
+        steps=arguments.steps,
+        batch_size=arguments.batch,
+        learning_rate=arguments.learning_rate,
+        warmup=0.03,
+        weight_decay=0.01,
+        save_steps=200,
+        log_steps=20,
+        seed=SEED,
+    )
+    prepare_run(arguments.out, {**as_dict(settings), "parts": arguments.parts}, arguments.resume)
+    pictures, codes = make_parts(arguments.data, arguments.parts, arguments.processes)
+    print(f"{len(codes):,} distinct parts")
+
+    set_seed(SEED)
+    model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
+    data = Drawings(pictures, codes, processor)
+    lengths = [len(body) for body in data.bodies]
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
+        f"{len(processor.tokenizer)} tokens, {np.mean(lengths):.0f} code tokens a part on average"
+    )
+    pad = processor.tokenizer.pad_token_id
+    losses = fit(model, data, settings, arguments.out, pad, resume=arguments.resume)
+    model.save_pretrained(arguments.out / "model")
+    processor.save_pretrained(arguments.out / "model")
+    (arguments.out / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
+    print(f"last loss {losses[-1]['loss']:.3f}; the model is in {arguments.out / 'model'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_cli(main)
