@@ -141,7 +141,7 @@ def _parse_split(split: str) -> tuple[str, slice]:
 
 
 def _need_columns(source: str, present: Sequence[str], needed: Sequence[str]) -> None:
-    missing = [name for name in needed if name not in present]
+    missing = [repr(name) for name in needed if name not in present]
     if missing:
         raise InputError(
             f"{source} has no column {' and no column '.join(missing)}; "

@@ -1,0 +1,60 @@
+"""Set-up shared by the tests: no network, no traces in caches, a small real processor."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# before anything imports a Hugging Face library: they read these once
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="image2cad-tests-")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+ROOT = Path(__file__).resolve().parent.parent
+GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
+
+TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
+
+
+@pytest.fixture
+def gencad_dev() -> Path:
+    """The folder of real rows that lies beside a developer's checkout."""
+    if not GENCAD_DEV.is_dir():
+        pytest.skip("no real rows here: ../shared/data/gencad_dev is missing")
+    return GENCAD_DEV
+
+
+@pytest.fixture(scope="session")
+def processor():
+    """A small, real LlavaProcessor: byte-level BPE, 28 px, patch 14, so 4 image tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import CLIPImageProcessor, LlavaProcessor, PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([TEXT], trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=["<image>"],
+    )
+    size = {"height": 28, "width": 28}
+    return LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size=size),
+        tokenizer=fast,
+        patch_size=14,
+        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default",
+    )
