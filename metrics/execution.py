@@ -58,20 +58,32 @@ def run_cadquery(
     job = code.encode("utf-8", "surrogatepass")
     if len(job) > MAX_CODE:
         return Failure("too large", f"the program has {len(job)} bytes, {MAX_CODE} are allowed")
-    return _run(worker.PROGRAM, job, timeout, memory)
+    return _run(worker.PROGRAM, job, timeout, memory, require)
 
 
-def measure_file(path: Path, timeout: float = TIMEOUT, memory: int = MEMORY) -> Part | Failure:
-    """Measure a .step, .stp or .stl file, confined like a program. Raises ValueError for others."""
+def measure_file(
+    path: Path, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+) -> Part | Failure:
+    """Measure a .step, .stp or .stl file, confined like a program.
+
+    Raises ValueError for other suffixes and OSError if the file cannot be read.
+    """
     kind = files.SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: expected one of {', '.join(files.SUFFIXES)}")
     number = worker.READ_STEP if kind == files.STEP else worker.READ_STL
-    return _run(number, path.read_bytes(), timeout, memory)
+    return _run(number, path.read_bytes(), timeout, memory, require)
 
 
-def _run(kind: int, job: bytes, timeout: float, memory: int) -> Part | Failure:
+def _run(
+    kind: int, job: bytes, timeout: float, memory: int, require: Sequence[str]
+) -> Part | Failure:
     reached = protection()
+    missing = [name for name in require if name not in reached]
+    if missing:
+        raise ProtectionError(
+            f"this machine cannot reach {', '.join(missing)}; it reaches {', '.join(reached)}"
+        )
     seconds = 0.0
     if kind == worker.READ_STL:
         answer = _job(kind, job, timeout, memory, MAX_ARRAYS)
@@ -93,9 +105,8 @@ def _run(kind: int, job: bytes, timeout: float, memory: int) -> Part | Failure:
 
 
 def protection() -> tuple[str, ...]:
-    """The protection layers that children run under on this machine."""
-    warm.start()
-    return ("process", "limits")
+    """The protection layers that children run under on this machine (see sandbox.py)."""
+    return warm.start()
 
 
 def _job(
@@ -162,6 +173,8 @@ def _death(answer: warm.Answer, timeout: float) -> tuple[str, str] | None:
         return "crash", f"the process died of {signal.Signals(number).name}"
     if answer.status != 0:
         code = os.waitstatus_to_exitcode(answer.status)
+        if code == worker.UNCONFINED:
+            return "crash", "the process could not be confined, so nothing was run"
         return "crash", f"the process ended with code {code} and without a result"
     return None
 

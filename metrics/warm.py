@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,14 +30,14 @@ CHUNK = 1 << 18
 # package is loaded from its folder so that a package around it (and what that imports) is not.
 BOOTSTRAP = """
 import importlib.util, json, sys
-folder, path, descriptor = json.loads(sys.argv[1])
+folder, path, descriptor, without = json.loads(sys.argv[1])
 sys.path[:] = path
 spec = importlib.util.spec_from_file_location(
     "metrics", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["metrics"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["metrics"])
 from metrics import worker
-worker.main(descriptor)
+worker.main(descriptor, without)
 """
 
 
@@ -51,6 +52,8 @@ class _State:
     root: subprocess.Popen | None = None
     control: socket.socket | None = None
     idle: list[socket.socket] = field(default_factory=list)
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 _state = _State()
@@ -67,18 +70,21 @@ class Answer:
     cpu: float
 
 
-def start() -> None:
-    """Start the warm process if it is not running. Raises RuntimeError if it cannot start."""
+def start() -> tuple[str, ...]:
+    """Start the warm process if it is not running; returns the protection layers it reached.
+
+    Raises RuntimeError if it cannot start.
+    """
     with _state.lock:
         _forget_if_forked()
         if _state.root is not None and _state.root.poll() is None:
-            return
+            return _state.layers
         stop()
         if not hasattr(os, "fork"):
             raise RuntimeError("metrics needs os.fork; on Windows use WSL or a Linux container")
         ours, theirs = socket.socketpair()
         folder = str(Path(__file__).resolve().parent)
-        argument = json.dumps([folder, sys.path, theirs.fileno()])
+        argument = json.dumps([folder, sys.path, theirs.fileno(), _state.without])
         _state.root = subprocess.Popen(
             [sys.executable, "-I", "-c", BOOTSTRAP, argument],
             stdin=subprocess.DEVNULL,
@@ -90,13 +96,26 @@ def start() -> None:
         )
         theirs.close()
         _state.control = ours
-        ready, _, _ = select.select([ours], [], [], START_SECONDS)
-        if not ready or ours.recv(1) != b"R":
+        ours.settimeout(START_SECONDS)
+        try:
+            with ours.makefile("rb") as stream:
+                _state.layers = tuple(json.loads(stream.readline()))
+        except (OSError, ValueError):
             root, _state.root = _state.root, None
             root.kill()
             error = root.communicate()[1].decode(errors="replace").strip().splitlines()
             stop()
-            raise RuntimeError(f"the warm process did not start: {' | '.join(error[-3:])}")
+            message = f"the warm process did not start: {' | '.join(error[-3:])}"
+            raise RuntimeError(message) from None
+        return _state.layers
+
+
+def restart(without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Start anew, leaving out protection layers: for tests of what the others contain."""
+    with _state.lock:
+        stop()
+        _state.without = tuple(without)
+        return start()
 
 
 def stop() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -25,18 +26,27 @@ import sys
 import time
 from typing import Any, NoReturn
 
+from . import sandbox
+
 JOB = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
 DONE = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
 PROGRAM, MEASURE, READ_STEP, READ_STL = 1, 2, 3, 4
 ENDED, DEADLINE, CANCELLED = 0, 1, 2
+UNEXPECTED, UNCONFINED = 70, 71  # exit codes of a child
 
 
-def main(descriptor: int) -> None:
-    """Be the root: warm up, say so, then fork a warden for every connection received."""
+def main(descriptor: int, without: list[str]) -> None:
+    """Be the root: warm up, say so, then fork a warden for every connection received.
+
+    Says so with one line of JSON: the names of the protection layers. without: layers to leave
+    out, for tests of what the others contain.
+    """
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer to handle
     _warm_up()
-    control.sendall(b"R")
+    sandbox.guard_supervisor(die_with_parent=False)
+    how = sandbox.probe(without)
+    control.sendall(json.dumps(how.layers).encode() + b"\n")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens need no waiting for
     while True:
         message, handles, _, _ = socket.recv_fds(control, 1, 1)
@@ -45,7 +55,8 @@ def main(descriptor: int) -> None:
         if os.fork() == 0:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _serve(socket.socket(fileno=handles[0]))
+            sandbox.guard_supervisor(die_with_parent=True)
+            _serve(socket.socket(fileno=handles[0]), how)
         os.close(handles[0])
 
 
@@ -62,7 +73,7 @@ def _warm_up() -> None:
     gc.disable()
 
 
-def _serve(connection: socket.socket) -> NoReturn:
+def _serve(connection: socket.socket, how: sandbox.Confinement) -> NoReturn:
     while True:
         message, handles, _, _ = socket.recv_fds(connection, JOB.size, 1)
         if len(message) != JOB.size or len(handles) != 1:
@@ -72,44 +83,84 @@ def _serve(connection: socket.socket) -> NoReturn:
         child = os.fork()
         if child == 0:
             connection.close()
-            _child(handles[0], kind, seconds, memory)
+            _child(handles[0], kind, seconds, memory, how)
         os.close(handles[0])
         status, reason, cpu = _watch(child, connection, started + seconds)
         connection.sendall(DONE.pack(status, reason, time.monotonic() - started, cpu))
 
 
 def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int, int, float]:
-    """Wait for the child; kill its session at the deadline or when the scorer says so."""
-    reason = ENDED
-    handle = os.pidfd_open(child)
-    try:
-        handles: list[Any] = [handle, connection]
-        ready, _, _ = select.select(handles, [], [], deadline - time.monotonic())
-    finally:
-        os.close(handle)
-    if not ready:
-        reason = DEADLINE
-    elif connection in ready:
-        reason = CANCELLED
-        if not connection.recv(1):
-            reason = -1
+    """Wait for the child; kill its session at the deadline or when the scorer says so.
+
+    Returns wait status, reason and CPU seconds, once nothing that the child started is left.
+    """
+    reason, hung_up = ENDED, False
+    ended, status, usage = os.wait4(child, os.WNOHANG)
+    while not ended:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            reason = DEADLINE
+        elif _readable_within(child, connection, left):
+            reason, hung_up = CANCELLED, not connection.recv(1)
+        if reason != ENDED:
+            os.kill(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+            break
+        ended, status, usage = os.wait4(child, os.WNOHANG)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    if reason < 0:
+    _reap_orphans()
+    if hung_up:
         os._exit(0)
     return status, reason, usage.ru_utime + usage.ru_stime
 
 
-def _child(handle: int, kind: int, seconds: float, memory: int) -> NoReturn:
-    code = 70
+def _readable_within(child: int, connection: socket.socket, left: float) -> bool:
+    """Sleep until the child ends, the deadline passes or the scorer speaks; True if it spoke."""
     try:
-        channel = _isolate(handle)
-        from . import sandbox
+        handle = os.pidfd_open(child)
+    except (AttributeError, OSError):  # macOS, old kernels: look every few milliseconds
+        return bool(select.select([connection], [], [], min(left, 0.005))[0])
+    try:
+        watched: list[Any] = [handle, connection]
+        return connection in select.select(watched, [], [], left)[0]
+    finally:
+        os.close(handle)
 
-        sandbox.limit(memory, seconds)
+
+def _reap_orphans() -> None:
+    """Kill what left the session: orphans come to this process, as their subreaper."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        for orphan in _children() if sys.platform == "linux" else []:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _children() -> list[int]:
+    own = str(os.getpid())
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[1] == own:
+                    found.append(int(name))
+    return found
+
+
+def _child(
+    handle: int, kind: int, seconds: float, memory: int, how: sandbox.Confinement
+) -> NoReturn:
+    code = UNCONFINED
+    try:
+        channel = _isolate(handle, how.rules)
+        sandbox.confine(how, memory, seconds)
+        code = UNEXPECTED
         job = _read_all(channel)
         _write_all(channel, _answer(kind, job))
         code = 0
@@ -117,14 +168,15 @@ def _child(handle: int, kind: int, seconds: float, memory: int) -> NoReturn:
         os._exit(code)
 
 
-def _isolate(handle: int) -> int:
-    """New session, empty environment, streams on the null device, only the channel left open."""
+def _isolate(handle: int, rules: int) -> int:
+    """New session, empty environment, null streams; only channel and Landlock rules stay open."""
     os.setsid()
     os.dup2(handle, 3)
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    os.closerange(4, 1 << 16)
+    os.closerange(4, max(rules, 4))
+    os.closerange(max(rules, 3) + 1, 1 << 16)
     os.environ.clear()
     os.chdir("/")
     os.umask(0o077)
