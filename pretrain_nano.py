@@ -28,8 +28,9 @@ from image2cad.nano import Shape, build_nano, train_tokenizer
 from image2cad.programs import to_code
 from image2cad.prompting import IGNORED, encode_prompt
 from image2cad.rendering import draw
+from image2cad.runs import prepare_run
 from image2cad.synthesis import parts
-from image2cad.training import Settings, as_dict, fit, prepare_run
+from image2cad.training import Settings, as_dict, fit
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file

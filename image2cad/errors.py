@@ -6,6 +6,7 @@ single line; any other exception is a defect of the program and keeps its stack 
 
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 EXIT_BAD_INPUT = 2
@@ -30,3 +31,18 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED
     sys.exit(code or 0)
+
+
+def friendly_exit() -> None:
+    """The same for a script that reads top to bottom, without a main function."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, InputError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(EXIT_BAD_INPUT)
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook

@@ -54,7 +54,9 @@ class Shape:
     positions: int = 4096
 
 
-def train_tokenizer(codes: Iterable[str], vocabulary: int = Shape.vocabulary) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    codes: Iterable[str], vocabulary: int = Shape.vocabulary
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer for `codes`, with Llama's special tokens.
 
     Numbers are split into at most two digits (100 stays whole) and never merge

@@ -66,7 +66,9 @@ def draw(shape: Shape, size: int = SIZE) -> Array:
     vertices = np.asarray(shape.vertices, dtype=np.float64)
     triangles = np.asarray(shape.triangles, dtype=np.int64)
     if len(triangles) == 0 or not np.isfinite(vertices).all():
-        raise ValueError("nothing to draw: the shape has no triangles or a coordinate is not finite")
+        raise ValueError(
+            "nothing to draw: the shape has no triangles or a coordinate is not finite"
+        )
     to_screen, offset = camera(vertices[triangles.ravel()])
     screen = vertices @ to_screen.T + offset
     lines = np.asarray(shape.edge_points, dtype=np.float64) @ to_screen.T + offset
@@ -161,16 +163,18 @@ def _trace(points, starts, depth, tone):  # type: ignore[no-untyped-def]
     for e in range(starts.shape[0] - 1):
         for i in range(starts[e], starts[e + 1] - 1):
             x0, y0, z0 = points[i, 0] + LINE_BIAS, points[i, 1] + LINE_BIAS, points[i, 2]
-            x1, y1, z1 = points[i + 1, 0] + LINE_BIAS, points[i + 1, 1] + LINE_BIAS, points[i + 1, 2]
+            x1, y1, z1 = (
+                points[i + 1, 0] + LINE_BIAS,
+                points[i + 1, 1] + LINE_BIAS,
+                points[i + 1, 2],
+            )
             flat = abs(x1 - x0) >= abs(y1 - y0)
             u0, v0, u1, v1 = (x0, y0, x1, y1) if flat else (y0, x0, y1, x1)
             if u0 > u1:
                 u0, v0, z0, u1, v1, z1 = u1, v1, z1, u0, v0, z0
             if u1 - u0 < 1e-9:
                 continue
-            for step in range(
-                max(int(np.ceil(u0 - 0.5)), 0), min(int(np.ceil(u1 - 0.5)), size)
-            ):
+            for step in range(max(int(np.ceil(u0 - 0.5)), 0), min(int(np.ceil(u1 - 0.5)), size)):
                 share = (step + 0.5 - u0) / (u1 - u0)
                 other = int(np.floor(v0 + share * (v1 - v0)))
                 if other < 0 or other >= size:

@@ -95,6 +95,25 @@ def load_samples(
     return samples, rejected
 
 
+def load_train_and_held_out(
+    source: str, split: str, held_out: int, limit: int | None = None, seed: int = 0
+) -> tuple[list[Sample], list[Sample], list[Rejected]]:
+    """Samples to train on, samples to score on, and the rows that could not be used.
+
+    The bundled set and the hub have a test split, of which the first `held_out` are
+    taken; of a folder, `held_out` samples are set apart by id and seed. `limit`: rows
+    to train on at most.
+    """
+    if source == "bundled" or not Path(source).exists():
+        test = "test" if source == "bundled" else f"test[:{held_out}]"
+        train, rejected = load_samples(source, split, limit)
+        apart, more = load_samples(source, test, held_out)
+        return train, apart, rejected + more
+    samples, rejected = load_samples(source, split, at_least=held_out + 1)
+    train, apart = split_samples(samples, held_out, seed)
+    return train[:limit], apart, rejected
+
+
 def split_samples(
     samples: Sequence[Sample], held_out: int, seed: int = 0
 ) -> tuple[list[Sample], list[Sample]]:

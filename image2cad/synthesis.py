@@ -34,13 +34,13 @@ from image2cad.programs import (
     Program,
     to_code,
 )
+from image2cad.prompting import QUESTION
 from image2cad.solids import Drawing, build
 from image2cad.transforms import canonical, grounded, moved, scaled, snapped
 
 LONGEST = 100  # grid units of the longest side
 EXTRUSIONS = {1: 0.55, 2: 0.24, 3: 0.13, 4: 0.08}  # DeepCAD's share by number of extrusions
 LEAST_CHANGE = 0.004  # a step that changes the volume by less than this share is no feature
-PROMPT = "Generate CADQuery code:"
 
 Rng = np.random.Generator
 
@@ -201,7 +201,7 @@ def write_dataset(
                 "deepcad_id": name,
                 "cadquery": code,
                 "token_count": token_count(code),
-                "prompt": PROMPT,
+                "prompt": QUESTION,
                 "hundred_subset": False,
             })  # fmt: skip
             bar.update()

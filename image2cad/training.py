@@ -12,8 +12,9 @@ and `resume=True` goes on from the last one. Left out: saving the model
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
+import resource
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from image2cad.compact import compact_many
 from image2cad.errors import InputError
 from image2cad.prompting import IGNORED, encode_example, encode_prompt
 from image2cad.samples import Rejected, Sample
 
-SETTINGS_FILE = "settings.json"
+TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,18 @@ class Settings:
     seed: int = 0
     eight_bit: bool = False
     checkpointing: bool = False
+
+
+def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
+    """The samples with short programs to learn from, and how many programs changed.
+
+    A picture shows neither position nor size, so the part is centred and made 100
+    units long; the numbers then are whole or nearly so.
+    """
+    codes = compact_many([sample.cadquery for sample in samples], size=100, least_iou=TARGET_IOU)
+    pairs = list(zip(samples, codes, strict=True))
+    changed = sum(sample.cadquery != code for sample, code in pairs)
+    return [dataclasses.replace(sample, cadquery=code) for sample, code in pairs], changed
 
 
 class CodeDataset(Dataset[dict[str, torch.Tensor]]):
@@ -120,32 +134,6 @@ class _Watch(TrainerCallback):
             )
 
 
-def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Claim `folder` for a run, or check that it holds this run.
-
-    Raises InputError if it holds another run, if there is nothing to resume, or if
-    the run there was started with other settings; nothing is written then.
-    """
-    file = folder / SETTINGS_FILE
-    settings = json.loads(json.dumps(settings))
-    if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} already holds something; name another folder with --out, "
-                "or go on with that run with --resume"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        return
-    if not file.is_file():
-        raise InputError(f"nothing to resume in {folder}: there is no {SETTINGS_FILE}")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    other = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
-    if other:
-        changes = "; ".join(f"{k}: {before.get(k)!r} then, {settings.get(k)!r} now" for k in other)
-        raise InputError(f"{folder} was started with other settings ({changes})")
-
-
 def precision() -> torch.dtype:
     """float32 on a CPU, bfloat16 on a GPU that computes in it, else float16.
 
@@ -171,6 +159,12 @@ def fit(
     """
     checkpoints = folder / "checkpoints"
     dtype = precision()
+    recompute: dict[str, Any] = {}
+    if settings.checkpointing:
+        recompute = {
+            "gradient_checkpointing": True,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        }
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -185,7 +179,7 @@ def fit(
         optim="paged_adamw_8bit" if settings.eight_bit else "adamw_torch",
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
-        gradient_checkpointing=settings.checkpointing,
+        **recompute,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         save_steps=settings.save_steps,
@@ -216,3 +210,12 @@ def fit(
 def as_dict(settings: Settings) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return dataclasses.asdict(settings)
+
+
+def memory_text() -> str:
+    """Peak memory so far: the GPU's where there is one, else the process's."""
+    if torch.cuda.is_available():
+        return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kibibytes, macOS bytes.
+    return f"peak memory {peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"

@@ -1,0 +1,184 @@
+"""Load a base model, attach LoRA, save the adapter, load it again.
+
+    model, processor = load_base("llava-hf/llava-1.5-7b-hf", quantize=True)
+    model = attach_lora(model, rank=16, alpha=32, dropout=0.05)
+    ...
+    save_adapter(model, processor, Path("runs/mine/adapter"), base, card)
+    model, processor = load_model("runs/mine/adapter")      # in another process
+
+A base is a folder (models/nano) or a name on the hub. LoRA goes to the language
+model's linear layers only; the vision tower and the projector stay frozen. Left
+out: training (training.py) and merging the adapter into the base.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+
+from image2cad.errors import InputError
+from image2cad.training import precision
+
+ROOT = Path(__file__).resolve().parent.parent
+NANO = ROOT / "models" / "nano"
+LLAVA = "llava-hf/llava-1.5-7b-hf"
+# Bare names would match the CLIP tower too, whose layers are also called q_proj.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+# Full names: "vision_tower" alone skips nothing.
+UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
+
+
+def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
+    """The base model and its processor, on the GPU if there is one.
+
+    `name` is a folder, relative to here or to the repository, or a name on the hub.
+    `quantize` stores the language model's linear layers in 4 bits (NF4, double
+    quantisation); the rest stays in the machine's precision. Raises InputError if
+    the base cannot be reached or is no image-and-text model.
+    """
+    where = _locate(name)
+    dtype = precision()
+    options: dict[str, Any] = {"dtype": dtype}
+    if quantize:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=UNQUANTISED,
+        )
+    if torch.cuda.is_available():
+        options["device_map"] = {"": torch.cuda.current_device()}
+    try:
+        processor = AutoProcessor.from_pretrained(where)
+        model = AutoModelForImageTextToText.from_pretrained(where, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(_why_not(name, error)) from error
+    return model, processor
+
+
+def attach_lora(model: Any, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> Any:
+    """Freeze `model` and add trainable LoRA matrices, in float32, to its language model.
+
+    Raises InputError if the model has no layer of the expected names.
+    """
+    if not any(re.fullmatch(LORA_TARGETS, name) for name, _ in model.named_modules()):
+        raise InputError("this base has no language_model layers named q_proj ... down_proj")
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=LORA_TARGETS,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def save_adapter(model: Any, processor: Any, folder: Path, base: str | Path, card: str) -> None:
+    """Write adapter, processor and model card to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = _portable(base)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
+    """A base, or a saved adapter on its base, ready to generate.
+
+    Raises InputError if it, or the base it names, cannot be reached.
+    """
+    folder = Path(_locate(name))
+    if not (folder / "adapter_config.json").is_file():
+        model, processor = load_base(name, quantize)
+        return model.eval(), processor
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    if not base:
+        raise InputError(f"{folder} does not say which base its adapter belongs to")
+    model, _ = load_base(base, quantize)
+    processor = AutoProcessor.from_pretrained(folder)
+    return PeftModel.from_pretrained(model, str(folder)).eval(), processor
+
+
+def model_card(base: str | Path, summary: dict[str, Any]) -> str:
+    """The adapter's README: what it is, how it was trained, what it reached on held-out samples."""
+    scores = {key: summary[key] for key in ("n", "vsr", "iou_best", "iou_best_valid", "alignment")}
+    return f"""---
+base_model: {_portable(base)}
+library_name: peft
+pipeline_tag: image-text-to-text
+---
+# LoRA adapter: a picture of a CAD part to CadQuery code
+
+Base: `{_portable(base)}`. Trained on {summary["trained_on"]} samples of `{summary["settings"]["data"]}`.
+Prompt: `USER: <image>\\nGenerate CADQuery code: ASSISTANT:`, with BOS before it.
+
+    from image2cad.modeling import load_model
+    model, processor = load_model("this folder")
+
+Its programs are untrusted code: run them through `metrics.execution.run_cadquery`.
+
+Scores on held-out samples:
+
+```json
+{json.dumps(scores, indent=2)}
+```
+
+Settings:
+
+```json
+{json.dumps(summary["settings"], indent=2)}
+```
+"""
+
+
+def trainable_share(model: Any) -> str:
+    """How many parameters are trained, in words."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters are trained"
+
+
+def quiet() -> None:
+    """Silence the libraries' remarks about optional packages, which are no news to a user."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("transformers", "bitsandbytes", "peft", "accelerate"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _locate(name: str | Path) -> str:
+    """A folder that exists here or in the repository, else the name unchanged."""
+    for folder in (Path(name), ROOT / name):
+        if folder.is_dir():
+            return str(folder)
+    return str(name)
+
+
+def _portable(base: str | Path) -> str:
+    """The base as an adapter should remember it: relative to the repository where it lies in it."""
+    where = Path(_locate(base))
+    if not where.is_dir():
+        return str(base)
+    full = where.resolve()
+    return full.relative_to(ROOT).as_posix() if full.is_relative_to(ROOT) else str(full)
+
+
+def _why_not(name: str | Path, error: Exception) -> str:
+    if Path(_locate(name)).is_dir():
+        lines = str(error).strip().splitlines()
+        return f"{name} is no model folder that transformers can load: {lines[0] if lines else error!r}"
+    return (
+        f"cannot load the base model {name!r}: it is no folder here, and the hub does not have it, "
+        "wants a login for it, or cannot be reached; offline, use --base models/nano"
+    )
