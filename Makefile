@@ -47,9 +47,10 @@ bench: $(INSTALLED)
 	@set -e; for script in benchmarks/*.py; do \
 		if [ -f "$$script" ]; then echo "== $$script"; PYTHONPATH=. $(PY) "$$script"; fi; done
 
+# --update keeps the ids of cells, so that nothing changes where nothing changed
 KERNEL := "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB := "accelerator": "GPU", "colab": {"gpuType": "T4"}
-JUPYTEXT := $(PY) -m jupytext --quiet --from py:percent --to ipynb
+JUPYTEXT := $(PY) -m jupytext --quiet --update --from py:percent --to ipynb
 
 notebooks: $(INSTALLED_DEV)
 	@mkdir -p notebooks
