@@ -114,12 +114,11 @@ def test_every_module_imports():
     run_python(f"import importlib\nfor n in {names!r}: importlib.import_module(n)", ROOT)
 
 
-def test_every_file_says_what_it_is_for():
-    for path in python_files():
-        text = path.read_text(encoding="utf-8")
-        assert ast.get_docstring(ast.parse(text)), f"{path} has no module docstring"
-        lines = len(text.splitlines())
-        assert lines <= 300, f"{path} has {lines} lines: two ideas in one file?"
+def test_every_file_is_one_idea_and_says_which():
+    texts = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in python_files()}
+    assert not [str(p) for p, text in texts.items() if not ast.get_docstring(ast.parse(text))]
+    lengths = {str(path): len(text.splitlines()) for path, text in texts.items()}
+    assert not {path: length for path, length in lengths.items() if length > 300}
 
 
 def requirement_names(file):
