@@ -1,9 +1,9 @@
 """IoU_best, drop-in: the names and arguments that people already import.
 
-    >>> from metrics.best_iou import get_iou_best
-    >>> box = "result = cq.Workplane().box({}, {}, {})"
-    >>> round(get_iou_best(box.format(1, 2, 3), box.format(6, 2, 4)), 6)  # turned and scaled
-    1.0
+>>> from metrics.best_iou import get_iou_best
+>>> box = "result = cq.Workplane().box({}, {}, {})"
+>>> round(get_iou_best(box.format(1, 2, 3), box.format(6, 2, 4)), 6)  # turned and scaled
+1.0
 """
 
 from __future__ import annotations

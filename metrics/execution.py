@@ -109,14 +109,14 @@ def protection() -> tuple[str, ...]:
     return warm.start()
 
 
-def _job(
-    kind: int, job: bytes, timeout: float, memory: int, limit: int
-) -> warm.Answer | Failure:
+def _job(kind: int, job: bytes, timeout: float, memory: int, limit: int) -> warm.Answer | Failure:
     for _ in range(2):  # once more, because the fault may be another program's
         try:
             return warm.run_job(kind, job, timeout, memory, limit)
         except warm.LostWorker as error:
             reason = str(error)
+        except warm.StoppedWorker as error:
+            return Failure("crash", str(error))
     return Failure("crash", f"{reason}, twice, while this program ran")
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from . import worker
 
 START_SECONDS = 120.0  # importing CadQuery takes 2-4 s; slow disks take longer
-GRACE_SECONDS = 10.0  # beyond the deadline, before the warden itself counts as lost
+GRACE_SECONDS = 5.0  # beyond the deadline, before the warden itself counts as lost
 CHUNK = 1 << 18
 
 # -I keeps PYTHON* variables and the current folder out; the path is handed over instead, and the
@@ -42,7 +42,11 @@ worker.main(descriptor, without)
 
 
 class LostWorker(Exception):
-    """The warm process died, or stopped answering, while a job was running."""
+    """The warm process died while a job was running."""
+
+
+class StoppedWorker(Exception):
+    """The warm process did not end a job in time."""
 
 
 @dataclass
@@ -183,7 +187,9 @@ def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> A
         connection.close()
         raise
     with _state.lock:
-        if _state.pid == os.getpid() and _state.root is not None:
+        # Without seccomp a program can change the limits of its warden, so none serves twice.
+        reusable = _state.pid == os.getpid() and _state.root is not None
+        if reusable and "seccomp" in _state.layers:
             _state.idle.append(connection)
         else:
             connection.close()
@@ -205,7 +211,7 @@ def _exchange(
         readable, writable, _ = select.select(reading, writing, [], max(left, 0))
         if not readable and not writable and left <= 0:
             stop()  # a warden that does not kill in time may be stopped itself
-            raise LostWorker("the warm process stopped answering")
+            raise StoppedWorker("the supervising process was stopped while this program ran")
         if writable:
             try:
                 unsent = unsent[channel.send(unsent[:CHUNK]) :]

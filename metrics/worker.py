@@ -52,6 +52,7 @@ def main(descriptor: int, without: list[str]) -> None:
         message, handles, _, _ = socket.recv_fds(control, 1, 1)
         if not message:
             os._exit(0)
+        _end_strangers()
         if os.fork() == 0:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -71,6 +72,14 @@ def _warm_up() -> None:
     gc.collect()
     gc.freeze()  # children then touch fewer pages that they share with this process
     gc.disable()
+
+
+def _end_strangers() -> None:
+    """Kill what a lost warden left behind: adopted processes that are not in our session."""
+    for child in _children():
+        with contextlib.suppress(OSError):
+            if os.getsid(child) != os.getsid(0):
+                os.kill(child, signal.SIGKILL)
 
 
 def _serve(connection: socket.socket, how: sandbox.Confinement) -> NoReturn:
@@ -136,7 +145,7 @@ def _reap_orphans() -> None:
                 continue
         except ChildProcessError:
             return
-        for orphan in _children() if sys.platform == "linux" else []:
+        for orphan in _children():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(orphan, signal.SIGKILL)
         time.sleep(0.001)
@@ -144,7 +153,9 @@ def _reap_orphans() -> None:
 
 def _children() -> list[int]:
     own = str(os.getpid())
-    found = []
+    found: list[int] = []
+    if sys.platform != "linux":
+        return found
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
