@@ -1,0 +1,211 @@
+"""Read a sketch-and-extrude program from CadQuery text, without running it.
+
+    program = parse(code)           # Program, or None
+
+Reads GenCAD-Code's own style (a `cq.Plane` a sketch, a name a loop, `solid=`
+at the end) and the compact style that `programs.to_code` writes. The text is
+taken apart by `ast`; nothing in it is ever executed. Whatever is not understood
+completely makes the whole answer None: a guess would be a wrong part.
+Left out: fillets, revolves, `box`, faces as workplanes, variables for numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from dataclasses import dataclass, replace
+
+from image2cad.pens import DRAW, Pen, Sketch, Unknown, number, vector
+from image2cad.programs import NAMED, Extrusion, Plane, Program, Vector
+
+LONGEST = 100_000  # characters; GenCAD-Code's programs have a few thousand
+MOST_STEPS = 500  # extrusions; `solid = solid.union(solid)` doubles them every line
+SQUARE = 1e-6  # cosine of the angle below which two directions count as perpendicular
+
+# All of CadQuery's names for planes through two of the model's axes.
+PLANES: dict[str, tuple[Vector, Vector]] = {
+    **NAMED,
+    "ZX": ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0)),
+    "YX": ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
+    "ZY": ((0.0, 0.0, 1.0), (-1.0, 0.0, 0.0)),
+}
+
+
+@dataclass(frozen=True)
+class Solid:
+    """What a name stands for once its sketch is extruded."""
+
+    steps: Program
+
+
+@dataclass
+class Names:
+    """The name of the cadquery module, and what the other names stand for."""
+
+    module: str | None
+    values: dict[str, Pen | Solid]
+
+
+def parse(code: str) -> Program | None:
+    """The program that `code` builds, or None if any of it is not understood."""
+    if len(code) > LONGEST:
+        return None
+    try:
+        return _read(ast.parse(code))
+    except (Unknown, SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return None
+
+
+def _read(tree: ast.Module) -> Program:
+    names = Names(None, {})
+    for statement in tree.body:
+        match statement:
+            case ast.Import(names=[ast.alias(name="cadquery", asname=alias)]):
+                names.module = alias or "cadquery"
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != names.module:
+                names.values[name] = _value(value, names)
+            case _:
+                raise Unknown
+    # The order in which metrics/execution.py looks for the result.
+    for name in ("result", "solid", "r"):
+        found = names.values.get(name)
+        if isinstance(found, Solid):
+            return found.steps
+    raise Unknown
+
+
+def _value(node: ast.expr, names: Names) -> Pen | Solid:
+    """The value of a chain of calls that starts at a name or at `cq.Workplane(...)`."""
+    calls: list[tuple[str, ast.Call]] = []
+    while isinstance(node, ast.Call) and _of_module(node, names) is None:
+        if not isinstance(node.func, ast.Attribute):
+            raise Unknown
+        calls.append((node.func.attr, node))
+        node = node.func.value
+    value: Pen | Solid
+    if isinstance(node, ast.Call):
+        value = Pen(Sketch(_workplane(node, names)))
+    elif isinstance(node, ast.Name) and node.id in names.values:
+        value = names.values[node.id]
+    else:
+        raise Unknown
+    for method, call in reversed(calls):
+        if isinstance(value, Solid):
+            value = _boolean(value, method, call, names)
+        elif method == "add":
+            value = _add(value, call, names)
+        elif method == "extrude":
+            value = _extrude(value, call)
+        elif method in DRAW and not call.keywords:
+            value = DRAW[method](value, call.args)
+        else:
+            raise Unknown
+    if isinstance(value, Pen) and value.start is not None:
+        raise Unknown  # an open wire would wait for the next chain
+    return value
+
+
+def _of_module(call: ast.Call, names: Names) -> str | None:
+    """The name of cadquery's function that is called, or None for a call of anything else."""
+    match call.func:
+        case ast.Attribute(value=ast.Name(id=name), attr=function) if name == names.module:
+            return function
+    return None
+
+
+def _workplane(call: ast.Call, names: Names) -> Plane:
+    """The plane of `cq.Workplane("XY", origin=(..))` or `cq.Workplane(cq.Plane(o, x, normal))`."""
+    origin: Vector = (0.0, 0.0, 0.0)
+    if _of_module(call, names) != "Workplane" or len(call.args) > 1:
+        raise Unknown
+    match call.keywords:
+        case []:
+            pass
+        case [ast.keyword(arg="origin", value=value)]:
+            origin = _vector(value, names)
+        case _:
+            raise Unknown
+    match call.args:
+        case []:
+            return Plane(origin, *NAMED["XY"])
+        case [ast.Constant(value=str(name))] if name in PLANES:
+            return Plane(origin, *PLANES[name])
+        case [ast.Call(args=[at, x_dir, z_dir], keywords=[]) as plane]:
+            if _of_module(plane, names) == "Plane" and not call.keywords:
+                x, normal = _unit(_vector(x_dir, names)), _unit(_vector(z_dir, names))
+                if abs(sum(a * b for a, b in zip(x, normal, strict=True))) < SQUARE:
+                    return Plane(_vector(at, names), x, normal)
+    raise Unknown
+
+
+def _vector(node: ast.expr, names: Names) -> Vector:
+    """Three numbers in a tuple or in `cq.Vector(...)`."""
+    if isinstance(node, ast.Tuple):
+        return vector(node.elts)
+    if isinstance(node, ast.Call) and _of_module(node, names) == "Vector" and not node.keywords:
+        return vector(node.args)
+    raise Unknown
+
+
+def _unit(axis: Vector) -> Vector:
+    length = math.hypot(*axis)
+    if not 1e-9 < length < 1e9:
+        raise Unknown
+    x, y, z = (value / length for value in axis)
+    return (x, y, z)
+
+
+def _add(pen: Pen, call: ast.Call, names: Names) -> Pen:
+    """`.add(loop0)` changes nothing: the loop waits on the workplane since it was drawn."""
+    match call:
+        case ast.Call(args=[ast.Name(id=name)], keywords=[]):
+            other = names.values.get(name)
+            if isinstance(other, Pen) and other.sketch is pen.sketch and pen.start is None:
+                return replace(pen, here=None)
+    raise Unknown
+
+
+def _extrude(pen: Pen, call: ast.Call) -> Solid:
+    both = False
+    match call.keywords:
+        case []:
+            pass
+        case [ast.keyword(arg="both", value=ast.Constant(value=bool(flag)))]:
+            both = flag
+        case _:
+            raise Unknown
+    sketch = pen.sketch
+    if len(call.args) != 1 or pen.start is not None or sketch.spent or not sketch.loops:
+        raise Unknown
+    depth = number(call.args[0])
+    if depth == 0:
+        raise Unknown
+    sketch.spent = True
+    plane = sketch.plane
+    if both:
+        plane = replace(plane, origin=plane.point(0, 0, -abs(depth)))
+        depth = 2 * abs(depth)
+    return Solid((Extrusion(plane, tuple(sketch.loops), depth),))
+
+
+def _boolean(solid: Solid, method: str, call: ast.Call, names: Names) -> Solid:
+    if len(call.args) != 1 or call.keywords:
+        raise Unknown
+    other = _value(call.args[0], names)
+    if not isinstance(other, Solid) or len(solid.steps) + len(other.steps) > MOST_STEPS:
+        raise Unknown
+    return Solid(_sequence(solid.steps, method, other.steps))
+
+
+def _sequence(a: Program, method: str, b: Program) -> Program:
+    """`a` and `b` under one operation as one sequence of steps; not every tree of them is one."""
+    inner = {step.operation for step in b[1:]}
+    if method == "union" and inner <= {"union"}:
+        return (*a, replace(b[0], operation="union"), *b[1:])
+    if method == "union" and all(step.operation == "union" for step in a[1:]):
+        return (*b, *(replace(step, operation="union") for step in a))
+    if method == "cut" and inner <= {"union"}:
+        return (*a, *(replace(step, operation="cut") for step in b))
+    if method == "intersect" and inner <= {"cut", "intersect"}:
+        return (*a, replace(b[0], operation="intersect"), *b[1:])
+    raise Unknown
