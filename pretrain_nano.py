@@ -34,7 +34,7 @@ from image2cad.training import Settings, as_dict, fit
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
-STEPS = 2_800
+STEPS = 2_000
 BATCH = 64
 LEARNING_RATE = 1.5e-3
 SEED = 1
@@ -70,17 +70,18 @@ def make_parts(folder: Path, count: int, processes: int) -> tuple[np.ndarray, li
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             shards = pool.imap_unordered(make_shard, missing)
             list(tqdm(shards, total=len(missing), desc=f"parts ({SHARD} each)", unit="shard"))
-    pictures, codes = [], []
+    pictures: list[np.ndarray] = []
+    codes: list[str] = []
     for file, _, _ in jobs:
         with np.load(file) as shard:
             pictures.append(shard["pictures"])
             codes.extend(str(code) for code in shard["codes"])
-    first = np.unique(np.array(codes), return_index=True)[1]
-    return np.concatenate(pictures)[np.sort(first)], [codes[i] for i in np.sort(first)]
+    first = sorted({code: i for i, code in reversed(list(enumerate(codes)))}.values())
+    return np.concatenate(pictures)[first], [codes[i] for i in first]
 
 
 class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
-    """The same examples as `prompting.encode_example` makes, from shards and without a processor."""
+    """The examples that `prompting.encode_example` makes, from shards and faster."""
 
     def __init__(self, pictures: np.ndarray, codes: list[str], processor: object) -> None:
         from PIL import Image
@@ -137,6 +138,7 @@ def main() -> int:
         save_steps=200,
         log_steps=20,
         seed=SEED,
+        by_length=True,
     )
     prepare_run(arguments.out, {**as_dict(settings), "parts": arguments.parts}, arguments.resume)
     pictures, codes = make_parts(arguments.data, arguments.parts, arguments.processes)

@@ -31,7 +31,7 @@ TOTALS = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of one list of programs: `rows` and `parts` in the samples' order, `totals` over all."""
+    """Scores of one list of programs: `rows` and `parts` in the samples' order, and `totals`."""
 
     rows: list[dict[str, Any]]
     parts: list[Part | Failure]

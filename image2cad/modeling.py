@@ -121,7 +121,8 @@ pipeline_tag: image-text-to-text
 ---
 # LoRA adapter: a picture of a CAD part to CadQuery code
 
-Base: `{_portable(base)}`. Trained on {summary["trained_on"]} samples of `{summary["settings"]["data"]}`.
+Base: `{_portable(base)}`. Trained on {summary["trained_on"]} samples of
+`{summary["settings"]["data"]}`.
 Prompt: `USER: <image>\\nGenerate CADQuery code: ASSISTANT:`, with BOS before it.
 
     from image2cad.modeling import load_model
@@ -177,7 +178,8 @@ def _portable(base: str | Path) -> str:
 def _why_not(name: str | Path, error: Exception) -> str:
     if Path(_locate(name)).is_dir():
         lines = str(error).strip().splitlines()
-        return f"{name} is no model folder that transformers can load: {lines[0] if lines else error!r}"
+        reason = lines[0] if lines else repr(error)
+        return f"{name} is no model folder that transformers can load: {reason}"
     return (
         f"cannot load the base model {name!r}: it is no folder here, and the hub does not have it, "
         "wants a login for it, or cannot be reached; offline, use --base models/nano"

@@ -24,14 +24,15 @@ from metrics import Failure, Part
 
 SIDE = 240  # pixels of a picture on the page
 STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1c1c1c}
+body{font:15px/1.45 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem} p{max-width:48rem}
-table{border-collapse:collapse;margin:1rem 0} td,th{padding:.25rem .9rem;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.25rem .9rem;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left;padding-left:0}
 .sheet{display:grid;grid-template-columns:repeat(auto-fill,minmax(33rem,1fr));gap:1rem}
 figure{margin:0;border:1px solid #ddd;border-radius:6px;padding:.7rem;min-width:0}
 .pair{display:flex;gap:.6rem} .pair div{flex:1;text-align:center;color:#666;font-size:.8rem}
-.pair img,.none{width:100%;aspect-ratio:1;background:#fff;border:1px solid #eee;box-sizing:border-box}
+.pair img,.none{width:100%;aspect-ratio:1;border:1px solid #eee;box-sizing:border-box}
 .none{display:flex;align-items:center;justify-content:center;padding:1rem;color:#a33}
 figcaption{display:flex;justify-content:space-between;font-weight:600;margin-bottom:.4rem}
 pre{font-size:.75rem;overflow-x:auto;background:#f6f6f4;padding:.5rem;margin:.5rem 0 0}
@@ -120,7 +121,8 @@ def _card(
 <div class="pair"><div><img alt="input" src="{_png(sample.image)}">input</div>
 <div>{picture}generated</div></div>
 <pre>{escape(row["code"])}</pre>
-<details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details></figure>"""
+<details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details>
+</figure>"""
 
 
 def _png(image: Image.Image) -> str:

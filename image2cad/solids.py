@@ -19,7 +19,7 @@ import manifold3d
 import numpy as np
 from numpy.typing import NDArray
 
-from image2cad.programs import Circle, Extrusion, Loop, Path, Plane, Program, Rect
+from image2cad.programs import Circle, Extrusion, Loop, Plane, Program, Rect
 
 Array = NDArray[Any]
 ARC_STEP = 0.15  # radians a chord of a tessellated arc
@@ -148,19 +148,20 @@ def _contains(ring: Array, point: Array) -> bool:
 
 def _prism(step: Extrusion, walls: dict[tuple[int, int], Wall]) -> manifold3d.Manifold | None:
     """The extruded profile; face 0 is the bottom, 1 the top, the sides follow curve by curve."""
-    rings, faces = [], []
+    rings: list[Array] = []
+    faces: list[Array] = []
     number = 2
     solid_id = manifold3d.Manifold.reserve_ids(1)
     for loop in step.loops:
-        points, labels = [], []
+        points, marks = [], []
         for curve, centre, whole in outline(loop):
             points.append(curve)
-            labels.append(np.full(len(curve), number))
+            marks.append(np.full(len(curve), number))
             if centre is not None:
                 walls[solid_id, number] = _wall(step.plane, centre, whole)
             number += 1
         rings.append(np.concatenate(points))
-        faces.append(np.concatenate(labels))
+        faces.append(np.concatenate(marks))
     if any(len(ring) < 3 or abs(signed_area(ring)) < TOLERANCE for ring in rings):
         return None
     for i, ring in enumerate(rings):
@@ -181,8 +182,8 @@ def _prism(step: Extrusion, walls: dict[tuple[int, int], Wall]) -> manifold3d.Ma
     low, high = sorted((0.0, step.depth))
     plane = step.plane
     axes = np.array([plane.x, plane.y, plane.normal])
-    levels = [np.column_stack([flat, np.full(count, level)]) for level in (low, high)]
-    vertices = np.concatenate(levels) @ axes + np.array(plane.origin)
+    ends = [np.column_stack([flat, np.full(count, level)]) for level in (low, high)]
+    vertices = np.concatenate(ends) @ axes + np.array(plane.origin)
     triangles = np.concatenate([
         caps[:, ::-1],
         caps + count,

@@ -172,7 +172,7 @@ def token_count(code: str) -> int:
 def write_dataset(
     folder: FilePath, count: int, seed: int, families: Sequence[str], prefix: str = "s"
 ) -> int:
-    """Write `count` parts to `folder` as PNG files and metadata.jsonl; return how many failed to run.
+    """Write `count` parts to `folder`, PNG files and metadata.jsonl; return how many did not run.
 
     Raises InputError if `folder` holds anything already.
     """
@@ -185,7 +185,8 @@ def write_dataset(
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    rows, failed = [], 0
+    rows: list[dict[str, object]] = []
+    failed = 0
     source = parts(seed, families)
     with tqdm(total=count, desc="parts", unit="part") as bar:
         while len(rows) < count:
@@ -221,7 +222,7 @@ def main() -> int:
     arguments = parser.parse_args()
     failed = write_dataset(arguments.folder, arguments.parts, arguments.seed, arguments.families)
     print(
-        f"{arguments.parts} parts in {arguments.folder}; {failed} draws did not run and were left out"
+        f"{arguments.parts} parts in {arguments.folder}; {failed} others did not run"
     )
     return 0
 

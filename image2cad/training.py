@@ -41,7 +41,8 @@ class Settings:
     batch_size: samples a device and forward pass; accumulate: passes a step;
     learning_rate: peak of a cosine schedule; warmup: share of steps until the peak;
     save_steps: steps between checkpoints; log_steps: steps between logged losses;
-    eight_bit: paged 8-bit Adam (CUDA); checkpointing: recompute activations to save memory.
+    eight_bit: paged 8-bit Adam (CUDA); checkpointing: recompute activations to save memory;
+    by_length: batches of similar length, faster, but a resumed run then sees another order.
     """
 
     epochs: float = 3.0
@@ -56,6 +57,7 @@ class Settings:
     seed: int = 0
     eight_bit: bool = False
     checkpointing: bool = False
+    by_length: bool = False
 
 
 def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
@@ -93,8 +95,8 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
                 self.samples.append(sample)
         if not self.samples:
             raise InputError(
-                f"no sample left to train on: {len(self.dropped)} of {len(samples)} are longer than "
-                f"{limit} tokens; raise the limit or use compact programs"
+                f"no sample left to train on: {len(self.dropped)} of {len(samples)} are longer "
+                f"than {limit} tokens; raise the limit or use compact programs"
             )
 
     def __len__(self) -> int:
@@ -180,7 +182,7 @@ def fit(
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
         **recompute,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length" if settings.by_length else "random",
         remove_unused_columns=False,
         save_steps=settings.save_steps,
         save_total_limit=2,

@@ -30,7 +30,7 @@ def map_points(
     point: Callable[[Point], Point],
     length: Callable[[float], float],
 ) -> Program:
-    """Rewrite all numbers: plane origins by `move`, sketch points by `point`, the rest by `length`."""
+    """Rewrite all numbers: origins by `move`, sketch points by `point`, the rest by `length`."""
 
     def loop(item: Loop) -> Loop:
         if isinstance(item, Path):
@@ -69,8 +69,8 @@ def moved(program: Program, shift: Vector) -> Program:
     """The same part moved by `shift`; sketches on named planes stay in model coordinates."""
     out = []
     for step in program:
-        origin = tuple(a + b for a, b in zip(step.plane.origin, shift, strict=True))
-        step = replace(step, plane=replace(step.plane, origin=origin))
+        x, y, z = (a + b for a, b in zip(step.plane.origin, shift, strict=True))
+        step = replace(step, plane=replace(step.plane, origin=(x, y, z)))
         out.append(grounded(step))
     return tuple(out)
 

@@ -1,0 +1,293 @@
+"""Protects the recipe: what is learned from, what is saved, what a resumed or broken run does.
+
+The models are real LLaVA architectures of a few thousand parameters, built here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Trainer, set_seed
+
+from image2cad.errors import InputError
+from image2cad.generation import generate_codes
+from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
+from image2cad.nano import Shape, build_nano, train_tokenizer
+from image2cad.prompting import IGNORED, encode_prompt
+from image2cad.runs import RESULT_FILE, prepare_run, run_folder
+from image2cad.samples import Sample, load_samples
+from image2cad.training import CodeDataset, Settings, collate, fit
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = Shape(
+    image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,
+    # 4-bit inference on a CPU needs widths that are multiples of 64
+    text_width=192, text_layers=1, text_heads=2,
+)  # fmt: skip
+TRUSTED = {"check_code": False, "progress": False}  # our own files: not what is tested here
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return load_samples("bundled", "train", 12, **TRUSTED)[0]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    set_seed(0)
+    model, processor = build_nano(train_tokenizer([s.cadquery for s in samples], 400), TINY)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def train(base: Path, samples: list[Sample], folder: Path, resume: bool, **changes: Any) -> Any:
+    settings = replace(Settings(steps=6, batch_size=4, learning_rate=1e-2, save_steps=2), **changes)
+    set_seed(settings.seed)
+    model, processor = load_base(base)
+    model = attach_lora(model, rank=4, alpha=8, dropout=0.1)
+    data = CodeDataset(samples, processor)
+    losses = fit(model, data, settings, folder, processor.tokenizer.pad_token_id, resume)
+    return model, processor, losses
+
+
+def adapter_of(model: Any) -> dict[str, torch.Tensor]:
+    return {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n}
+
+
+def test_the_loss_is_the_cross_entropy_of_code_and_eos_alone(
+    base: Path, samples: list[Sample]
+) -> None:
+    model, processor = load_base(base)
+    data = CodeDataset(samples, processor)
+    batch = collate([data[0], data[1], data[2]], processor.tokenizer.pad_token_id)
+    with torch.no_grad():
+        output = model(**batch)
+    log = output.logits[:, :-1].log_softmax(-1)
+    terms = []
+    for row in range(3):
+        answer = processor.tokenizer(f" {samples[row].cadquery}", add_special_tokens=False)
+        ids = [*answer["input_ids"], processor.tokenizer.eos_token_id]
+        length = int(batch["attention_mask"][row].sum())
+        assert batch["input_ids"][row, length - len(ids) : length].tolist() == ids, "nothing is cut"
+        assert (batch["labels"][row] != IGNORED).sum() == len(ids)
+        for place, token in enumerate(ids, start=length - len(ids) - 1):
+            terms.append(-log[row, place, token])
+    assert torch.isclose(output.loss, torch.stack(terms).mean(), atol=1e-5)
+
+
+def test_long_rows_are_left_out_by_name_and_never_cut(base: Path, samples: list[Sample]) -> None:
+    _, processor = load_base(base)
+    huge = replace(samples[0], id="huge", cadquery=samples[0].cadquery + "# x" * 5000)
+    data = CodeDataset([samples[1], huge], processor, limit=2000)
+    assert [row.id for row in data.dropped] == ["huge"]
+    assert "the limit is 2000" in data.dropped[0].reason
+    whole = CodeDataset([huge], processor)[0]
+    assert len(whole["input_ids"]) > 5000 and "# x" in processor.tokenizer.decode(
+        whole["input_ids"][-6:], skip_special_tokens=True
+    )
+    with pytest.raises(InputError, match="no sample left"):
+        CodeDataset([huge], processor, limit=2000)
+
+
+def test_lora_trains_the_language_model_only_and_saved_logits_come_back_in_a_new_process(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor, losses = train(base, samples, tmp_path / "run", resume=False, log_steps=1)
+    assert losses[-1]["loss"] < losses[0]["loss"]
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert trained and all("language_model" in name and "lora_" in name for name in trained)
+    save_adapter(model, processor, tmp_path / "adapter", base, "card")
+    model.eval()
+    with torch.no_grad():
+        logits = model(**encode_prompt(processor, [samples[0].image])).logits
+    torch.save(logits, tmp_path / "logits.pt")
+    samples[0].image.save(tmp_path / "picture.png")
+    script = f"""
+import torch
+from PIL import Image
+from image2cad.modeling import load_model
+from image2cad.prompting import encode_prompt
+model, processor = load_model(r"{tmp_path / "adapter"}")
+batch = encode_prompt(processor, [Image.open(r"{tmp_path / "picture.png"}")])
+with torch.no_grad():
+    got = model(**batch).logits
+wanted = torch.load(r"{tmp_path / "logits.pt"}")
+plain, _ = load_model(r"{base}")
+with torch.no_grad():
+    untrained = plain(**batch).logits
+print(float((got - wanted).abs().max()), float((untrained - wanted).abs().max()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    difference, untrained = map(float, done.stdout.split()[-2:])
+    assert difference <= 1e-4 < untrained
+
+
+def test_a_run_killed_half_way_ends_where_the_uninterrupted_run_ends(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _, _ = train(base, samples, tmp_path / "whole", resume=False)
+
+    log_and_save = Trainer._maybe_log_save_evaluate
+
+    def killed_at_step_five(self: Any, *arguments: Any, **options: Any) -> None:
+        log_and_save(self, *arguments, **options)
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_maybe_log_save_evaluate", killed_at_step_five)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, samples, tmp_path / "half", resume=False)
+    resumed, _, _ = train(base, samples, tmp_path / "half", resume=True)
+    wanted = adapter_of(whole)
+    for name, value in adapter_of(resumed).items():
+        assert torch.allclose(value, wanted[name], atol=1e-6), name
+
+
+def test_a_loss_that_says_nothing_stops_the_run(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    class Unlabelled(CodeDataset):
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            item = super().__getitem__(index)
+            return {**item, "labels": torch.full_like(item["labels"], IGNORED)}
+
+    model, processor = load_base(base)
+    model = attach_lora(model)
+    pad = processor.tokenizer.pad_token_id
+    quick = Settings(steps=2, batch_size=2, log_steps=1)
+    with pytest.raises(InputError, match="loss"):
+        fit(model, Unlabelled(samples, processor), quick, tmp_path / "a", pad)
+    model, processor = load_base(base)
+    with torch.no_grad():
+        model.model.language_model.norm.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="lower the learning rate"):
+        fit(attach_lora(model), CodeDataset(samples, processor), quick, tmp_path / "b", pad)
+
+
+def test_four_bits_store_the_language_model_only_and_still_train(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is installed on Linux only")
+    model, processor = load_base(base, quantize=True)
+    stored = {name for name, p in model.named_parameters() if p.dtype == torch.uint8}
+    assert stored and all("language_model.layers" in name for name in stored)
+    model = attach_lora(model, rank=4, alpha=8, dropout=0.0)
+    assert all(p.dtype == torch.float32 for _, p in adapter_of(model).items())
+    before = adapter_of(model)
+    pad = processor.tokenizer.pad_token_id
+    fit(model, CodeDataset(samples, processor), Settings(steps=2, batch_size=2), tmp_path, pad)
+    assert any(not torch.equal(value, before[name]) for name, value in adapter_of(model).items())
+
+
+def test_generation_does_not_depend_on_the_batch_and_samples_by_seed(
+    base: Path, samples: list[Sample]
+) -> None:
+    model, processor = load_model(base)
+    images = [sample.image for sample in samples[:5]]
+    quiet = {"max_new_tokens": 12, "progress": False}
+    one = generate_codes(model, processor, images, batch_size=1, **quiet)
+    assert one == generate_codes(model, processor, images, batch_size=3, **quiet)
+    warm = {**quiet, "temperature": 1.5}
+    drawn = generate_codes(model, processor, images, seed=1, **warm)
+    assert drawn == generate_codes(model, processor, images, seed=1, **warm)
+    assert drawn != generate_codes(model, processor, images, seed=2, **warm)
+
+
+def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="nothing to resume"):
+        run_folder("train_cpu", resume=True)
+    first = run_folder("train_cpu")
+    prepare_run(first, {"epochs": 1, "out": "", "resume": False}, resume=False)
+    with pytest.raises(InputError, match="already holds"):
+        prepare_run(first, {"epochs": 1}, resume=False)
+    with pytest.raises(InputError, match="epochs: 1 then, 2 now"):
+        prepare_run(run_folder("train_cpu", resume=True), {"epochs": 2}, resume=True)
+    prepare_run(run_folder("train_cpu", resume=True), {"epochs": 1, "resume": True}, resume=True)
+    (first / RESULT_FILE).write_text("{}")
+    with pytest.raises(InputError, match="finished"):
+        prepare_run(first, {"epochs": 1}, resume=True)
+    assert run_folder("train_cpu") != first
+    with pytest.raises(InputError, match="nothing to resume"):
+        prepare_run(tmp_path / "other", {}, resume=True)
+    assert not (tmp_path / "other").exists()
+
+
+def run_recipe(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd, capture_output=True, text=True, env=environment, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("script", ["train_cpu.py", "colab_training.py"])
+def test_a_recipe_runs_from_pictures_to_report(script: str, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    flags = ["--base", str(base), "--data", "bundled", "--held-out", "4", "--out", str(out)]
+    count = "--limit" if script == "train_cpu.py" else "--samples"
+    quick = [count, "8", "--epochs", "1", "--max-new-tokens", "24"]
+    done = run_recipe(script, *flags, *quick)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert {"id", "code", "ok", "failure", "iou_best", "seconds"} <= set(rows[0])
+    summary = json.loads((out / "metrics.json").read_text())
+    for scores in (summary, summary["before"]):
+        assert set(scores["iou_best"]) == {"mean", "low", "high"}
+        assert scores["n"] == 4
+    assert summary["alignment"] == "best" and summary["reference"] == "code"
+    page = (out / "report.html").read_text()
+    assert page.count("<figure>") == 4 and "data:image/png" in page
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    assert "before" in done.stdout and str(out / "report.html") in done.stdout
+    before = {file: file.read_bytes() for file in out.glob("*.*")}
+    again = run_recipe(script, *flags, *quick)
+    assert again.returncode == 2 and "Traceback" not in again.stderr
+    assert "already holds something" in again.stderr.splitlines()[-1]
+    assert before == {file: file.read_bytes() for file in out.glob("*.*")}
+
+
+def test_bad_input_is_one_clear_line_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "run"
+    cases = {
+        ("--data", str(tmp_path / "nowhere")): "nowhere",
+        ("--data", str(empty)): "is empty",
+        ("--data", "CADCODER/GenCAD-Code"): "CADCODER/GenCAD-Code",
+        ("--base", "llava-hf/llava-1.5-7b-hf"): "cannot load the base model",
+        ("--epochs", "-1"): "--epochs must be at least",
+        ("--limit", "many"): "invalid int value",
+    }
+    for flags, message in cases.items():
+        monkeypatch.setattr(sys, "argv", ["train_cpu.py", *flags, "--out", str(out)])
+        # The test above sees a subprocess turn these into one line and exit code 2.
+        with pytest.raises((InputError, SystemExit)) as stopped:
+            runpy.run_path("train_cpu.py", run_name="__main__")
+        if isinstance(stopped.value, SystemExit):
+            assert stopped.value.code == 2
+            assert message in capsys.readouterr().err, flags
+        else:
+            assert message in str(stopped.value) and "\n" not in str(stopped.value), flags
+        assert not out.exists(), flags
