@@ -18,6 +18,7 @@ import numpy as np
 
 from image2cad.programs import (
     NAMED,
+    Circle,
     Extrusion,
     Loop,
     Path,
@@ -139,11 +140,16 @@ def _joined(below: Extrusion, above: Extrusion, near: float, first: bool) -> Ext
 
 
 def ordered(program: Program) -> Program:
-    """Loops by falling area, equal ones from low to high and from left to right."""
+    """Loops by falling area, so the outer one first; equal ones row by row from the lowest left."""
+    return tuple(replace(step, loops=tuple(sorted(step.loops, key=_place))) for step in program)
 
-    def key(loop: Loop) -> tuple[float, float, float]:
+
+def _place(loop: Loop) -> tuple[float, float, float]:
+    if isinstance(loop, Circle):
+        area, x, y = math.pi * loop.radius**2, loop.x, loop.y
+    else:
         points = np.concatenate([curve for curve, _, _ in outline(loop)])
-        x, y = points.min(axis=0)
-        return (-abs(signed_area(points)), y, x)
-
-    return tuple(replace(step, loops=tuple(sorted(step.loops, key=key))) for step in program)
+        area = abs(signed_area(points))
+        x, y = points.min(axis=0).tolist()
+    # Equal loops in two places differ in the last digits of their area.
+    return (-float(f"{area:.6g}"), y, x)
