@@ -3,8 +3,8 @@
 - `published`: the frames of CAD-Coder's figures, axes straight from `eigh`. About half of all
   pairs then compare mirror images. For comparing with papers only.
 - `pca`: the four proper rotations that bring the principal axes together.
-- `best`: `pca`, and a search where principal moments are nearly equal, so that the axes are not
-  determined by the inertia alone.
+- `best`: `pca`, and a search (search.py) where principal moments are nearly equal, so that the
+  inertia alone does not determine the axes.
 """
 
 from __future__ import annotations
@@ -13,45 +13,63 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import search
+
 if TYPE_CHECKING:
     from .geometry import Body
 
 ALIGNMENTS = ("best", "pca", "published")
 SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
-DEGENERATE = 0.05  # relative difference below which two moments count as equal
+DEGENERATE = 0.05  # moments closer than this share of the largest count as equal
+TRIED_ABOUT_AXIS, TRIED_ALL = 5, 10  # exact booleans after the coarse ranking
+APART = np.radians(4.0)  # of two turns closer than this only the more promising one is tried
+FEATURE_BONUS = 0.02
+COARSE_ERROR = 0.08  # a turn expected to be worse than the best by more than this is not tried
 
 
-def rotations(a: Body, b: Body, alignment: str) -> np.ndarray:
-    """The (K, 3, 3) matrices to turn `b` by. Raises ValueError for an unknown alignment."""
-    if alignment == "published":
-        return _frames(a.axes, b.axes)
-    if alignment == "pca":
-        return _frames(proper(a.axes), proper(b.axes))
-    if alignment == "best":
-        return np.concatenate([_frames(proper(a.axes), proper(b.axes)), _around_axis(a, b)])
-    raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
+def principal_turns(a: Body, b: Body, mirrored: bool) -> np.ndarray:
+    """(4, 3, 3): the principal axes of `b` onto those of `a`, in all proper sign choices.
+
+    mirrored: take the axes as they come, so that all four may be reflections.
+    """
+    target, source = (a.axes, b.axes) if mirrored else (proper(a.axes), proper(b.axes))
+    return np.stack([target @ np.diag(signs) @ source.T for signs in SIGNS])
 
 
 def proper(axes: np.ndarray) -> np.ndarray:
     """Axes (3, 3) in columns, the last one turned if the frame is left-handed."""
-    return axes * np.array([1, 1, np.linalg.det(axes)])
+    return axes * np.array([1, 1, np.sign(np.linalg.det(axes))])
 
 
-def _frames(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    return np.stack([target @ np.diag(signs) @ source.T for signs in SIGNS])
+def searched_turns(a: Body, b: Body) -> list[tuple[np.ndarray, float]]:
+    """Further rotations (3, 3) worth trying and the IoU to expect, the most promising first."""
+    gaps = [np.diff(one.moments) < DEGENERATE * one.moments[2] for one in (a, b)]
+    low, high = gaps[0] | gaps[1]
+    if not low and not high:
+        return []
+    if low and high:
+        features = search.feature_turns(a.features, b.features, None)
+        return _promising(a, b, features, search.all_turns(), None, TRIED_ALL)
+    axis = 2 if low else 0
+    axes = (a.axes[:, axis], b.axes[:, axis])
+    features = search.feature_turns(a.features, b.features, axes)
+    return _promising(a, b, features, search.axis_turns(*axes), axis, TRIED_ABOUT_AXIS)
 
 
-def _around_axis(a: Body, b: Body, steps: int = 72) -> np.ndarray:
-    gap = min(np.diff(a.moments).min(), np.diff(b.moments).min())
-    if gap > DEGENERATE * a.moments.max():
-        return np.zeros((0, 3, 3))
-    axis = 2 if np.argmin(np.diff(a.moments)) == 0 else 0
-    first, second = [i for i in range(3) if i != axis]
-    found = []
-    for angle in np.linspace(0, 2 * np.pi, steps, endpoint=False):
-        turn = np.eye(3)
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        for signs in (SIGNS[0], np.where(np.arange(3) == second, 1.0, -1.0)):
-            found.append(proper(a.axes) @ turn @ np.diag(signs) @ proper(b.axes).T)
-    return np.stack(found)
+def _promising(
+    a: Body, b: Body, features: np.ndarray, others: np.ndarray, axis: int | None, count: int
+) -> list[tuple[np.ndarray, float]]:
+    turns = np.concatenate([features, others])
+    inside = search.coarse_overlap(a.grid(axis), search.inner_points(b.grid(axis)), turns)
+    common = inside * b.volume
+    expected = common / (a.volume + b.volume - common)
+    # A turn from features is exact where it is right at all; its neighbour on the grid is not.
+    order = np.argsort(-expected - FEATURE_BONUS * (np.arange(len(turns)) < len(features)))
+    chosen: list[int] = []
+    for index in order:
+        angles = np.einsum("kij,ij->k", turns[chosen], turns[index]) if chosen else np.zeros(0)
+        if (angles < 1 + 2 * np.cos(APART)).all():
+            chosen.append(int(index))
+            if len(chosen) == count:
+                break
+    return [(turns[index], float(expected[index])) for index in chosen]

@@ -8,18 +8,20 @@ triangle meshes through manifold3d booleans.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import manifold3d
 import numpy as np
 
-from .alignment import ALIGNMENTS, rotations
+from . import search
+from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
 from .meshes import solid_manifolds, union
 from .parts import Part
 
 __all__ = ["ALIGNMENTS", "Body", "body", "iou_aligned", "iou_rotated", "iou_unit_box"]
 
-CERTAIN = 0.99999  # no better rotation is looked for above this
+CERTAIN = 0.999  # no better rotation is looked for above this: meshes are no finer
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +29,7 @@ class Body:
     """A Part at its centre of mass, radius of gyration 1.
 
     solid: the union of its solids. volume: of that mesh. moments: (3,) ascending. axes: (3, 3)
-    eigenvectors in columns, as `numpy.linalg.eigh` returns them. points: (N, 3) mesh vertices.
+    eigenvectors in columns, as `numpy.linalg.eigh` returns them. part: where it came from.
     notes: repairs that the mesh needed.
     """
 
@@ -35,8 +37,26 @@ class Body:
     volume: float
     moments: np.ndarray
     axes: np.ndarray
-    points: np.ndarray
+    part: Part
     notes: tuple[str, ...]
+    grids: dict[int | None, search.Grid] = field(default_factory=dict)
+
+    @cached_property
+    def features(self) -> search.Features:
+        """Feature directions, for the search of alignments."""
+        return search.features(self._points(), self.part.triangles, self.part.faces)
+
+    def grid(self, axis: int | None) -> search.Grid:
+        """Occupancy grid whose third axis is a principal axis, or one that is turned oddly."""
+        if axis not in self.grids:
+            mesh = self.solid.to_mesh64()
+            vertices, triangles = np.array(mesh.vert_properties), np.array(mesh.tri_verts)
+            direction = None if axis is None else self.axes[:, axis]
+            self.grids[axis] = search.grid(vertices[:, :3], triangles.astype(int), direction)
+        return self.grids[axis]
+
+    def _points(self) -> np.ndarray:
+        return normalised_points(self.part)
 
 
 _bodies: weakref.WeakKeyDictionary[Part, Body] = weakref.WeakKeyDictionary()
@@ -51,23 +71,35 @@ def body(part: Part) -> Body:
 
 
 def _normalised(part: Part) -> Body:
-    gyration = np.sqrt(np.trace(part.inertia) / (2 * part.volume))
-    points = (part.vertices - part.center) / gyration
     owner = part.solid_of_face[part.faces]
-    solids, notes = solid_manifolds(points, part.triangles, owner)
+    solids, notes = solid_manifolds(normalised_points(part), part.triangles, owner)
     solid = union(solids)
-    moments, axes = np.linalg.eigh(part.inertia / (part.volume * gyration**2))
-    return Body(solid, solid.volume(), moments, axes, points, tuple(notes))
+    moments, axes = np.linalg.eigh(part.inertia / np.trace(part.inertia))
+    return Body(solid, solid.volume(), moments, axes, part, tuple(notes))
+
+
+def normalised_points(part: Part) -> np.ndarray:
+    """(N, 3) mesh vertices about the centre of mass, in radii of gyration."""
+    gyration = np.sqrt(np.trace(part.inertia) / (2 * part.volume))
+    return (part.vertices - part.center) / gyration
 
 
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
-    """IoU_best of two parts, in [0, 1]. alignment: "best", "pca" or "published"."""
+    """IoU_best of two parts, in [0, 1]. alignment: "best", "pca" or "published".
+
+    Raises ValueError for another alignment, or for a mesh that cannot be made solid.
+    """
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
     first, second = body(a), body(b)
-    best = 0.0
-    for turn in rotations(first, second, alignment):
-        best = max(best, iou_rotated(first, second, turn))
-        if best > CERTAIN:
-            break
+    turns = principal_turns(first, second, mirrored=alignment == "published")
+    best = max(iou_rotated(first, second, turn) for turn in turns)
+    if alignment == "best" and best < CERTAIN:
+        for turn, expected in searched_turns(first, second):
+            if expected > best - COARSE_ERROR:
+                best = max(best, iou_rotated(first, second, turn))
+            if best >= CERTAIN:
+                break
     return best
 
 

@@ -71,7 +71,8 @@ def measure(brep: bytes) -> bytes:
     except MemoryError:
         return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
     except Exception as error:
-        text = f"the solid cannot be measured [{type(error).__name__}: {error}]"
+        reason = str(error).partition("\n")[0]
+        text = f"the solid cannot be measured [{type(error).__name__}: {reason}]"
         return wire.pack({"ok": False, "kind": "invalid solid", "message": text})
 
 

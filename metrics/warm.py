@@ -23,7 +23,7 @@ from pathlib import Path
 from . import worker
 
 START_SECONDS = 120.0  # importing CadQuery takes 2-4 s; slow disks take longer
-GRACE_SECONDS = 5.0  # beyond the deadline, before the warden itself counts as lost
+GRACE_SECONDS = 3.0  # beyond the deadline, before the warden itself counts as lost
 CHUNK = 1 << 18
 
 # -I keeps PYTHON* variables and the current folder out; the path is handed over instead, and the
