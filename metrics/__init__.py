@@ -26,7 +26,7 @@ _WHERE = {
     "Failure": "parts",
     "Part": "parts",
     "ProtectionError": "execution",
-    "chamfer_distance": "chamfer_distance",
+    "box_error": "geometry",
     "compute": "scores",
     "evaluate_codes": "best_iou",
     "evaluate_syntax_rate": "valid_syntax_rate",
@@ -37,6 +37,7 @@ _WHERE = {
     "measure_file": "execution",
     "run_cadquery": "execution",
     "run_many": "execution",
+    "volume_error": "geometry",
 }
 
 __all__ = list(_WHERE)  # noqa: PLE0604

@@ -19,7 +19,16 @@ from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
 from .meshes import solid_manifolds, union
 from .parts import Part
 
-__all__ = ["ALIGNMENTS", "Body", "body", "iou_aligned", "iou_rotated", "iou_unit_box"]
+__all__ = [
+    "ALIGNMENTS",
+    "Body",
+    "body",
+    "box_error",
+    "iou_aligned",
+    "iou_rotated",
+    "iou_unit_box",
+    "volume_error",
+]
 
 CERTAIN = 0.999  # no better rotation is looked for above this: meshes are no finer
 
@@ -117,6 +126,17 @@ def iou_unit_box(a: Part, b: Part) -> float:
     """
     first, second = _in_unit_box(a), _in_unit_box(b)
     return _ratio((first ^ second).volume(), first.volume(), second.volume())
+
+
+def volume_error(reference: Part, part: Part) -> float:
+    """|V - V_reference| / V_reference, both volumes exact, in the programs' own units."""
+    return abs(part.volume - reference.volume) / reference.volume
+
+
+def box_error(reference: Part, part: Part) -> float:
+    """Mean relative error of the three sides of the bounding box, axis by axis, own units."""
+    sides = [np.diff(one.bounding_box, axis=0)[0] for one in (reference, part)]
+    return float(np.mean(np.abs(sides[1] - sides[0]) / sides[0]))
 
 
 def _in_unit_box(part: Part) -> manifold3d.Manifold:

@@ -185,7 +185,7 @@ CRASHES = {
     "exit with the code of unconfined": "import os; os._exit(71)",
     "raised in exit": "import sys; sys.exit('x' * 10 ** 7)",
     "null shape": "from OCP.TopoDS import TopoDS_Shape\nresult = cq.Shape(TopoDS_Shape())",
-    "interpreter crash": "import ctypes; ctypes.pythonapi.PyObject_Repr(ctypes.py_object())",
+    "interpreter crash": ("import ctypes; ctypes.pythonapi.Py_DecRef(ctypes.c_void_p(64))"),
     "all descriptors closed": "import os; os.closerange(0, 100)" + BOX,
     "result descriptor replaced": "import os; os.dup2(0, 3)" + BOX,
     "result descriptor flooded": ("import os\nwhile True: os.write(3, b'x' * (1 << 20))"),
@@ -286,4 +286,7 @@ TAMPERING = {
 }
 
 ATTACKS = {**TIME, **MEMORY, **PROCESSES, **FILES, **NETWORK, **CRASHES, **FORGERIES, **TAMPERING}
+SLOW = (
+    *TIME, "deep recursion in C", "recursion without limit", "endless mesh", "bounded fork bomb",
+)  # fmt: skip
 NEEDS_LAYERS = ("kill every process", "delete a tree", "kill the group of the tester")

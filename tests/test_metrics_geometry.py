@@ -1,0 +1,308 @@
+"""Protects the exactness of the scores: copies score 1, mirror images do not, edge cases are right.
+
+The numbers to compare with come from formulas or from OpenCASCADE's own booleans, never from the
+code under test.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import metrics
+from metrics.chamfer_distance import chamfer_distance
+from metrics.execution import Failure, Part, measure_file, run_cadquery, run_many
+from metrics.geometry import body, iou_aligned, iou_unit_box
+
+REAL = Path(__file__).resolve().parents[1] / "../shared/data/gencad_dev"
+real_data = pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
+
+# Parts whose principal axes the inertia does not determine, or nearly not.
+HARD = {
+    "cube with three unlike holes": (
+        "result = cq.Workplane().box(2, 2, 2).faces('>Z').workplane().center(.4, .3).hole(.5)"
+        ".faces('>X').workplane(origin=(0, 0, 0)).center(-.5, .2).hole(.4, .8)"
+    ),
+    "plate of square outline": (
+        "result = cq.Workplane().box(4, 4, .04).faces('>Z').workplane().center(1.2, .4).hole(.8)"
+    ),
+    "thin-walled box open on top": "result = cq.Workplane().box(2, 2, 2).faces('>Z').shell(-.04)",
+    "thin plate, 100 times wider": "result = cq.Workplane().rect(10, 10).extrude(.1)",
+    "gear of five teeth": (
+        "result = cq.Workplane().circle(1).extrude(.5)"
+        ".union(cq.Workplane().polarArray(1, 0, 360, 5).rect(.5, .3).extrude(.5))"
+    ),
+    "cross of three bars": (
+        "result = (cq.Workplane().box(4, .5, .5).union(cq.Workplane().box(.5, 4, .5))"
+        ".union(cq.Workplane().box(.5, .5, 4)).cut(cq.Workplane().box(.3, .3, .6)"
+        ".translate((1.6, 0, 0))))"
+    ),
+    "tetrahedron": (
+        "result = cq.Workplane(cq.Solid.makeSphere(1)).intersect(cq.Workplane().box(1.2, 1.2, 1.2))"
+        ".cut(cq.Workplane().box(1, 1, 1).translate((.6, .6, .6)))"
+    ),
+    "sphere": "result = cq.Workplane().sphere(2)",
+    "ring": "result = cq.Workplane('XZ').center(3, 0).circle(1).revolve(360, (-3, 0), (-3, 1))",
+    "four separate posts": (
+        "result = cq.Workplane().rarray(4, 4, 2, 2).circle(.5).extrude(2)"
+        ".union(cq.Workplane().box(.7, .7, .7))"
+    ),
+    "bolt circle": (
+        "result = cq.Workplane().circle(3).extrude(1).faces('>Z').workplane()"
+        ".polarArray(2, 0, 360, 6).hole(.5).faces('>Z').workplane().center(.9, .2).hole(.4)"
+    ),
+}
+CHIRAL = {
+    "hook": (
+        "result = cq.Workplane().box(4, 1, 1).union(cq.Workplane().box(1, 3, 1)"
+        ".translate((1.5, 1, 0))).union(cq.Workplane().box(1, 1, 3).translate((-1.5, 0, 1)))"
+    ),
+    "propeller": (
+        "result = cq.Workplane().circle(.5).extrude(1)\nfor i in range(3):\n"
+        "    blade = cq.Workplane().box(2, .2, 1).rotate((0,0,0), (1,0,0), 45)\n"
+        "    result = result.union(blade.translate((1.4, 0, .5))"
+        ".rotate((0,0,0), (0,0,1), 120 * i))"
+    ),
+}
+MOVED = """
+_shape = cq.Compound.makeCompound(result.vals()).scale({scale})
+_shape = _shape.rotate((0, 0, 0), {axis}, {angle}).translate({place})
+result = cq.Workplane(_shape)
+"""
+MIRRORED = "\nresult = result.mirror('XY')\n"
+
+
+def moved(code: str, random: np.random.Generator) -> str:
+    axis = random.normal(size=3)
+    return code + MOVED.format(
+        scale=10 ** random.uniform(-2, 2),
+        axis=tuple(axis / np.linalg.norm(axis)),
+        angle=random.uniform(0, 360),
+        place=tuple(random.uniform(-9, 9, 3)),
+    )
+
+
+@pytest.mark.parametrize("seed", [11, 12])
+def test_copies_score_one(seed):
+    random = np.random.default_rng(seed)
+    codes = {**HARD, **CHIRAL}
+    parts = run_many([*codes.values(), *(moved(code, random) for code in codes.values())])
+    for i, name in enumerate(codes):
+        score = iou_aligned(parts[i], parts[len(codes) + i])
+        assert 0.99 <= score <= 1, (name, score)
+
+
+def test_mirror_images_of_chiral_parts_score_less():
+    random = np.random.default_rng(3)
+    for name, code in CHIRAL.items():
+        part, mirror = run_many([code, moved(code + MIRRORED, random)])
+        assert iou_aligned(part, mirror) < 0.95, name
+    part, mirror = run_many([HARD["ring"], moved(HARD["ring"] + MIRRORED, random)])
+    assert iou_aligned(part, mirror) > 0.99  # its own mirror image
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+def test_any_scale(scale):
+    part = run_cadquery(f"result = cq.Workplane().box({scale}, {2 * scale}, {3 * scale})")
+    assert isinstance(part, Part) and part.volume == pytest.approx(6 * scale**3, rel=1e-6)
+    other = run_cadquery("result = cq.Workplane().box(2, 4, 6).edges('|Z').fillet(0.3)")
+    reference = run_cadquery("result = cq.Workplane().box(1, 2, 3)")
+    assert iou_aligned(part, other) == pytest.approx(iou_aligned(reference, other), abs=1e-4)
+    curved = run_cadquery(f"result = cq.Workplane().cylinder({3 * scale}, {scale})")
+    assert isinstance(curved, Part)
+    gyration = np.sqrt(1 / 2 + 9 / 12)  # of a cylinder with radius 1 and height 3
+    assert body(curved).volume == pytest.approx(3 * np.pi / gyration**3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("pass", "no solid"),
+        ("result = cq.Workplane()", "no solid"),
+        ("result = cq.Workplane().rect(1, 1)", "no solid"),
+        ("result = cq.Workplane(cq.Face.makePlane(1, 1))", "no solid"),
+        ("result = cq.Workplane().box(1, 1, 1).faces('not >Z').shells()"
+         "\nresult = cq.Workplane(cq.Shell.makeShell(cq.Workplane().box(1,1,1).faces('not >Z')"
+         ".vals()))", "no solid"),
+        ("result = cq.Sketch().rect(1, 1)", "no solid"),
+        ("result = cq.Workplane().box(1, 1, 1).cut(cq.Workplane().box(2, 2, 2))", "no solid"),
+        ("result = cq.Workplane().rect(1, 1).extrude(0)", None),
+        ("result = cq.Workplane().box(float('nan'), 1, 1)", None),
+        ("result = cq.Workplane().circle(-1).extrude(1)", None),
+    ],
+)  # fmt: skip
+def test_nothing_solid_is_a_failure_with_a_reason(code, kind):
+    got = run_cadquery(code, timeout=5)
+    assert isinstance(got, Failure), got
+    assert kind is None or got.kind == kind, got
+    assert got.message
+
+
+def test_answers_for_odd_solids():
+    shell = "cq.Shell.makeShell(cq.Workplane().box(1, 2, 3).faces().vals())"
+    cases = {
+        "closed shell": (f"result = cq.Workplane({shell})", 6, 1),
+        "inside out": (
+            "from OCP.TopoDS import TopoDS\nbox = cq.Workplane().box(1, 2, 3).val()\n"
+            "result = cq.Workplane(cq.Shape.cast(box.wrapped.Reversed()))", 6, 1,
+        ),
+        "two boxes that overlap": (
+            "a, b = cq.Solid.makeBox(1, 1, 1), cq.Solid.makeBox(1, 1, 1, cq.Vector(.5, 0, 0))\n"
+            "result = cq.Workplane(cq.Compound.makeCompound([a, b]))", 1.5, 1,
+        ),
+        "two boxes that touch": (
+            "a, b = cq.Solid.makeBox(1, 1, 1), cq.Solid.makeBox(1, 1, 1, cq.Vector(1, 0, 0))\n"
+            "result = cq.Workplane(cq.Compound.makeCompound([a, b]))", 2, 2,
+        ),
+        "the same box twice": (
+            "result = cq.Workplane().box(1, 1, 1).add(cq.Workplane().box(1, 1, 1))", 1, 1,
+        ),
+        "solids on the stack": (
+            "result = cq.Workplane().pushPoints([(0, 0), (5, 0)]).box(1, 1, 1, combine=False)",
+            2, 2,
+        ),
+        "assembly": (
+            "result = cq.Assembly().add(cq.Workplane().box(1, 1, 1))"
+            ".add(cq.Workplane().box(1, 1, 1), loc=cq.Location(cq.Vector(3, 0, 0)))", 2, 2,
+        ),
+        "hollow": (
+            "result = cq.Workplane().box(3, 3, 3).cut(cq.Workplane().box(1, 1, 1))", 26, 1,
+        ),
+    }  # fmt: skip
+    for name, (code, volume, solids) in cases.items():
+        part = run_cadquery(code)
+        assert isinstance(part, Part), (name, part)
+        assert part.volume == pytest.approx(volume, rel=1e-6), name
+        assert part.solids == solids, name
+        mesh_volume = body(part).volume * (np.trace(part.inertia) / (2 * part.volume)) ** 1.5
+        assert mesh_volume == pytest.approx(volume, rel=1e-6), name
+        assert (part.normals[part.triangles[:, 0]] * np.cross(
+            part.vertices[part.triangles[:, 1]] - part.vertices[part.triangles[:, 0]],
+            part.vertices[part.triangles[:, 2]] - part.vertices[part.triangles[:, 0]],
+        )).sum(1).min() >= 0, name  # fmt: skip
+
+
+def test_programs_as_people_write_them_run():
+    codes = {
+        "text": "result = cq.Workplane().box(9, 9, 1).faces('>Z').workplane().text('Ab', 5, 1)",
+        "show_object": "show_object(cq.Workplane().box(1, 1, 1), name='part', options={})",
+        "several shown": (
+            "for x in (0, 3): show_object(cq.Workplane().box(1, 1, 1).translate((x, 0, 0)))"
+        ),
+        "annotations and functions": (
+            "import cadquery as cq\n"
+            "from dataclasses import dataclass\nfrom typing import Optional\n"
+            "@dataclass\nclass Size:\n    width: float = 2.0\n"
+            "def make(size: Size, hole: Optional[float] = None) -> cq.Workplane:\n"
+            "    part = cq.Workplane().box(size.width, 1, 1)\n"
+            "    return part if hole is None else part.faces('>Z').workplane().hole(hole)\n"
+            "if __name__ == '__main__':\n    plate: cq.Workplane = make(Size(), .3)"
+        ),
+        "assigned last under any name": (
+            "a = cq.Workplane().box(1, 1, 1)\nb = cq.Workplane().box(2, 2, 2)\na = a.union(b)"
+        ),
+        "exports": (
+            "import os\nfrom cadquery import exporters\nresult = cq.Workplane().box(1, 1, 1)\n"
+            "os.makedirs('out', exist_ok=True)\nexporters.export(result, 'out/part.step')\n"
+            "cq.exporters.export(result, '/part.stl')\nresult.val().exportStep('x.step')\n"
+            "with open('log.txt', 'w') as log: log.write('done')\n"
+            "cq.Assembly(result).save('a.step')\nprint(os.path.join('a', 'b'))"
+        ),
+        "indented": "    import cadquery as cq\n    result = cq.Workplane().box(1, 1, 1)\n",
+        "sketch": "result = cq.Workplane().placeSketch(cq.Sketch().rect(2, 1)).extrude(1)",
+        "logging and modules": (
+            "import math, random, logging, itertools, functools, collections, json, sys\n"
+            "logging.basicConfig()\nresult = cq.Workplane().box(math.pi, 1, random.random() + 1)"
+        ),
+        "exit at the end": "result = cq.Workplane().box(1, 1, 1)\nexit()",
+    }  # fmt: skip
+    for name, got in zip(codes, run_many(list(codes.values())), strict=True):
+        assert isinstance(got, Part), (name, str(got))
+    last = run_cadquery(codes["assigned last under any name"])
+    assert last.volume == pytest.approx(8)
+
+
+def test_references_of_every_kind_agree(tmp_path):
+    import cadquery as cq
+
+    code = "result = cq.Workplane().box(3, 2, 1).faces('>Z').workplane().center(.5, .2).hole(.8)"
+    solid = cq.Workplane().box(3, 2, 1).faces(">Z").workplane().center(0.5, 0.2).hole(0.8)
+    for name in ("part.step", "part.stl"):
+        cq.exporters.export(solid, str(tmp_path / name), tolerance=1e-3, angularTolerance=0.05)
+    references = [code, tmp_path / "part.step", tmp_path / "part.stl", run_cadquery(code)]
+    got = metrics.compute(predictions=[code] * 4, references=references)
+    assert [row["iou_best"] for row in got["rows"]] == pytest.approx([1, 1, 1, 1], abs=2e-3)
+    assert got["reference"] == "code+part+step+stl"
+    mesh = measure_file(tmp_path / "part.stl")
+    assert isinstance(mesh, Part)
+    exact = run_cadquery(code)
+    assert mesh.volume == pytest.approx(exact.volume, rel=1e-3)
+    assert mesh.inertia == pytest.approx(exact.inertia, rel=5e-3, abs=5e-3)
+    (tmp_path / "bad.step").write_text("not a STEP file")
+    assert isinstance(measure_file(tmp_path / "bad.step"), Failure)
+    (tmp_path / "bad.stl").write_bytes(b"\0" * 200)
+    assert isinstance(measure_file(tmp_path / "bad.stl"), Failure)
+
+
+def occ_volume_in_common(a: bytes, b: bytes, turn: np.ndarray) -> tuple[float, float, float]:
+    """OpenCASCADE's volumes of a, of b turned, and of their common part."""
+    import cadquery as cq
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_Transform
+    from OCP.gp import gp_Trsf
+
+    transform = gp_Trsf()
+    transform.SetValues(*np.hstack([turn, np.zeros((3, 1))]).ravel())
+    first = cq.Shape.importBin(io.BytesIO(a))
+    second = cq.Shape.importBin(io.BytesIO(b))
+    second = cq.Shape.cast(BRepBuilderAPI_Transform(second.wrapped, transform, True).Shape())
+    return first.Volume(), second.Volume(), first.intersect(second).Volume()
+
+
+def test_volumes_agree_with_occ_booleans():
+    # Both have radius of gyration sqrt(1/2 + 1/2) and centre 0, so no normalising is needed.
+    codes = [
+        f"result = cq.Workplane().cylinder({np.sqrt(6)}, 1)",
+        "result = cq.Workplane().box(2, 2, 2).edges().fillet(.4)",
+    ]
+    first, second = run_many(codes)
+    size = np.sqrt(np.trace(second.inertia) / (2 * second.volume))
+    second = run_cadquery(codes[1] + f"\nresult = cq.Workplane(result.val().scale({1 / size}))")
+    random = np.random.default_rng(0)
+    from scipy.spatial.transform import Rotation
+
+    from metrics.geometry import iou_rotated
+
+    for turn in Rotation.random(6, random).as_matrix():
+        a, b, common = occ_volume_in_common(first.brep, second.brep, turn)
+        ours = iou_rotated(body(first), body(second), turn)
+        assert ours == pytest.approx(common / (a + b - common), abs=2e-3)
+
+
+def test_unit_box_and_distances():
+    box, tall, cylinder = run_many(
+        [f"result = cq.Workplane().{what}" for what in
+         ("box(2, 1, 1)", "box(1, 1, 2)", "cylinder(1, .5)")]
+    )  # fmt: skip
+    assert iou_unit_box(box, box) == pytest.approx(1, abs=1e-9)
+    assert iou_unit_box(box, tall) == pytest.approx(1 / 3, abs=1e-9)
+    assert metrics.volume_error(box, cylinder) == pytest.approx(1 - np.pi / 8, rel=1e-9)
+    assert metrics.box_error(box, tall) == pytest.approx(0.5, abs=1e-6)
+    assert chamfer_distance(box, box) < 1e-3
+    assert chamfer_distance(box, tall) == chamfer_distance(box, tall)
+    assert chamfer_distance(box, tall) > 1e-2
+
+
+@real_data
+def test_real_parts_score_one_against_moved_copies():
+    rows = [json.loads(line) for line in (REAL / "metadata.jsonl").open()]
+    codes = [row["cadquery"] for row in rows]
+    random = np.random.default_rng(2025)
+    parts = run_many(codes, require=("process", "rlimits"))
+    copies = run_many([moved(code + "\nresult = solid", random) for code in codes])
+    for row, part, copy in zip(rows, parts, copies, strict=True):
+        assert isinstance(part, Part) and isinstance(copy, Part), row["deepcad_id"]
+        assert 0.99 <= iou_aligned(part, copy) <= 1, row["deepcad_id"]
