@@ -1,8 +1,11 @@
 """Score a file of predictions: python -m metrics predictions.jsonl --references references.jsonl
 
 Each line of the predictions is a JSON object with "id" and "code". References are a JSONL file
-with "id" and "code" (or "cadquery"), or a folder of <id>.step, <id>.stl or <id>.py files.
-Writes one row a sample to --out and prints the totals as JSON.
+with "id" and "code" (or "deepcad_id" and "cadquery"), or a folder of <id>.step, <id>.stl or
+<id>.py files. Prints the totals as JSON, and a table of failures on the error stream.
+
+--out writes one JSON row a sample as soon as it is scored; --resume goes on with such a file.
+Exit code 2 for bad input, 130 when interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .alignment import ALIGNMENTS
-from .scores import compute
+from .references import Reference, kinds
+from .scores import matched, score_rows, totals
 
 
 class BadInput(Exception):
@@ -22,54 +26,114 @@ class BadInput(Exception):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code (2 for bad input)."""
-    parser = argparse.ArgumentParser(prog="python -m metrics", description=__doc__)
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m metrics", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("predictions", type=Path)
     parser.add_argument("--references", type=Path, required=True)
     parser.add_argument("--alignment", choices=ALIGNMENTS, default="best")
+    parser.add_argument("--extras", action="store_true", help="chamfer, unit-box IoU, errors")
     parser.add_argument("--out", type=Path, help="write one JSON row a sample to this file")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--resume", action="store_true", help="keep the rows that --out holds")
+    parser.add_argument("--cache", type=Path, help="folder that keeps measured references")
+    parser.add_argument("--workers", type=int, help="default: the number of cores")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds a program")
+    parser.add_argument("--require", nargs="*", default=[], help="protection layers to insist on")
     options = parser.parse_args(arguments)
     try:
-        predictions = read_codes(options.predictions)
-        references = read_references(options.references, list(predictions))
-        got = compute(
-            predictions=list(predictions.values()),
-            references=[references[name] for name in predictions],
-            ids=list(predictions),
-            alignment=options.alignment,
-            workers=options.workers,
-            progress=sys.stderr.isatty(),
-            timeout=options.timeout,
-        )
-    except (BadInput, ValueError) as error:
+        print(json.dumps(_score(options), indent=2))
+    except (BadInput, ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = got.pop("rows")
-    if options.out:
-        with options.out.open("w") as out:
-            out.writelines(json.dumps(row) + "\n" for row in rows)
-    print(json.dumps(got, indent=2))
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the rows in --out", file=sys.stderr)
+        return 130
     return 0
 
 
+def _score(options: argparse.Namespace) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    codes = read_codes(options.predictions)
+    references = read_references(options.references, list(codes))
+    old = _old_rows(options, codes)
+    todo = [name for name in codes if name not in old]
+    jobs = matched([codes[name] for name in todo], [references[name] for name in todo], todo)
+    settings = {
+        "alignment": options.alignment,
+        "extras": options.extras,
+        "limits": {"timeout": options.timeout, "require": options.require},
+    }
+    rows = score_rows(jobs, settings, options.workers, cache=options.cache)
+    bar = tqdm(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
+    new = {}
+    out = options.out.open("a") if options.out else None
+    try:
+        for row in bar:
+            row["alignment"] = options.alignment
+            new[row["id"]] = row
+            if out:
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+    finally:
+        if out:
+            out.close()
+    done = [old.get(name) or new[name] for name in codes]
+    got = totals(done)
+    for kind, count in got["failures"].items():
+        print(f"{count:6d}  {100 * count / len(done):5.1f} %  {kind}", file=sys.stderr)
+    kind = kinds(list(references.values()))
+    return {**got, "alignment": options.alignment, "reference": kind}
+
+
+def _old_rows(options: argparse.Namespace, codes: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The rows to keep. A last line that was cut short is dropped from the file."""
+    if options.resume and not options.out:
+        raise BadInput("--resume needs --out, the file to go on with")
+    if not options.out or not options.out.exists():
+        return {}
+    if not options.resume:
+        raise BadInput(f"{options.out} exists; add --resume to go on with it, or name another file")
+    content = options.out.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        options.out.write_bytes(whole)
+    rows = {}
+    for number, line in enumerate(whole.decode().splitlines(), 1):
+        row = _json(options.out, number, line)
+        name = str(row.get("id"))
+        if codes.get(name) != row.get("code") or row.get("alignment") != options.alignment:
+            raise BadInput(
+                f"{options.out}, line {number}: sample {name} has another code or alignment than"
+                " this run; name another file"
+            )
+        rows[name] = row
+    return rows
+
+
+def _json(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise BadInput(f"{path}, line {number}: not JSON") from None
+    if not isinstance(row, dict):
+        raise BadInput(f"{path}, line {number}: not a JSON object")
+    return row
+
+
 def read_codes(path: Path) -> dict[str, str]:
-    """{id: code} of a JSONL file; the code may be called "code" or "cadquery"."""
+    """{id: code} of a JSONL file. Raises BadInput, naming the line."""
     try:
         lines = path.read_text().splitlines()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from None
     codes: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            row: Any = json.loads(line)
-        except ValueError:
-            raise BadInput(f"{path}, line {number}: not JSON") from None
-        name = row.get("id", row.get("deepcad_id")) if isinstance(row, dict) else None
-        code = row.get("code", row.get("cadquery")) if isinstance(row, dict) else None
+        row = _json(path, number, line)
+        name, code = row.get("id", row.get("deepcad_id")), row.get("code", row.get("cadquery"))
         if name is None or not isinstance(code, str):
             raise BadInput(f'{path}, line {number}: expected "id" and "code"')
         if str(name) in codes:
@@ -80,9 +144,9 @@ def read_codes(path: Path) -> dict[str, str]:
     return codes
 
 
-def read_references(path: Path, names: list[str]) -> dict[str, str | Path]:
-    """{id: code or path} for the given ids, from a JSONL file or a folder."""
-    found: dict[str, str | Path] = {}
+def read_references(path: Path, names: list[str]) -> dict[str, Reference]:
+    """{id: code or path} for the given ids. Raises BadInput where one is missing."""
+    found: dict[str, Reference] = {}
     if path.is_dir():
         for name in names:
             for suffix in (".py", ".step", ".stp", ".stl"):

@@ -10,34 +10,26 @@ Leaves out: matching of predictions to references; they are given in the same or
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
-import threading
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .alignment import ALIGNMENTS
-from .execution import default_workers, measure_file, run_cadquery
-from .geometry import iou_aligned
+from .chamfer_distance import chamfer_distance
+from .execution import default_workers, run_cadquery
+from .geometry import body, box_error, iou_aligned, iou_unit_box, volume_error
 from .parts import Failure, Part
+from .references import BadReference, Reference, kinds, reference_part
 
 Prediction = str | Part | Failure
-Reference = str | Path | Part
 DRAWS = 2000
-CACHED = 512
-
-_cache: OrderedDict[str, Part] = OrderedDict()
-_cache_lock = threading.Lock()
-
-
-class BadReference(ValueError):
-    """A reference has no usable solid."""
+IN_FLIGHT = 2000  # samples handed to an executor at a time
 
 
 def compute(
@@ -48,106 +40,132 @@ def compute(
     workers: int | None = None,
     progress: bool = False,
     executor: Executor | None = None,
+    extras: bool = False,
+    cache: str | Path | None = None,
     **limits: Any,
 ) -> dict[str, Any]:
     """Score predictions against references of the same order.
 
     predictions: code, or a Part or Failure that is already there. references: code, the path of a
-    .step or .stl file, or a Part. executor: any concurrent.futures executor; by default
-    `workers` threads, each with its own confined processes. limits: as for run_cadquery.
+    .step or .stl file, or a Part; each is executed once. executor: any concurrent.futures
+    executor, such as `dask.distributed.Client().get_executor()`; by default `workers` threads,
+    each with its own confined processes. cache: a folder that keeps measured references between
+    runs. limits: as for run_cadquery.
 
     Returns "n"; "vsr", "iou_best" (a failure counts 0) and "iou_best_valid" (mean over the valid
     ones, None if there are none), each {"mean", "low", "high"} with a 95 % bootstrap interval;
     "alignment"; "reference", the kind of reference; "failures" {kind: count}; "rows", one a
-    sample: "id", "code", "ok", "failure", "iou_best", "seconds". Raises ValueError for lists of
-    different length and for a reference without a usable solid, naming its id.
+    sample: "id", "code", "ok", "failure", "iou_best", "seconds", and "notes" where a part needed
+    a repair. extras adds to each valid row "iou_unit_box", "chamfer", "volume_error",
+    "box_error", "solids" and "valid". Raises ValueError for lists of different length and for a
+    reference without a usable solid, naming its id.
     """
-    predictions, references = list(predictions), list(references)
-    names = [str(name) for name in ids] if ids is not None else [*map(str, range(len(references)))]
+    jobs = matched(predictions, references, ids)
+    options = {"alignment": alignment, "extras": extras, "limits": limits}
+    rows = score_rows(jobs, options, workers, executor, cache)
+    if progress:
+        from tqdm import tqdm
+
+        rows = tqdm(rows, total=len(jobs), desc="scoring", unit="pair")
+    done = list(rows)
+    return {
+        **totals(done),
+        "alignment": alignment,
+        "reference": kinds([job[2] for job in jobs]),
+        "rows": done,
+    }
+
+
+Job = tuple[str, Prediction, Reference]
+
+
+def matched(
+    predictions: Sequence[Prediction], references: Sequence[Reference], ids: Sequence[str] | None
+) -> list[Job]:
+    """(id, prediction, reference) of each sample. Raises ValueError if the lengths differ."""
+    names = list(map(str, ids if ids is not None else range(len(references))))
     if not len(predictions) == len(references) == len(names):
         raise ValueError(
             f"{len(predictions)} predictions, {len(references)} references and {len(names)} ids:"
             " the numbers must be equal"
         )
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
-    jobs = list(zip(names, predictions, references, strict=True))
-    own = None if executor else ThreadPoolExecutor(workers or default_workers())
-    try:
-        pool = executor or own
-        assert pool is not None
-        futures = [pool.submit(score_one, *job, alignment, limits) for job in jobs]
-        if progress:
-            from tqdm import tqdm
+    return list(zip(names, predictions, references, strict=True))
 
-            futures = tqdm(futures, desc="scoring", unit="pair")
-        rows = [future.result() for future in futures]
+
+def score_rows(
+    jobs: Iterable[Job],
+    options: dict[str, Any],
+    workers: int | None = None,
+    executor: Executor | None = None,
+    cache: str | Path | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of `jobs` in their order, each as soon as it and those before it are done."""
+    if options["alignment"] not in ALIGNMENTS:
+        known = ", ".join(ALIGNMENTS)
+        raise ValueError(f"unknown alignment {options['alignment']!r}; choose one of {known}")
+    folder = str(Path(cache).resolve()) if cache else None
+    own = None if executor else ThreadPoolExecutor(workers or default_workers())
+    pool = executor or own
+    assert pool is not None
+    waiting: deque[Future[dict[str, Any]]] = deque()
+    try:
+        for job in jobs:
+            if len(waiting) >= IN_FLIGHT:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(score_one, *job, folder, **options))
+        while waiting:
+            yield waiting.popleft().result()
     finally:
+        for future in waiting:
+            future.cancel()
         if own:
-            own.shutdown(cancel_futures=True)
-    return {**totals(rows), "alignment": alignment, "reference": _kinds(references), "rows": rows}
+            own.shutdown()
 
 
 def score_one(
-    name: str, prediction: Prediction, reference: Reference, alignment: str, limits: dict[str, Any]
+    name: str,
+    prediction: Prediction,
+    reference: Reference,
+    cache: str | None,
+    alignment: str,
+    extras: bool,
+    limits: dict[str, Any],
 ) -> dict[str, Any]:
     """The row of one sample. Raises BadReference, naming the sample."""
     try:
-        target = reference_part(reference, limits)
-    except BadReference as error:
+        target = reference_part(reference, limits, cache)
+        body(target)
+    except ValueError as error:
         raise BadReference(f"reference of sample {name!r}: {error}") from None
-    code = prediction if isinstance(prediction, str) else None
     got = run_cadquery(prediction, **limits) if isinstance(prediction, str) else prediction
-    row = {"id": name, "code": code, "ok": isinstance(got, Part), "failure": None}
+    row: dict[str, Any] = {
+        "id": name,
+        "code": prediction if isinstance(prediction, str) else None,
+        "ok": False,
+        "failure": None,
+        "iou_best": 0.0,
+        "seconds": round(got.seconds, 4),
+    }
     if isinstance(got, Failure):
-        return {**row, "failure": str(got), "iou_best": 0.0, "seconds": round(got.seconds, 4)}
+        return {**row, "failure": str(got)}
     try:
         iou = iou_aligned(target, got, alignment)
     except ValueError as error:  # a mesh that nothing closes
-        return {**row, "ok": False, "failure": f"invalid solid: {error}", "iou_best": 0.0,
-                "seconds": round(got.seconds, 4)}  # fmt: skip
-    return {**row, "iou_best": iou, "seconds": round(got.seconds, 4)}
-
-
-def reference_part(reference: Reference, limits: dict[str, Any]) -> Part:
-    """The Part of a reference, kept for the next use. Raises BadReference."""
-    if isinstance(reference, Part):
-        return reference
-    key = _key(reference)
-    with _cache_lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    if isinstance(reference, Path):
-        got = measure_file(reference, **limits)
-    else:
-        got = run_cadquery(reference, **limits)
-    if isinstance(got, Failure):
-        raise BadReference(str(got))
-    with _cache_lock:
-        _cache[key] = got
-        while len(_cache) > CACHED:
-            _cache.popitem(last=False)
-    return got
-
-
-def _key(reference: str | Path) -> str:
-    if isinstance(reference, str):
-        return "code:" + hashlib.sha256(reference.encode("utf-8", "surrogatepass")).hexdigest()
-    try:
-        return "file:" + hashlib.sha256(reference.read_bytes()).hexdigest()
-    except OSError as error:
-        raise BadReference(f"{reference} cannot be read: {error.strerror}") from None
-
-
-def _kinds(references: Sequence[Reference]) -> str:
-    names = {
-        "part" if isinstance(one, Part)
-        else "code" if isinstance(one, str)
-        else one.suffix.lstrip(".").lower()
-        for one in references
-    }  # fmt: skip
-    return "+".join(sorted(names)) or "none"
+        return {**row, "failure": f"invalid solid: {error}"}
+    row |= {"ok": True, "iou_best": iou}
+    notes = [*got.notes, *body(got).notes]
+    if notes:
+        row["notes"] = notes
+    if extras:
+        row |= {
+            "iou_unit_box": iou_unit_box(target, got),
+            "chamfer": chamfer_distance(target, got),
+            "volume_error": volume_error(target, got),
+            "box_error": box_error(target, got),
+            "solids": got.solids,
+            "valid": got.valid,
+        }
+    return row
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -155,13 +173,13 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     ok = np.array([bool(row["ok"]) for row in rows])
     iou = np.array([float(row["iou_best"]) for row in rows])
     failed = [str(row["failure"]) for row in rows if not row["ok"]]
-    kinds = Counter(re.split("[,:]", text)[0] for text in failed)
+    reasons = Counter(re.split("[,:]", text)[0] for text in failed)
     return {
         "n": len(rows),
         "vsr": interval(ok.astype(float)),
         "iou_best": interval(iou),
-        "iou_best_valid": interval(iou[ok]),
-        "failures": dict(kinds.most_common()),
+        "iou_best_valid": interval(iou[ok]) if len(rows) else interval(iou),
+        "failures": dict(reasons.most_common()),
     }
 
 
