@@ -212,6 +212,8 @@ def main() -> int:
     parser.add_argument("--size", type=float, help="centre the part, make its longest side this")
     parser.add_argument("--least-iou", type=float, default=0.999)
     arguments = parser.parse_args()
+    if arguments.size is not None and not 0 < arguments.size < math.inf:
+        raise InputError(f"--size must be positive, not {arguments.size:g}")
     try:
         code = arguments.program.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
