@@ -3,7 +3,8 @@
     python -m image2cad.evaluation --model models/nano --data bundled --split test --out runs/eval
 
 Writes to the output folder: predictions.jsonl (one row a sample), metrics.json
-(VSR and IoU_best with intervals) and report.html (input, rendering, code, score).
+(VSR and IoU_best with intervals), report.html (input, rendering, code, score) and
+sheet.png (the first six).
 A program that fails stays in the mean with IoU 0. Left out: training, and
 choosing between several candidates.
 """
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from image2cad.errors import InputError, run_cli
-from image2cad.report import write_report
+from image2cad.report import write_report, write_sheet
 from image2cad.samples import Sample, load_samples
 from metrics import Failure, Part, compute, run_many
 from metrics.scores import interval
@@ -113,6 +114,7 @@ def write_results(
         after.parts,
         before.rows if before else None,
     )
+    write_sheet(folder / "sheet.png", samples, after.parts)
     return summary
 
 

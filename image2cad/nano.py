@@ -49,7 +49,7 @@ class Shape:
     vision_layers: int = 3
     vision_heads: int = 4
     text_width: int = 192
-    text_layers: int = 4
+    text_layers: int = 3
     text_heads: int = 4
     positions: int = 4096
 

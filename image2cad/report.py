@@ -77,6 +77,19 @@ overlap of the two solids, {escape(str(summary["alignment"]))} alignment, agains
     )
 
 
+def write_sheet(
+    file: Path, samples: Sequence[Sample], parts: Sequence[Part | Failure], columns: int = 6
+) -> None:
+    """Write a PNG of the first `columns` samples: inputs above, drawings of the results below."""
+    sheet = Image.new("RGB", (SIDE * columns, 2 * SIDE), "white")
+    pairs = list(zip(samples, parts, strict=True))[:columns]
+    for i, (sample, part) in enumerate(pairs):
+        sheet.paste(_small(sample.image), (i * SIDE, 0))
+        if isinstance(part, Part):
+            sheet.paste(_small(Image.fromarray(draw(part))), (i * SIDE, SIDE))
+    sheet.save(file, optimize=True)
+
+
 def _table(summary: dict[str, Any]) -> str:
     columns = [("", summary)]
     if "before" in summary:
@@ -127,7 +140,10 @@ def _card(
 
 def _png(image: Image.Image) -> str:
     """The picture, reduced, as a data URL."""
-    small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
     data = io.BytesIO()
-    small.save(data, "PNG", optimize=True)
+    _small(image).save(data, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _small(image: Image.Image) -> Image.Image:
+    return image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)

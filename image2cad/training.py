@@ -42,7 +42,8 @@ class Settings:
     learning_rate: peak of a cosine schedule; warmup: share of steps until the peak;
     save_steps: steps between checkpoints; log_steps: steps between logged losses;
     eight_bit: paged 8-bit Adam (CUDA); checkpointing: recompute activations to save memory;
-    by_length: batches of similar length, faster, but a resumed run then sees another order.
+    by_length: batches of similar length, faster, but a resumed run then sees another order;
+    tower_rate: share of the learning rate for everything outside the language model.
     """
 
     epochs: float = 3.0
@@ -58,6 +59,7 @@ class Settings:
     eight_bit: bool = False
     checkpointing: bool = False
     by_length: bool = False
+    tower_rate: float = 1.0
 
 
 def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
@@ -199,6 +201,7 @@ def fit(
         train_dataset=data,
         data_collator=lambda examples: collate(examples, pad),
         callbacks=[_Watch()],
+        optimizers=(_two_rates(model, settings) if settings.tower_rate != 1.0 else None, None),
     )
     last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
@@ -212,6 +215,22 @@ def fit(
 def as_dict(settings: Settings) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return dataclasses.asdict(settings)
+
+
+def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
+    """Adam with a smaller rate for tower and projector: at the full one their output explodes."""
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups["language_model" in name].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[True], "lr": settings.learning_rate},
+            {"params": groups[False], "lr": settings.learning_rate * settings.tower_rate},
+        ],
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+    )
 
 
 def memory_text() -> str:
