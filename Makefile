@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 ARGS ?=
 
 # The first that starts, has a supported version and can make virtual environments.
-CANDIDATES := python3.13 python3.12 python3.11 python3.10 python3
+CANDIDATES := python3 python3.13 python3.12 python3.11 python3.10
 USABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)

@@ -4,7 +4,7 @@
 # Four cells: setup; data and model; train; generate and score. Choose Runtime, Change
 # runtime type, T4 GPU, then run them in order. The settings stand in the first cell.
 
-# %%
+# %% 1. Setup
 """Fine-tune LLaVA-1.5-7B (4-bit NF4, LoRA) on GenCAD-Code and score what it writes.
 
     python colab_training.py                                        # 30 samples, one GPU
@@ -16,7 +16,6 @@ adapter, predictions.jsonl, metrics.json and report.html in runs/colab-NNN.
 Not measured on a GPU yet: memory and time on a T4.
 """
 
-# %% 1. Setup
 import importlib.util
 import subprocess
 import sys
@@ -49,7 +48,8 @@ if importlib.util.find_spec("image2cad") is None:
     elif REPOSITORY and not PROJECT.is_dir():
         subprocess.run(["git", "clone", "--depth=1", REPOSITORY, str(PROJECT)], check=True)
     if not (PROJECT / "image2cad").is_dir():
-        sys.exit(f"error: upload the project as {PROJECT}.zip, or set REPOSITORY to its git URL")
+        print(f"error: upload the project as {PROJECT}.zip, or set REPOSITORY to its git URL")
+        sys.exit(2)
     sys.path.insert(0, str(PROJECT))
     needs = ["-r", str(PROJECT / "requirements.txt")]  # ranges that Colab's own torch satisfies
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", *needs], check=True)
@@ -75,7 +75,7 @@ from image2cad.training import CodeDataset, Settings, compact_targets, fit, memo
 friendly_exit()
 quiet()
 settings = read_flags(__doc__, globals())
-at_least(settings, {"samples": 1, "held_out": 1, "rank": 1, "epochs": 0.01, "batch_size": 1})
+at_least(settings, {"samples": 1, "held_out": 0, "rank": 1, "epochs": 0.01, "batch_size": 1})
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 print(f"{device}, {precision()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
 

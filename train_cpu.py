@@ -41,7 +41,7 @@ quiet()
 
 # %%
 DATA = "bundled"  # "bundled", a folder with metadata.jsonl, or a data set on the hub
-HELD_OUT = 48  # samples to score on, none of them trained on
+HELD_OUT = 0  # samples to score on and not to train on; 0: the test split, or a third of a folder
 LIMIT = 0  # samples to train on at most, 0: all
 COMPACT = True  # train on short programs that build the same part, 100 units long
 BASE = "models/nano"  # a folder or a name on the hub
@@ -57,7 +57,10 @@ OUT = ""  # default: the next free runs/train_cpu-NNN
 RESUME = False  # go on with an interrupted run
 
 settings = read_flags(__doc__, globals())
-at_least(settings, {"held_out": 1, "rank": 1, "epochs": 0.01, "batch_size": 1, "max_tokens": 64})
+at_least(
+    settings,
+    {"held_out": 0, "limit": 0, "rank": 1, "epochs": 0.01, "batch_size": 1, "max_tokens": 64},
+)
 
 # %% [markdown]
 # ## Data

@@ -96,21 +96,24 @@ def load_samples(
 
 
 def load_train_and_held_out(
-    source: str, split: str, held_out: int, limit: int | None = None, seed: int = 0
+    source: str, split: str, held_out: int = 0, limit: int | None = None, seed: int = 0
 ) -> tuple[list[Sample], list[Sample], list[Rejected]]:
     """Samples to train on, samples to score on, and the rows that could not be used.
 
     The bundled set and the hub have a test split, of which the first `held_out` are
-    taken; of a folder, `held_out` samples are set apart by id and seed. `limit`: rows
-    to train on at most.
+    taken; of a folder, `held_out` samples are set apart by id and seed. 0: the whole
+    bundled test split, 50 from the hub, a third of a folder. `limit`: rows to train
+    on at most; a folder is read whole all the same, so that the held-out samples do
+    not depend on it.
     """
     if source == "bundled" or not Path(source).exists():
-        test = "test" if source == "bundled" else f"test[:{held_out}]"
-        train, rejected = load_samples(source, split, limit)
-        apart, more = load_samples(source, test, held_out)
+        stream = source != "bundled"  # reads the rows asked for, not the whole split
+        wanted = held_out or (50 if stream else None)
+        train, rejected = load_samples(source, split, limit, stream)
+        apart, more = load_samples(source, "test", wanted, stream)
         return train, apart, rejected + more
-    samples, rejected = load_samples(source, split, at_least=held_out + 1)
-    train, apart = split_samples(samples, held_out, seed)
+    samples, rejected = load_samples(source, split, at_least=max(held_out + 1, 2))
+    train, apart = split_samples(samples, held_out or max(len(samples) // 3, 1), seed)
     return train[:limit], apart, rejected
 
 
