@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 CERTAIN = 0.999  # no better rotation is looked for above this: meshes are no finer
+VOLUME_ERROR = 0.02  # between mesh and B-rep; more is noted
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +84,20 @@ def _normalised(part: Part) -> Body:
     owner = part.solid_of_face[part.faces]
     solids, notes = solid_manifolds(normalised_points(part), part.triangles, owner)
     solid = union(solids)
+    exact = part.volume / _gyration(part) ** 3
+    if abs(solid.volume() - exact) > VOLUME_ERROR * exact:
+        notes.append(f"mesh volume is {solid.volume() / exact:.3f} of the exact volume")
     moments, axes = np.linalg.eigh(part.inertia / np.trace(part.inertia))
     return Body(solid, solid.volume(), moments, axes, part, tuple(notes))
 
 
 def normalised_points(part: Part) -> np.ndarray:
     """(N, 3) mesh vertices about the centre of mass, in radii of gyration."""
-    gyration = np.sqrt(np.trace(part.inertia) / (2 * part.volume))
-    return (part.vertices - part.center) / gyration
+    return (part.vertices - part.center) / _gyration(part)
+
+
+def _gyration(part: Part) -> float:
+    return float(np.sqrt(np.trace(part.inertia) / (2 * part.volume)))
 
 
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:

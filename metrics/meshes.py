@@ -11,6 +11,10 @@ from __future__ import annotations
 import manifold3d
 import numpy as np
 
+from .search import grid
+
+VOXELS = 48  # cells along each side, as a last resort
+
 
 def solid_manifolds(
     vertices: np.ndarray, triangles: np.ndarray, owner: np.ndarray
@@ -68,7 +72,23 @@ def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifol
     capped = _manifold(*_capped(points, faces))
     if capped is not None:
         return capped, "open mesh closed by capping its holes"
-    raise ValueError("the mesh of a solid cannot be closed")
+    return _voxels(points, faces), "mesh is no manifold; measured by voxels"
+
+
+def _voxels(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold:
+    """The solid as upright bars over a grid of columns, for meshes that nothing else closes."""
+    where = grid(points, faces, np.array([0.0, 0.0, 1.0]), VOXELS)
+    inside = np.pad(where.cells > 0.5, ((0, 0), (0, 0), (1, 1)))
+    change = np.diff(inside.astype(np.int8), axis=2)
+    starts, ends = np.argwhere(change == 1), np.argwhere(change == -1)  # in the same order
+    bars = []
+    for start, end in zip(starts, ends, strict=True):
+        size = where.step * [1, 1, end[2] - start[2]]
+        bars.append(manifold3d.Manifold.cube(size).translate(where.low + start * where.step))
+    solid = manifold3d.Manifold.batch_boolean(bars, manifold3d.OpType.Add)
+    if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
+        raise ValueError("the mesh of a solid cannot be closed")
+    return solid
 
 
 def _capped(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

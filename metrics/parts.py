@@ -136,9 +136,9 @@ def part_from_message(
 
 def _numbers(header: dict[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        array = np.array(header.get(name), dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        array = np.array(header.get(name))
+    except ValueError as error:
         raise wire.WireError(f"bad {name}") from error
-    if array.shape != shape or not np.isfinite(array).all():
+    if array.dtype.kind not in "fi" or array.shape != shape or not np.isfinite(array).all():
         raise wire.WireError(f"bad {name}")
-    return array
+    return array.astype(np.float64)

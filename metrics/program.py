@@ -18,7 +18,6 @@ from __future__ import annotations
 import builtins
 import io
 import os
-import sys
 import textwrap
 import traceback
 from typing import Any
@@ -71,11 +70,16 @@ def run(code: str) -> tuple[dict[str, Any], bytes]:
         shapes = _shapes(_chosen(names, shown))
         if not shapes:
             return _failure("no solid", _what_was_there(names), None)
-        stream = io.BytesIO()
-        BinTools.Write_s(_one(shapes).wrapped, stream)
-        return {"ok": True}, stream.getvalue()
+        return {"ok": True}, to_brep(_one(shapes))
     except BaseException as error:
         return _explain(error)
+
+
+def to_brep(shape: cq.Shape) -> bytes:
+    """The shape as OpenCASCADE's binary B-rep."""
+    stream = io.BytesIO()
+    BinTools.Write_s(shape.wrapped, stream)
+    return stream.getvalue()
 
 
 def _namespace(shown: list[Any]) -> Namespace:
@@ -174,8 +178,3 @@ def _explain(error: BaseException) -> tuple[dict[str, Any], bytes]:
 
 def _failure(kind: str, message: str, line: int | None) -> tuple[dict[str, Any], bytes]:
     return {"ok": False, "kind": kind, "message": message[:MAX_MESSAGE], "line": line}, b""
-
-
-def flush() -> None:
-    """Drop what the program printed: its streams point to the null device."""
-    sys.stdout = sys.stderr = io.StringIO()

@@ -165,7 +165,9 @@ def _completed(axis: np.ndarray) -> np.ndarray:
     return np.stack([axis, side, np.cross(axis, side)], 1)
 
 
-def grid(vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None) -> Grid:
+def grid(
+    vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None, side: int = GRID
+) -> Grid:
     """Occupancy of a closed mesh; exact along the third axis of the grid, sampled across.
 
     axis: becomes the third axis, so that a thin plate across it is well resolved. Without one
@@ -175,20 +177,20 @@ def grid(vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None) -
     frame = odd if axis is None else _completed(axis)[:, [1, 2, 0]]
     points = vertices @ frame
     low, high = points.min(0), points.max(0)
-    step = (high - low) * (1 + 1e-6) / GRID
+    step = (high - low) * (1 + 1e-6) / side
     corners = (points[triangles] - low) / step  # in cells
-    column, height, sign = _crossings(corners)
-    level = np.clip(height, 0, GRID - 1e-9)
+    column, height, sign = _crossings(corners, side)
+    level = np.clip(height, 0, side - 1e-9)
     cell = level.astype(int)
     rest = level - cell
-    change = np.zeros((GRID * GRID, GRID + 1))
+    change = np.zeros((side * side, side + 1))
     np.add.at(change, (column, cell), sign * (1 - rest))
     np.add.at(change, (column, cell + 1), sign * rest)
-    inside = np.clip(np.cumsum(change, 1)[:, :GRID], 0, 1)
-    return Grid(inside.reshape(GRID, GRID, GRID).astype(np.float32), frame, low, step)
+    inside = np.clip(np.cumsum(change, 1)[:, :side], 0, 1)
+    return Grid(inside.reshape(side, side, side).astype(np.float32), frame, low, step)
 
 
-def _crossings(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _crossings(corners: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the upright line through each column's centre meets the mesh.
 
     corners: (M, 3, 3) in cells. Returns column number, height and direction (+1 enters).
@@ -196,7 +198,7 @@ def _crossings(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     flat = corners[:, :, :2]
     area = _cross(flat[:, 1] - flat[:, 0], flat[:, 2] - flat[:, 0])
     first = np.maximum(np.ceil(flat.min(1) - 0.5), 0).astype(int)
-    last = np.minimum(np.floor(flat.max(1) - 0.5), GRID - 1).astype(int)
+    last = np.minimum(np.floor(flat.max(1) - 0.5), side - 1).astype(int)
     size = np.maximum(last - first + 1, 0) * (area != 0)[:, None]
     count = size[:, 0] * size[:, 1]
     which = np.repeat(np.arange(len(count)), count)
@@ -210,7 +212,7 @@ def _crossings(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     hit = (weights >= 0).all(1)
     which, weights = which[hit], weights[hit]
     height = np.einsum("ij,ij->i", weights, corners[which, :, 2])
-    return ix[hit] * GRID + iy[hit], height, -np.sign(area[which])
+    return ix[hit] * side + iy[hit], height, -np.sign(area[which])
 
 
 def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:

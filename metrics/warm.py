@@ -147,8 +147,16 @@ def _forget_if_forked() -> None:
 
 
 def _clean_environment() -> dict[str, str]:
+    # Huge pages make the fork of a process this large cheaper.
+    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     single = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    return {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": "/", **dict.fromkeys(single, "1")}
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "HOME": "/",
+        **huge,
+        **dict.fromkeys(single, "1"),
+    }
 
 
 def _connection() -> socket.socket:

@@ -35,6 +35,19 @@ ENDED, DEADLINE, CANCELLED = 0, 1, 2
 UNEXPECTED, UNCONFINED = 70, 71  # exit codes of a child
 
 
+# Run once before the forks, so that no child pays for first calls: symbols to resolve, dispatch
+# tables to fill, code to specialise.
+WARM_UP = """
+import cadquery as cq
+plane = cq.Workplane(cq.Plane(cq.Vector(0, 0, 0), cq.Vector(1, 0, 0), cq.Vector(0, 0, 1)))
+loop = plane.moveTo(1, 0).lineTo(1, 1).threePointArc((0.5, 1.5), (0, 1)).lineTo(0, 0).close()
+hole = plane.moveTo(0.5, 0.5).circle(0.2)
+solid = plane.add(loop).add(hole).extrude(0.5)
+solid = solid.cut(cq.Workplane("XY").moveTo(0, 0).circle(0.3).extrude(2))
+solid = solid.union(cq.Workplane("XY").box(1, 1, 1)).intersect(cq.Workplane("XY").box(3, 3, 3))
+"""
+
+
 def main(descriptor: int, without: list[str]) -> None:
     """Be the root: warm up, say so, then fork a warden for every connection received.
 
@@ -62,13 +75,18 @@ def main(descriptor: int, without: list[str]) -> None:
 
 
 def _warm_up() -> None:
+    import cadquery
     from OCP.OSD import OSD_ThreadPool
 
     from . import files, measure, program
 
     # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
     OSD_ThreadPool.DefaultPool_s(1).Init(1)
-    del files, measure, program
+    del files
+    exec(WARM_UP, {})
+    measure.measure(
+        program.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val())
+    )
     gc.collect()
     gc.freeze()  # children then touch fewer pages that they share with this process
     gc.disable()
