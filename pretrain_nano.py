@@ -2,7 +2,7 @@
 
     python pretrain_nano.py                     # about an hour on 2 cores
     python pretrain_nano.py --resume            # after an interruption
-    python pretrain_nano.py --parts 2000 --steps 50 --out runs/try-nano    # a quick look
+    python pretrain_nano.py --parts 2000 --short-steps 50 --steps 50 --out runs/nano-try   # a look
 
 First makes the parts (shards that are kept and reused), then trains the
 tokenizer and the model. Uses a GPU where there is one. Left out: the families of
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,13 @@ from image2cad.prompting import IGNORED, encode_prompt
 from image2cad.rendering import draw
 from image2cad.runs import prepare_run
 from image2cad.synthesis import parts
-from image2cad.training import Settings, as_dict, fit
+from image2cad.training import Settings, as_dict, collate, fit
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
-STEPS = 2_200
+SHORT = 30  # tokens of a program at most, in the first stage
+SHORT_STEPS = 900
+STEPS = 1_400
 BATCH = 64
 LEARNING_RATE = 8e-4
 LONGEST = 72  # tokens of a program; the few longer ones cost time and teach little
@@ -118,6 +120,7 @@ def main() -> int:
     """Make the parts, train, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", type=int, default=PARTS)
+    parser.add_argument("--short-steps", type=int, default=SHORT_STEPS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
@@ -126,45 +129,73 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/nano"))
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    for name in ("parts", "steps", "batch", "processes"):
+    for name in ("parts", "short_steps", "steps", "batch", "processes"):
         if getattr(arguments, name) < 1:
-            raise InputError(f"--{name} must be at least 1")
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1")
 
     settings = Settings(
-        steps=arguments.steps,
         batch_size=arguments.batch,
         learning_rate=arguments.learning_rate,
-        warmup=0.04,
+        warmup=0.05,
         tower_rate=0.3,
         weight_decay=0.01,
         save_steps=200,
         log_steps=20,
         seed=SEED,
-        by_length=True,
     )
-    prepare_run(arguments.out, {**as_dict(settings), "parts": arguments.parts}, arguments.resume)
+    plan = {k: v for k, v in vars(arguments).items() if k not in ("data", "processes")}
+    prepare_run(arguments.out, {**plan, "settings": as_dict(settings)}, arguments.resume)
     pictures, codes = make_parts(arguments.data, arguments.parts, arguments.processes)
-    print(f"{len(codes):,} distinct parts")
 
     set_seed(SEED)
     model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
-    lengths = [
-        len(ids) for ids in processor.tokenizer(codes, add_special_tokens=False)["input_ids"]
-    ]
-    short = [i for i, length in enumerate(lengths) if length <= LONGEST]
-    data = Drawings(pictures[short], [codes[i] for i in short], processor)
-    print(f"{len(short):,} of them have at most {LONGEST} tokens and are trained on")
+    tokens = processor.tokenizer(codes, add_special_tokens=False)["input_ids"]
+    lengths = np.array([len(ids) for ids in tokens])
     print(
+        f"{len(codes):,} distinct parts, {lengths.mean():.0f} tokens a program on average; "
         f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, "
-        f"{len(processor.tokenizer)} tokens, {np.mean(lengths):.0f} tokens a program on average"
+        f"{len(processor.tokenizer)} tokens in the vocabulary"
     )
-    pad = processor.tokenizer.pad_token_id
-    losses = fit(model, data, settings, arguments.out, pad, resume=arguments.resume)
+    # Short programs first: most of their tokens depend on the picture, so the model learns to look.
+    for name, longest, steps in (
+        ("short", SHORT, arguments.short_steps),
+        ("all", LONGEST, arguments.steps),
+    ):
+        rows = np.flatnonzero(lengths <= longest)
+        if len(rows) < 2:
+            raise InputError(f"too few parts have at most {longest} tokens; raise --parts")
+        held_out, rows = rows[: len(rows) // 100 + 1], rows[len(rows) // 100 + 1 :]
+        data = Drawings(pictures[rows], [codes[i] for i in rows], processor)
+        fit(
+            model,
+            data,
+            replace(settings, steps=steps, by_length=name == "all"),
+            arguments.out / name,
+            processor.tokenizer.pad_token_id,
+            arguments.resume,
+        )
+        unseen = Drawings(pictures[held_out], [codes[i] for i in held_out], processor)
+        own, other = losses(model, unseen, processor.tokenizer.pad_token_id)
+        print(
+            f"{name}: {len(rows):,} parts; held-out loss {own:.3f}, "
+            f"with another part's picture {other:.3f}"
+        )
     model.save_pretrained(arguments.out / "model")
     processor.save_pretrained(arguments.out / "model")
-    (arguments.out / "losses.json").write_text(json.dumps(losses), encoding="utf-8")
-    print(f"last loss {losses[-1]['loss']:.3f}; the model is in {arguments.out / 'model'}")
+    print(f"the model is in {arguments.out / 'model'}")
     return 0
+
+
+@torch.no_grad()
+def losses(model: torch.nn.Module, data: Drawings, pad: int) -> tuple[float, float]:
+    """Loss on at most 128 examples with their own picture, and with their neighbour's."""
+    batch = collate([data[i] for i in range(min(len(data), 128))], pad)
+    model.eval()
+    own = float(model(**batch).loss)
+    batch["pixel_values"] = batch["pixel_values"].roll(1, 0)
+    other = float(model(**batch).loss)
+    model.train()
+    return own, other
 
 
 if __name__ == "__main__":

@@ -52,7 +52,18 @@ def test_numbers_are_single_tokens_and_any_text_survives() -> None:
 
 def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
     out = tmp_path / "nano"
-    flags = ["--parts", "24", "--steps", "2", "--batch", "4", "--processes", "1"]
+    flags = [
+        "--parts",
+        "24",
+        "--short-steps",
+        "2",
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--processes",
+        "1",
+    ]
     folders = ["--data", str(tmp_path / "parts"), "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "pretrain_nano.py", *flags, *folders],
