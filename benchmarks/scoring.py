@@ -33,10 +33,12 @@ sys.path.insert(0, str(ROOT))
 
 import metrics  # noqa: E402
 from metrics import warm  # noqa: E402
-from metrics.alignment import principal_turns  # noqa: E402
+from metrics.alignment import SIGNS, principal_turns, proper  # noqa: E402
 from metrics.execution import Part, run_cadquery, run_many  # noqa: E402
-from metrics.geometry import body, iou_aligned, iou_rotated  # noqa: E402
+from metrics.geometry import _bodies, body, iou_aligned, iou_rotated  # noqa: E402
 from metrics.references import _kept  # noqa: E402
+
+Pair = tuple[str, Part, Part]  # kind of pair, and the two parts
 
 DEADLINE = 60.0  # seconds for the exact booleans of one pair
 CONSISTENT = 1e-4  # relative: |V(a) + V(b) - V(common) - V(union)| where OCC is to be trusted
@@ -54,7 +56,6 @@ def main() -> None:
     parts = [part for part in run_many(codes) if isinstance(part, Part)]
     print(f"{len(codes)} programs, {len(parts)} valid; {os.cpu_count()} cores;"
           f" protection {', '.join(parts[0].protection)}")  # fmt: skip
-    in_process(codes)
     isolation(codes)
     pairs = make_pairs(codes, parts, options.pairs, random)
     ours = cost_of_a_pair(pairs)
@@ -62,36 +63,28 @@ def main() -> None:
     throughput(codes)
 
 
-def cpu(work: Callable[[], Any]) -> float:
+def cpu(work: Callable[..., Any], *arguments: Any) -> float:
     """CPU seconds of this process for one call."""
     start = time.process_time()
-    work()
+    work(*arguments)
     return time.process_time() - start
 
 
-def in_process(codes: list[str]) -> None:
-    """What running and measuring costs where nothing is isolated, in a fork of its own."""
+def run_and_measure_here(codes: list[str]) -> tuple[float, float]:
+    """CPU seconds a program to run it, and to measure its result, in this process."""
+    from metrics import measure, program
 
-    def work(pipe: Any) -> None:
-        from metrics import measure, program
-
-        breps = []
-        program.run(codes[0])
-        run = cpu(lambda: breps.extend(program.run(code)[1] for code in codes))
-        measured = cpu(lambda: [measure.measure(brep) for brep in breps])
-        pipe.send((run / len(codes), measured / len(codes)))
-
-    BASE.update(zip(("run", "measure"), with_deadline(work, 600) or (0, 0), strict=True))
-    print("\nCPU milliseconds a program")
-    print(f"  in process: run {1e3 * BASE['run']:.1f}, measure {1e3 * BASE['measure']:.1f}")
-
-
-BASE: dict[str, float] = {}
+    program.run(codes[0])
+    breps: list[bytes] = []
+    run = cpu(lambda: breps.extend(program.run(code)[1] for code in codes))
+    measured = cpu(lambda: [measure.measure(brep) for brep in breps])
+    return run / len(codes), measured / len(codes)
 
 
 def isolation(codes: list[str]) -> None:
-    """CPU of the whole process tree for running and measuring, less what it costs in process."""
-    warm.stop()
+    """CPU of the whole process tree for running and measuring, beside what it costs in process."""
+    here, measured = with_deadline(600, run_and_measure_here, codes)
+    warm.restart()
     run_cadquery(codes[0])
     start = tree_cpu()
     for code in codes:
@@ -99,12 +92,15 @@ def isolation(codes: list[str]) -> None:
     both = (tree_cpu() - start) / len(codes)
     start = tree_cpu()
     for code in codes:
-        job = code.encode()
-        warm.run_job(warm.worker.PROGRAM, job, 30, 4 << 30, 64 << 20)
+        warm.run_job(warm.worker.PROGRAM, code.encode(), 30, 4 << 30, 64 << 20)
     run = (tree_cpu() - start) / len(codes)
-    print(f"  isolated:   run {1e3 * run:.1f}, run and measure {1e3 * both:.1f}")
-    print(f"  isolation adds {1e3 * (run - BASE['run']):.1f} to a run,"
-          f" {1e3 * (both - BASE['run'] - BASE['measure']):.1f} with re-measuring")  # fmt: skip
+    print(
+        f"\nCPU milliseconds a program\n"
+        f"  in process: run {1e3 * here:.1f}, measure {1e3 * measured:.1f}\n"
+        f"  isolated: run {1e3 * run:.1f}, run and measure {1e3 * both:.1f}\n"
+        f"  isolation adds {1e3 * (run - here):.1f} to a run,"
+        f" {1e3 * (both - here - measured):.1f} with re-measuring"
+    )
 
 
 def tree_cpu() -> float:
@@ -120,7 +116,7 @@ def tree_cpu() -> float:
 
 def make_pairs(
     codes: list[str], parts: list[Part], count: int, random: np.random.Generator
-) -> list[tuple[str, Part, Part]]:
+) -> list[Pair]:
     """Equal shares of self, perturbed and random pairs."""
     pairs = []
     perturbed = run_many([perturb(code, random) for code in codes])
@@ -151,56 +147,61 @@ def perturb(code: str, random: np.random.Generator) -> str:
     )
 
 
-def cost_of_a_pair(pairs: list[tuple[str, Part, Part]]) -> float:
-    """CPU seconds of our pca score; prints it by stage, with the cost of the search."""
-    from metrics.geometry import _bodies
+def cost_of_a_pair(pairs: list[Pair]) -> float:
+    """CPU seconds of our score by `pca`, the part's own preparation included; prints the rest."""
 
-    bodies = sum(cpu(lambda p=p: (_bodies.clear(), body(p))) for _, p, _ in pairs) / len(pairs)
-    for _, a, b in pairs:
-        body(a), body(b)
+    def prepare(part: Part) -> None:
+        _bodies.clear()
+        body(part)
+
+    prepared = float(np.mean([cpu(prepare, second) for _, _, second in pairs]))
+    for _, first, second in pairs:
+        body(first)
+        body(second)
+    print(f"\nCPU milliseconds a pair: weld and make solid {1e3 * prepared:.1f}; then")
     costs = {}
     for alignment in ("published", "pca", "best"):
-        times = [cpu(lambda a=a, b=b, k=alignment: iou_aligned(a, b, k)) for _, a, b in pairs]
+        times = [cpu(iou_aligned, first, second, alignment) for _, first, second in pairs]
         costs[alignment] = float(np.mean(times))
-        print(f"\nCPU milliseconds a pair, {alignment}" if alignment == "published" else
-              f"CPU milliseconds a pair, {alignment}", end=": ")  # fmt: skip
-        print(f"weld and make solid {1e3 * bodies:.1f}, align and booleans mean"
-              f" {1e3 * np.mean(times):.1f}, median {1e3 * np.median(times):.1f},"
-              f" p95 {1e3 * np.percentile(times, 95):.1f}")  # fmt: skip
-    return bodies + costs["pca"]
+        print(
+            f"  {alignment}: align and booleans mean {1e3 * np.mean(times):.1f},"
+            f" median {1e3 * np.median(times):.1f}, p95 {1e3 * np.percentile(times, 95):.1f}"
+        )
+    return prepared + costs["pca"]
 
 
-def exact(pairs: list[tuple[str, Part, Part]], timed: int, ours: float) -> None:
+def exact(pairs: list[Pair], timed: int, ours: float) -> None:
     """Agreement with OCC on every pair under one alignment, and OCC's time on some pairs."""
-    errors, dropped, kinds = [], 0, []
+    errors, kinds = [], []
     for kind, a, b in pairs:
         first, second = body(a), body(b)
         turns = principal_turns(first, second, mirrored=False)
-        turn = turns[int(np.argmax([iou_rotated(first, second, t) for t in turns]))]
-        got = with_deadline(lambda pipe, x=(a, b, turn): pipe.send(occ_volumes(*x)), DEADLINE)
-        if got is None or not consistent(*got):
-            dropped += 1
-            continue
-        volume_a, volume_b, common, _ = got
-        errors.append(
-            abs(iou_rotated(first, second, turn) - common / (volume_a + volume_b - common))
-        )
-        kinds.append(kind)
+        turn = turns[int(np.argmax([iou_rotated(first, second, one) for one in turns]))]
+        got = with_deadline(DEADLINE, occ_volumes, a, b, turn)
+        if got is not None and consistent(*got):
+            exactly = got[2] / (got[0] + got[1] - got[2])
+            errors.append(abs(iou_rotated(first, second, turn) - exactly))
+            kinds.append(kind)
     table = np.array(errors)
-    print(f"\nagreement with exact booleans, same rigid alignment: {len(table)} pairs,"
-          f" {dropped} left out where OCC fails or its volumes do not add up")  # fmt: skip
-    print(f"  |difference of IoU|: mean {table.mean():.1e}, p99 {np.percentile(table, 99):.1e},"
-          f" worst {table.max():.1e}")  # fmt: skip
-    for kind in ("self", "perturbed", "random"):
-        mine = table[np.array(kinds) == kind]
-        print(f"  {kind}: {len(mine)} pairs, mean {mine.mean():.1e}, worst {mine.max():.1e}")
-    step = max(1, len(pairs) // timed)
-    times = [with_deadline(lambda pipe, x=(a, b): pipe.send(occ_route(*x)), 4 * DEADLINE)
-             for _, a, b in pairs[::step]]  # fmt: skip
-    route = float(np.mean([t for t in times if t is not None]))
-    print(f"\nexact route, four alignments, intersection and union: {1e3 * route:.0f} CPU ms a pair"
-          f" over {len(times)} pairs")  # fmt: skip
-    print(f"  ours, four alignments: {1e3 * ours:.1f} ms, {route / ours:.0f} times less")
+    print(
+        f"\nagreement with exact booleans, same rigid alignment: {len(table)} pairs;"
+        f" {len(pairs) - len(table)} left out where OCC fails or its volumes do not add up"
+    )
+    for name, mine in [("all", table)] + [
+        (kind, table[np.array(kinds) == kind]) for kind in ("self", "perturbed", "random")
+    ]:
+        print(
+            f"  {name}: {len(mine)} pairs, |difference of IoU| mean {mine.mean():.1e},"
+            f" p99 {np.percentile(mine, 99):.1e}, worst {mine.max():.1e}"
+        )
+    some = pairs[:: max(1, len(pairs) // timed)]
+    times = [with_deadline(4 * DEADLINE, occ_route, a, b) for _, a, b in some]
+    route = float(np.mean([one for one in times if one is not None]))
+    print(
+        f"\nexact route, four alignments, intersection and union: {1e3 * route:.0f} CPU ms a pair"
+        f" over {len(some)} pairs\n  ours, four alignments: {1e3 * ours:.1f} ms,"
+        f" {route / ours:.0f} times less"
+    )
 
 
 def consistent(volume_a: float, volume_b: float, common: float, union: float) -> bool:
@@ -232,20 +233,18 @@ def occ_volumes(a: Part, b: Part, turn: np.ndarray) -> tuple[float, float, float
 
 def occ_route(a: Part, b: Part) -> float:
     """CPU seconds of the exact score: four alignments, two booleans each."""
-    moments = [np.linalg.eigh(part.inertia)[1] for part in (a, b)]
-    from metrics.alignment import SIGNS, proper
-
+    axes = [proper(np.linalg.eigh(part.inertia)[1]) for part in (a, b)]
     start = time.process_time()
     for signs in SIGNS:
-        occ_volumes(a, b, proper(moments[0]) @ np.diag(signs) @ proper(moments[1]).T)
+        occ_volumes(a, b, axes[0] @ np.diag(signs) @ axes[1].T)
     return time.process_time() - start
 
 
-def with_deadline(work: Callable[[Any], None], seconds: float) -> Any:
-    """What `work` sends through its pipe, from a forked child; None if it does not in time."""
+def with_deadline(seconds: float, work: Callable[..., Any], *arguments: Any) -> Any:
+    """What `work` returns, from a forked child; None if it crashes or does not end in time."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=work, args=(theirs,))
+    child = context.Process(target=lambda: theirs.send(work(*arguments)))
     child.start()
     theirs.close()
     try:

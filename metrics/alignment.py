@@ -23,6 +23,7 @@ SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
 DEGENERATE = 0.05  # moments closer than this share of the largest count as equal
 TRIED_ABOUT_AXIS, TRIED_ALL = 6, 12  # exact booleans after the coarse ranking
 APART = np.radians(4.0)  # of two turns closer than this only the more promising one is tried
+SAME = np.radians(1.5)
 COARSE_ERROR = 0.15  # measured: the coarse estimate is below the truth by more in under 1 %
 
 
@@ -71,12 +72,15 @@ def _promising(
 
 
 def _spread(turns: np.ndarray, worth: np.ndarray, count: int, chosen: list[int]) -> list[int]:
-    """Add the most worthy turns to `chosen`, none near another of their kind, up to `count`."""
+    """Add the most worthy turns to `chosen`, up to `count`, none near another of this kind and
+    none practically the same as one that is already there."""
     old, found = len(chosen), list(chosen)
     for index in np.argsort(-worth, kind="stable"):
         if len(found) == count or worth[index] < 0:
             break
-        near = np.einsum("kij,ij->k", turns[found[old:]], turns[index]) if found[old:] else []
-        if not np.any(np.asarray(near) >= 1 + 2 * np.cos(APART)):
+        # The trace of a rotation is 1 + 2 cos(angle).
+        near = np.einsum("kij,ij->k", turns[found], turns[index]) if found else np.zeros(0)
+        limits = np.where(np.arange(len(found)) < old, SAME, APART)
+        if not (near >= 1 + 2 * np.cos(limits)).any():
             found.append(int(index))
     return found

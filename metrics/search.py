@@ -244,8 +244,11 @@ def _looked_up(where: Grid, points: np.ndarray, turns: np.ndarray) -> np.ndarray
     padded = np.zeros((side, side, side), np.float32)
     padded[1:-1, 1:-1, 1:-1] = where.cells
     matrix = ((where.frame.T[None] @ turns) / where.step[:, None]).astype(np.float32)
-    place = (matrix.reshape(-1, 3) @ points.T.astype(np.float32)).reshape(len(turns), 3, -1)
-    place += (1 - where.low / where.step).astype(np.float32)[:, None]
+    place = np.empty((len(turns), 3, len(points)), np.float32)
+    place[:] = (1 - where.low / where.step).astype(np.float32)[:, None]
+    # By hand: BLAS would start threads for a product with an inner dimension of 3.
+    for i, line in enumerate(points.T.astype(np.float32)):
+        place += matrix[:, :, i, None] * line
     np.clip(place, 0, side - 1, out=place)
     cell = place.astype(np.int32)
     index = (cell[:, 0] * side + cell[:, 1]) * side + cell[:, 2]
