@@ -128,9 +128,18 @@ def make_pairs(
             other = perturbed[i // 3 % len(parts)]
         if kind == "random":
             other = parts[random.integers(len(parts))]
-        if isinstance(other, Part):
+        if isinstance(other, Part) and solid(other):
             pairs.append((kind, part, other))
     return pairs
+
+
+def solid(part: Part) -> bool:
+    """Whether the part's mesh can be made solid."""
+    try:
+        body(part)
+    except ValueError:
+        return False
+    return True
 
 
 def perturb(code: str, random: np.random.Generator) -> str:

@@ -1,6 +1,6 @@
 """Scores for generated CadQuery code. No torch; works when this folder is copied on its own.
 
-Needs cadquery, numpy, scipy, trimesh, manifold3d; tqdm for progress bars.
+Needs cadquery, numpy, scipy, manifold3d; tqdm for progress bars. README.md says what figures mean.
 
     >>> import metrics
     >>> reference = "result = cq.Workplane().box(1, 2, 3)"

@@ -24,7 +24,7 @@ from OCP.BRep import BRep_Builder, BRep_Tool
 from OCP.BRepAlgoAPI import BRepAlgoAPI_Fuse
 from OCP.BRepBndLib import BRepBndLib
 from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeSolid
-from OCP.BRepCheck import BRepCheck_Analyzer
+from OCP.BRepCheck import BRepCheck_Analyzer, BRepCheck_Status
 from OCP.BRepGProp import BRepGProp
 from OCP.BRepLib import BRepLib
 from OCP.GProp import GProp_GProps
@@ -94,6 +94,7 @@ def _measure(brep: bytes) -> bytes:
             solids, whole = fused, _compound(fused)
             mass = _mass(whole)
             arrays = tessellate(whole, mass.center, mass.gyration, notes) or arrays
+    valid = _valid(whole)
     surface = GProp_GProps()
     BRepGProp.SurfaceProperties_s(whole, surface)
     header = {
@@ -104,12 +105,28 @@ def _measure(brep: bytes) -> bytes:
         "inertia": mass.inertia.tolist(),
         "bounding_box": _bounding_box(whole),
         "solids": len(solids),
-        "valid": bool(BRepCheck_Analyzer(whole).IsValid()),
+        "valid": valid,
         "notes": notes,
     }
     stream = io.BytesIO()
     BinTools.Write_s(solids[0] if len(solids) == 1 else whole, stream)
     return wire.pack_arrays(header, arrays, stream.getvalue())
+
+
+def _valid(shape: TopoDS_Shape) -> bool:
+    """What OpenCASCADE's checker says; raises NotMeasurable if a face's outline crosses itself.
+
+    Then inside and outside have no meaning. Other faults are let pass: parts with them can have
+    the right volume.
+    """
+    checker = BRepCheck_Analyzer(shape)
+    if checker.IsValid():
+        return True
+    crossing = BRepCheck_Status.BRepCheck_SelfIntersectingWire
+    for wire_ in children(shape, TopAbs_ShapeEnum.TopAbs_WIRE):
+        if crossing in list(checker.Result(wire_).Status()):
+            raise NotMeasurable("invalid solid", "the outline of a face crosses itself")
+    return False
 
 
 def _solids(shape: TopoDS_Shape, notes: list[str]) -> list[TopoDS_Shape]:

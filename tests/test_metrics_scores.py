@@ -48,7 +48,9 @@ def test_results_keep_their_order_and_failures_are_typed():
     assert [one.kind if isinstance(one, Failure) else round(one.volume, 9) for one in got] == [
         1.0, "syntax error", "exception", "no solid", 2.0,
     ]  # fmt: skip
-    assert got[2].line == 1 and "ZeroDivisionError" in got[2].message
+    error = got[2]
+    assert isinstance(error, Failure)
+    assert error.line == 1 and "ZeroDivisionError" in error.message
 
 
 def test_compute_counts_failures_as_zero():
