@@ -170,10 +170,12 @@ def _reap_orphans() -> None:
 
 
 def _children() -> list[int]:
-    own = str(os.getpid())
-    found: list[int] = []
     if sys.platform != "linux":
-        return found
+        return []  # and orphans do not come here either
+    own = str(os.getpid())
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{own}/children") as children:
+        return [int(number) for number in children.read().split()]
+    found: list[int] = []  # a kernel without that file
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
