@@ -58,7 +58,7 @@ import torch
 from transformers import set_seed
 
 from image2cad.errors import friendly_exit
-from image2cad.evaluation import evaluate, summary_text, write_results
+from image2cad.evaluation import evaluate, summarise, summary_text, write_results
 from image2cad.flags import at_least, read_flags
 from image2cad.modeling import (
     attach_lora,
@@ -68,20 +68,26 @@ from image2cad.modeling import (
     save_adapter,
     trainable_share,
 )
-from image2cad.runs import prepare_run, run_folder
+from image2cad.runs import check_run, prepare_run, run_folder
 from image2cad.samples import load_train_and_held_out
 from image2cad.training import CodeDataset, Settings, compact_targets, fit, memory_text, precision
 
 friendly_exit()
 quiet()
 settings = read_flags(__doc__, globals())
-at_least(settings, {"samples": 1, "held_out": 0, "rank": 1, "epochs": 0.01, "batch_size": 1})
+at_least(
+    settings,
+    {"samples": 1, "held_out": 0, "rank": 1, "alpha": 1, "epochs": 0.01, "batch_size": 1}
+    | {"accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64, "max_new_tokens": 1, "seed": 0},
+)
+out = run_folder("colab", settings.out, settings.resume)
+check_run(out, vars(settings), settings.resume)
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 print(f"{device}, {precision()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
 
 # %% 2. Data and model
 train, held_out, rejected = load_train_and_held_out(
-    settings.data, f"train[:{settings.samples}]", settings.held_out, settings.samples, settings.seed
+    settings.data, "train", settings.held_out, settings.samples, settings.seed
 )
 for row in rejected:
     print(f"left out: {row.id}: {row.reason}")
@@ -95,11 +101,10 @@ model = attach_lora(model, settings.rank, settings.alpha)
 print(trainable_share(model))
 data = CodeDataset(train, processor, settings.max_tokens)
 for row in data.dropped:
-    print(f"too long to train on: {row.id}: {row.reason}")
+    print(f"not trained on: {row.id}: {row.reason}")
 print(f"{len(data)} samples to train on, {len(held_out)} held out")
 
 # %% 3. Train
-out = run_folder("colab", settings.out, settings.resume)
 prepare_run(out, vars(settings), settings.resume)
 before = evaluate(model, processor, held_out, 4, settings.max_new_tokens)
 plan = Settings(
@@ -122,8 +127,8 @@ notes = {
     "left_out": len(rejected),
     "losses": losses,
 }
-title = f"{settings.base} on {settings.data}"
-summary = write_results(out, held_out, after, before, title, notes)
+summary = summarise(after, before, notes)
 save_adapter(model, processor, out / "adapter", settings.base, model_card(settings.base, summary))
+write_results(out, held_out, summary, after, before, f"{settings.base} on {settings.data}")
 print(summary_text(summary))
 print(f"adapter: {out / 'adapter'}\nreport:  {out / 'report.html'}")

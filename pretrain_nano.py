@@ -65,8 +65,8 @@ def make_parts(folder: Path, count: int, processes: int) -> tuple[np.ndarray, li
     """All parts, drawn where they are not on disk yet; equal programs are kept once."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (folder / f"parts-{number:04d}-{SHARD}.npz", number, min(SHARD, count - number * SHARD))
-        for number in range(-(-count // SHARD))
+        (folder / f"seed{SEED}-{number:04d}-{size}.npz", number, size)
+        for number, size in enumerate(min(SHARD, count - start) for start in range(0, count, SHARD))
     ]
     missing = [job for job in jobs if not job[0].is_file()]
     if missing:
@@ -189,7 +189,8 @@ def main() -> int:
 @torch.no_grad()
 def losses(model: torch.nn.Module, data: Drawings, pad: int) -> tuple[float, float]:
     """Loss on at most 128 examples with their own picture, and with their neighbour's."""
-    batch = collate([data[i] for i in range(min(len(data), 128))], pad)
+    examples = collate([data[i] for i in range(min(len(data), 128))], pad)
+    batch = {name: value.to(next(model.parameters()).device) for name, value in examples.items()}
     model.eval()
     own = float(model(**batch).loss)
     batch["pixel_values"] = batch["pixel_values"].roll(1, 0)

@@ -18,7 +18,7 @@ Left out: the 7B model and its memory levers, which are in colab_training.py.
 from transformers import set_seed
 
 from image2cad.errors import friendly_exit
-from image2cad.evaluation import evaluate, summary_text, write_results
+from image2cad.evaluation import evaluate, summarise, summary_text, write_results
 from image2cad.flags import at_least, read_flags
 from image2cad.modeling import (
     attach_lora,
@@ -28,7 +28,7 @@ from image2cad.modeling import (
     save_adapter,
     trainable_share,
 )
-from image2cad.runs import prepare_run, run_folder
+from image2cad.runs import check_run, prepare_run, run_folder
 from image2cad.samples import load_train_and_held_out
 from image2cad.training import CodeDataset, Settings, compact_targets, fit, memory_text
 
@@ -59,8 +59,11 @@ RESUME = False  # go on with an interrupted run
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"held_out": 0, "limit": 0, "rank": 1, "epochs": 0.01, "batch_size": 1, "max_tokens": 64},
+    {"held_out": 0, "limit": 0, "rank": 1, "alpha": 1, "epochs": 0.01, "batch_size": 1}
+    | {"learning_rate": 1e-9, "max_tokens": 64, "max_new_tokens": 1, "seed": 0},
 )
+out = run_folder("train_cpu", settings.out, settings.resume)
+check_run(out, vars(settings), settings.resume)
 
 # %% [markdown]
 # ## Data
@@ -89,9 +92,8 @@ model = attach_lora(model, settings.rank, settings.alpha, dropout=0.0)
 print(trainable_share(model))
 data = CodeDataset(train, processor, settings.max_tokens)
 for row in data.dropped:
-    print(f"too long to train on: {row.id}: {row.reason}")
+    print(f"not trained on: {row.id}: {row.reason}")
 
-out = run_folder("train_cpu", settings.out, settings.resume)
 prepare_run(out, vars(settings), settings.resume)
 
 # %% [markdown]
@@ -120,9 +122,8 @@ notes = {
     "left_out": len(rejected),
     "losses": losses,
 }
-summary = write_results(
-    out, held_out, after, before, title=f"{settings.base} on {settings.data}", notes=notes
-)
+summary = summarise(after, before, notes)
 save_adapter(model, processor, out / "adapter", settings.base, model_card(settings.base, summary))
+write_results(out, held_out, summary, after, before, f"{settings.base} on {settings.data}")
 print(summary_text(summary))
 print(f"adapter: {out / 'adapter'}\nreport:  {out / 'report.html'}")

@@ -23,7 +23,8 @@ import numpy as np
 
 from image2cad.errors import InputError, run_cli
 from image2cad.report import write_report, write_sheet
-from image2cad.samples import Sample, load_samples
+from image2cad.runs import RESULT_FILE, check_free, write_whole
+from image2cad.samples import Sample, has_split, load_samples
 from metrics import Failure, Part, compute, run_many
 from metrics.scores import interval
 
@@ -54,10 +55,13 @@ def score_codes(
         predictions=parts, references=references, ids=ids, alignment=alignment, progress=progress
     )
     shifted = references[1:] + references[:1]
-    other = compute(predictions=parts, references=shifted, ids=ids, alignment=alignment)
+    other = interval(np.array([]))
+    if len(samples) > 1:
+        wrong = compute(predictions=parts, references=shifted, ids=ids, alignment=alignment)
+        other = wrong["iou_best"]
     rows = [{**row, "code": code} for row, code in zip(result["rows"], codes, strict=True)]
     totals = {key: value for key, value in result.items() if key != "rows"}
-    return Evaluation(rows, parts, {**totals, "other_picture": other["iou_best"]})
+    return Evaluation(rows, parts, {**totals, "other_picture": other})
 
 
 def evaluate(
@@ -87,24 +91,30 @@ def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:
     return interval(np.array([b["iou_best"] - a["iou_best"] for a, b in pairs]))
 
 
-def write_results(
-    folder: Path,
-    samples: Sequence[Sample],
-    after: Evaluation,
-    before: Evaluation | None = None,
-    title: str = "image2cad",
-    notes: dict[str, Any] | None = None,
+def summarise(
+    after: Evaluation, before: Evaluation | None = None, notes: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write predictions.jsonl, metrics.json and report.html; return what metrics.json holds."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """What metrics.json holds: the totals, those before fine-tuning, the gain, and `notes`."""
     summary: dict[str, Any] = dict(after.totals)
     if before is not None:
         summary["before"] = {key: before.totals[key] for key in TOTALS}
         summary["gain"] = gain(before, after)
     summary.update(notes or {})
+    return summary
+
+
+def write_results(
+    folder: Path,
+    samples: Sequence[Sample],
+    summary: dict[str, Any],
+    after: Evaluation,
+    before: Evaluation | None = None,
+    title: str = "image2cad",
+) -> None:
+    """Write predictions.jsonl, report.html, sheet.png, and last metrics.json: a finished run."""
+    folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in after.rows)
     (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     write_report(
         folder / "report.html",
         title,
@@ -115,7 +125,7 @@ def write_results(
         before.rows if before else None,
     )
     write_sheet(folder / "sheet.png", samples, after.parts)
-    return summary
+    write_whole(folder / RESULT_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def summary_text(summary: dict[str, Any]) -> str:
@@ -143,7 +153,7 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 def _cell(value: dict[str, float | None], sign: str = "") -> str:
     if value["mean"] is None:
-        return "none valid"
+        return "none"
     return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
@@ -162,21 +172,26 @@ def main() -> int:
     parser.add_argument("--alignment", choices=["best", "pca", "published"], default="best")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=1024)
+    parser.add_argument("--quantize", action="store_true", help="load the base in 4 bits")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     quiet()
-    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise InputError(f"{arguments.out} already holds something; name another folder with --out")
-    split = arguments.split or ("test" if arguments.data == "bundled" else "train")
+    for name in ("limit", "batch", "max_new_tokens"):
+        if (getattr(arguments, name) or 1) < 1 or getattr(arguments, name) == 0:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1")
+    check_free(arguments.out)
+    split = arguments.split or ("test" if has_split(arguments.data, "test") else "train")
+    print(f"scoring on {arguments.data}, split {split}")
     samples, rejected = load_samples(arguments.data, split, arguments.limit)
     for row in rejected:
         print(f"left out: {row.id}: {row.reason}")
-    model, processor = load_model(arguments.model)
+    model, processor = load_model(arguments.model, arguments.quantize)
     result = evaluate(
         model, processor, samples, arguments.batch, arguments.max_new_tokens, arguments.alignment
     )
     notes = {"model": arguments.model, "data": arguments.data, "split": split}
-    summary = write_results(arguments.out, samples, result, title=f"{arguments.model}", notes=notes)
+    summary = summarise(result, notes=notes)
+    write_results(arguments.out, samples, summary, result, title=arguments.model)
     print(summary_text(summary))
     print(
         f"{summary['seconds_a_picture']:.2f} s a picture; report: {arguments.out / 'report.html'}"

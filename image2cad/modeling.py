@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
 from image2cad.errors import InputError
@@ -29,7 +30,7 @@ from image2cad.training import precision
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "models" / "nano"
-LLAVA = "llava-hf/llava-1.5-7b-hf"
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # what loaders raise
 # Bare names would match the CLIP tower too, whose layers are also called q_proj.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 # Full names: "vision_tower" alone skips nothing.
@@ -60,7 +61,7 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
     try:
         processor = AutoProcessor.from_pretrained(where)
         model = AutoModelForImageTextToText.from_pretrained(where, **options)
-    except (OSError, ValueError) as error:
+    except BROKEN as error:
         raise InputError(_why_not(name, error)) from error
     return model, processor
 
@@ -103,12 +104,23 @@ def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
     if not (folder / "adapter_config.json").is_file():
         model, processor = load_base(name, quantize)
         return model.eval(), processor
-    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    try:
+        base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        processor = AutoProcessor.from_pretrained(folder)
+    except BROKEN as error:
+        raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
     if not base:
         raise InputError(f"{folder} does not say which base its adapter belongs to")
-    model, _ = load_base(base, quantize)
-    processor = AutoProcessor.from_pretrained(folder)
-    return PeftModel.from_pretrained(model, str(folder)).eval(), processor
+    try:
+        model, _ = load_base(base, quantize)
+    except InputError as error:
+        raise InputError(
+            f"the adapter {folder} was trained on the base {base!r}: {error}"
+        ) from error
+    try:
+        return PeftModel.from_pretrained(model, str(folder)).eval(), processor
+    except BROKEN as error:
+        raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
 
 
 def model_card(base: str | Path, summary: dict[str, Any]) -> str:
@@ -177,10 +189,12 @@ def _portable(base: str | Path) -> str:
 
 def _why_not(name: str | Path, error: Exception) -> str:
     if Path(_locate(name)).is_dir():
-        lines = str(error).strip().splitlines()
-        reason = lines[0] if lines else repr(error)
-        return f"{name} is no model folder that transformers can load: {reason}"
+        return f"{name} is no model folder that transformers can load: {_first_line(error)}"
     return (
         f"cannot load the base model {name!r}: it is no folder here, and the hub does not have it, "
-        "wants a login for it, or cannot be reached; offline, use --base models/nano"
+        "wants a login for it, or cannot be reached; what works offline is models/nano"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), repr(error))

@@ -114,7 +114,7 @@ def _table(summary: dict[str, Any]) -> str:
 
 def _interval(value: dict[str, float | None]) -> str:
     if value["mean"] is None:
-        return "none valid"
+        return "none"
     return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 

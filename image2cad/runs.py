@@ -9,6 +9,7 @@ A run is finished when it holds metrics.json. Left out: what a run writes.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +36,62 @@ def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
     return RUNS / f"{name}-{last + 1:03d}"
 
 
-def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    """Claim `folder` for a run, or check that it holds this run.
+def check_free(folder: Path) -> None:
+    """Raise InputError unless `folder` is empty or can be made."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder with --out")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} already holds something; name another folder with --out, "
+            "or go on with that run with --resume"
+        )
+    above = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"cannot write to {folder}: {above} is no folder that can be written to")
 
-    Raises InputError if it holds another run, if there is nothing to resume, or if
-    the run there was started with other settings; nothing is written then. The
-    settings "out" and "resume" do not count.
+
+def check_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Check that `folder` is free for a new run, or holds this run if it is to go on.
+
+    Raises InputError if it holds another run, if there is nothing to resume, or if the
+    run there was started with other settings ("out" and "resume" do not count).
     """
-    file = folder / SETTINGS_FILE
-    settings = {k: v for k, v in settings.items() if k not in ("out", "resume")}
-    settings = json.loads(json.dumps(settings))
     if not resume:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(
-                f"{folder} already holds something; name another folder with --out, "
-                "or go on with that run with --resume"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        check_free(folder)
         return
     if (folder / RESULT_FILE).is_file():
         raise InputError(f"the run in {folder} is finished; start a new one without --resume")
-    if not file.is_file():
-        raise InputError(f"nothing to resume in {folder}: there is no {SETTINGS_FILE}")
-    before = json.loads(file.read_text(encoding="utf-8"))
-    other = sorted(k for k in {*before, *settings} if before.get(k) != settings.get(k))
+    file = folder / SETTINGS_FILE
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"nothing to resume in {folder}: no readable {SETTINGS_FILE}") from error
+    now = _remembered(settings)
+    other = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
     if other:
-        changes = "; ".join(f"{k}: {before.get(k)!r} then, {settings.get(k)!r} now" for k in other)
+        changes = "; ".join(f"{k}: {before.get(k)!r} then, {now.get(k)!r} now" for k in other)
         raise InputError(f"{folder} was started with other settings ({changes})")
+
+
+def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    """Check as `check_run` does, and claim `folder` for a new run."""
+    check_run(folder, settings, resume)
+    if resume:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}") from error
+    write_whole(folder / SETTINGS_FILE, json.dumps(_remembered(settings), indent=2) + "\n")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file that is there completely or not at all, whenever the process ends."""
+    part = file.with_name(file.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, file)
+
+
+def _remembered(settings: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in settings.items() if k not in ("out", "resume")}
+    return json.loads(json.dumps(kept))

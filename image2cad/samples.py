@@ -15,6 +15,7 @@ Left out: pictures stay in memory as RGB, 0.6 MB each at 448 pixels, so give a l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections import Counter
@@ -28,9 +29,17 @@ from tqdm.auto import tqdm
 
 from image2cad.errors import InputError
 from image2cad.prompting import QUESTION
-from image2cad.sources import BUNDLED, first_line, read_rows
+from image2cad.sources import BUNDLED, first_line, metadata_files, read_rows
 
-__all__ = ["BUNDLED", "Rejected", "Sample", "load_samples", "split_samples"]
+__all__ = [
+    "BUNDLED",
+    "Rejected",
+    "Sample",
+    "has_split",
+    "load_samples",
+    "load_train_and_held_out",
+    "split_samples",
+]
 
 CHUNK = 64  # rows whose programs are run together
 
@@ -100,21 +109,39 @@ def load_train_and_held_out(
 ) -> tuple[list[Sample], list[Sample], list[Rejected]]:
     """Samples to train on, samples to score on, and the rows that could not be used.
 
-    The bundled set and the hub have a test split, of which the first `held_out` are
-    taken; of a folder, `held_out` samples are set apart by id and seed. 0: the whole
-    bundled test split, 50 from the hub, a third of a folder. `limit`: rows to train
+    From a test split, where there is one, the first `held_out` are taken; of a folder
+    without one, `held_out` samples are set apart by id and seed. 0: the whole test
+    split, 50 rows from the hub, a third of the folder. `limit`: rows to train
     on at most; a folder is read whole all the same, so that the held-out samples do
     not depend on it.
     """
-    if source == "bundled" or not Path(source).exists():
-        stream = source != "bundled"  # reads the rows asked for, not the whole split
+    stream = source != "bundled" and not Path(source).exists()  # reads the rows asked for only
+    if stream and limit is None:
+        raise InputError(f"{source} is on the hub and large; say how many rows to train on")
+    if stream or has_split(source, "test"):
         wanted = held_out or (50 if stream else None)
         train, rejected = load_samples(source, split, limit, stream)
         apart, more = load_samples(source, "test", wanted, stream)
+        known = {sample.cadquery for sample in apart}
+        train, copies = [s for s in train if s.cadquery not in known], len(train)
+        if len(train) < copies:
+            print(f"{copies - len(train)} rows to train on have a held-out program: left out")
         return train, apart, rejected + more
     samples, rejected = load_samples(source, split, at_least=max(held_out + 1, 2))
-    train, apart = split_samples(samples, held_out or max(len(samples) // 3, 1), seed)
-    return train[:limit], apart, rejected
+    if held_out:
+        train, apart = split_samples(samples, held_out, seed)
+        return train[:limit], apart, rejected
+    for count in range(max(len(samples) // 3, 1), len(samples)):
+        with contextlib.suppress(InputError):  # copies of one program may stand in the way
+            train, apart = split_samples(samples, count, seed)
+            return train[:limit], apart, rejected
+    raise InputError(f"all {len(samples)} programs of {source} are the same: nothing to hold out")
+
+
+def has_split(source: str, split: str) -> bool:
+    """Whether the bundled set, or a folder, has a split of that name in a subfolder."""
+    folder = BUNDLED if source == "bundled" else Path(source)
+    return folder.is_dir() and split in metadata_files(folder)
 
 
 def split_samples(
@@ -183,6 +210,8 @@ def _picture(value: Any) -> Image.Image:
 
     encoded = {"bytes": value, "path": None} if isinstance(value, bytes) else value
     image = ImageFeature().decode_example(encoded)
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"{image.mode} pixels; save it with 8 bits a channel")
     if image.has_transparency_data:
         paper = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(paper, image.convert("RGBA"))

@@ -23,6 +23,8 @@ NEEDED = ("image", "cadquery")
 def read_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, row) with pictures still encoded; every failure below becomes an InputError."""
     where = source
+    if not source.strip():
+        raise InputError("no data named; give bundled, a folder, or a data set on the hub")
     try:
         if source == "bundled" or Path(source).exists():
             folder = BUNDLED if source == "bundled" else Path(source)
@@ -48,7 +50,7 @@ def _open_folder(folder: Path, split: str) -> Any:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds it")
     name, rows = _parse_split(split)
-    metadata = _metadata_files(folder)
+    metadata = metadata_files(folder)
     if metadata:
         if name not in metadata:
             raise InputError(f"{folder} has no split {name!r}; it has: {', '.join(metadata)}")
@@ -75,7 +77,7 @@ def _part(dataset: Any, rows: slice) -> Any:
     return dataset if rows.stop is None else dataset.take(max(rows.stop - rows.start, 0))
 
 
-def _metadata_files(folder: Path) -> dict[str, Path]:
+def metadata_files(folder: Path) -> dict[str, Path]:
     """The metadata file of every split: the folder's own is "train", subfolders name theirs."""
     found: dict[str, Path] = {}
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir())

@@ -221,9 +221,7 @@ def main() -> int:
     parser.add_argument("--families", nargs="+", default=["general"])
     arguments = parser.parse_args()
     failed = write_dataset(arguments.folder, arguments.parts, arguments.seed, arguments.families)
-    print(
-        f"{arguments.parts} parts in {arguments.folder}; {failed} others did not run"
-    )
+    print(f"{arguments.parts} parts in {arguments.folder}; {failed} others did not run")
     return 0
 
 

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from image2cad.compact import compact_many
 from image2cad.errors import InputError
@@ -90,15 +89,19 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
         for sample in samples:
             tokens = processor.tokenizer(f" {sample.cadquery}", add_special_tokens=False)
             length = head + len(tokens["input_ids"]) + 1
-            if limit is not None and length > limit:
+            special = [t for t in processor.tokenizer.all_special_tokens if t in sample.cadquery]
+            if special:
+                reason = f"the code holds {special[0]!r}, a special token of the tokenizer"
+                self.dropped.append(Rejected(sample.id, reason))
+            elif limit is not None and length > limit:
                 reason = f"{length} tokens; the limit is {limit}"
                 self.dropped.append(Rejected(sample.id, reason))
             else:
                 self.samples.append(sample)
         if not self.samples:
             raise InputError(
-                f"no sample left to train on: {len(self.dropped)} of {len(samples)} are longer "
-                f"than {limit} tokens; raise the limit or use compact programs"
+                f"no sample left to train on of {len(samples)}; the first: "
+                + (f"{self.dropped[0].id}: {self.dropped[0].reason}" if samples else "none given")
             )
 
     def __len__(self) -> int:
@@ -127,15 +130,16 @@ class _Watch(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is None:
             return
-        if not math.isfinite(float(loss)):
-            raise InputError(
-                f"the loss became {loss} at step {state.global_step}; lower the learning rate "
-                "and resume from the last checkpoint, or start again"
-            )
-        if float(loss) == 0.0:
-            raise InputError(
-                f"the loss is exactly 0 at step {state.global_step}: no token carries a label"
-            )
+        _check_loss(float(loss), state.global_step)
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} at step {step}; start a new run with a lower --learning-rate"
+        )
+    if loss == 0.0:
+        raise InputError(f"the loss is exactly 0 at step {step}: no token carries a label")
 
 
 def precision() -> torch.dtype:
@@ -189,6 +193,7 @@ def fit(
         save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=settings.log_steps,
+        logging_first_step=True,
         logging_nan_inf_filter=False,
         seed=settings.seed,
         data_seed=settings.seed,
@@ -203,7 +208,7 @@ def fit(
         callbacks=[_Watch()],
         optimizers=(_two_rates(model, settings) if settings.tower_rate != 1.0 else None, None),
     )
-    last = get_last_checkpoint(str(checkpoints)) if resume and checkpoints.is_dir() else None
+    last = _last_whole_checkpoint(checkpoints) if resume else None
     trainer.train(resume_from_checkpoint=last)
     return [
         {"step": float(entry["step"]), "loss": float(entry["loss"])}
@@ -215,6 +220,12 @@ def fit(
 def as_dict(settings: Settings) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return dataclasses.asdict(settings)
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the Trainer's state comes last."""
+    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -168,14 +169,37 @@ def test_a_loss_that_says_nothing_stops_the_run(
     model, processor = load_base(base)
     model = attach_lora(model)
     pad = processor.tokenizer.pad_token_id
-    quick = Settings(steps=2, batch_size=2, log_steps=1)
+    quick = Settings(steps=2, batch_size=2)
     with pytest.raises(InputError, match="loss"):
         fit(model, Unlabelled(samples, processor), quick, tmp_path / "a", pad)
     model, processor = load_base(base)
     with torch.no_grad():
         model.model.language_model.norm.weight.fill_(float("nan"))
-    with pytest.raises(InputError, match="lower the learning rate"):
+    with pytest.raises(InputError, match="lower --learning-rate"):
         fit(attach_lora(model), CodeDataset(samples, processor), quick, tmp_path / "b", pad)
+
+
+def test_a_damaged_or_orphaned_adapter_is_named(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor = load_base(base)
+    save_adapter(attach_lora(model, rank=4), processor, tmp_path, tmp_path / "gone", "card")
+    with pytest.raises(InputError, match="was trained on the base .*gone"):
+        load_model(tmp_path)
+    save_adapter(attach_lora(load_base(base)[0], rank=4), processor, tmp_path, base, "card")
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(InputError, match="holds no whole adapter"):
+        load_model(tmp_path)
+
+
+def test_a_special_token_in_a_program_costs_that_row_only(
+    base: Path, samples: list[Sample]
+) -> None:
+    _, processor = load_base(base)
+    odd = replace(samples[0], id="odd", cadquery=samples[0].cadquery + "# </s>")
+    data = CodeDataset([odd, samples[1]], processor)
+    assert [row.id for row in data.dropped] == ["odd"] and len(data) == 1
 
 
 def test_four_bits_store_the_language_model_only_and_still_train(
@@ -265,13 +289,19 @@ def test_a_recipe_runs_from_pictures_to_report(script: str, base: Path, tmp_path
 
 
 def test_bad_input_is_one_clear_line_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     empty = tmp_path / "empty"
     empty.mkdir()
     out = tmp_path / "run"
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    broken = tmp_path / "broken"
+    shutil.copytree(base, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
     cases = {
         ("--data", str(tmp_path / "nowhere")): "nowhere",
         ("--data", str(empty)): "is empty",
@@ -279,9 +309,14 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         ("--base", "llava-hf/llava-1.5-7b-hf"): "cannot load the base model",
         ("--epochs", "-1"): "--epochs must be at least",
         ("--limit", "many"): "invalid int value",
+        ("--max-new-tokens", "0"): "--max-new-tokens must be at least",
+        ("--data", "CADCODER/GenCAD-Code", "--limit", "9"): "CADCODER/GenCAD-Code",
+        ("--base", str(broken)): "no model folder that transformers can load",
+        ("--out", str(file / "run")): "cannot write to",
+        ("--resume", "--out", str(empty)): "nothing to resume",
     }
     for flags, message in cases.items():
-        monkeypatch.setattr(sys, "argv", ["train_cpu.py", *flags, "--out", str(out)])
+        monkeypatch.setattr(sys, "argv", ["train_cpu.py", "--out", str(out), *flags])
         # The test above sees a subprocess turn these into one line and exit code 2.
         with pytest.raises((InputError, SystemExit)) as stopped:
             runpy.run_path("train_cpu.py", run_name="__main__")
@@ -290,4 +325,4 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
             assert message in capsys.readouterr().err, flags
         else:
             assert message in str(stopped.value) and "\n" not in str(stopped.value), flags
-        assert not out.exists(), flags
+        assert not out.exists() and not list(empty.iterdir()), flags
