@@ -35,8 +35,9 @@ sys.path.insert(0, str(ROOT))
 import metrics  # noqa: E402
 from metrics import warm  # noqa: E402
 from metrics.alignment import SIGNS, principal_turns, proper  # noqa: E402
+from metrics.bodies import _bodies, body  # noqa: E402
 from metrics.execution import Part, run_cadquery, run_many  # noqa: E402
-from metrics.geometry import _bodies, body, iou_aligned, iou_rotated  # noqa: E402
+from metrics.geometry import iou_aligned, iou_rotated  # noqa: E402
 from metrics.references import _kept  # noqa: E402
 
 Pair = tuple[str, Part, Part]  # kind of pair, and the two parts

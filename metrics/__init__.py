@@ -12,8 +12,8 @@ Needs cadquery, numpy, scipy, manifold3d; tqdm for progress bars. README.md says
     (0.5, 0.5, {'exception': 1})
 
 Reading order: parts.py, execution.py, warm.py, worker.py, sandbox.py, program.py, measure.py,
-tessellation.py, meshes.py, alignment.py, geometry.py, scores.py. Names are loaded on first use,
-so `import metrics` is cheap.
+tessellation.py, meshes.py, bodies.py, alignment.py, geometry.py, scores.py. Names are loaded on
+first use, so `import metrics` is cheap.
 """
 
 from __future__ import annotations

@@ -9,14 +9,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from . import search
-
-if TYPE_CHECKING:
-    from .geometry import Body
+from .bodies import Body
 
 ALIGNMENTS = ("best", "pca", "published")
 SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
