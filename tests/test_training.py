@@ -308,6 +308,7 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         ("--data", "CADCODER/GenCAD-Code"): "CADCODER/GenCAD-Code",
         ("--base", "llava-hf/llava-1.5-7b-hf"): "cannot load the base model",
         ("--epochs", "-1"): "--epochs must be at least",
+        ("--learning-rate", "-1"): "--learning-rate must be at least",
         ("--limit", "many"): "invalid int value",
         ("--max-new-tokens", "0"): "--max-new-tokens must be at least",
         ("--data", "CADCODER/GenCAD-Code", "--limit", "9"): "CADCODER/GenCAD-Code",
