@@ -58,3 +58,32 @@ def processor():
         num_additional_image_tokens=1,
         vision_feature_select_strategy="default",
     )
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """Twelve bundled samples."""
+    from image2cad.samples import load_samples
+
+    # Our own files: whether their programs run is not what is tested with them.
+    return load_samples("bundled", "train", 12, check_code=False, progress=False)[0]
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory, samples):
+    """A folder with a real LLaVA of a few thousand parameters and random weights."""
+    from transformers import set_seed
+
+    from image2cad.nano import Shape, build_nano, train_tokenizer
+
+    tiny = Shape(
+        image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,
+        # 4-bit inference on a CPU needs widths that are multiples of 64
+        text_width=192, text_layers=1, text_heads=2,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    set_seed(0)
+    model, processor = build_nano(train_tokenizer([s.cadquery for s in samples], 400), tiny)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

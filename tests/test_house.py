@@ -78,19 +78,19 @@ def test_metrics_works_when_copied_alone(tmp_path):
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "metrics", tmp_path / "metrics", ignore=ignore)
     program = """
-import importlib.util, sys
+import sys
+for name in ("image2cad", "torch", "transformers", "datasets", "numba", "PIL", "tokenizers"):
+    sys.modules[name] = None  # whoever copies the folder has none of these
 import metrics
 from metrics.best_iou import get_iou_best
-assert importlib.util.find_spec("image2cad") is None
 box = "import cadquery as cq\\nresult = cq.Workplane('XY').box(1, 2, 3)"
 moved = "import cadquery as cq\\nresult = cq.Workplane('YZ').box(4, 2, 6).translate((5, 0, 1))"
 cube = "import cadquery as cq\\nresult = cq.Workplane('XY').box(1, 1, 1)"
-print(get_iou_best(box, moved), get_iou_best(box, cube), "torch" in sys.modules, metrics.__file__)
+print(get_iou_best(box, moved), get_iou_best(box, cube), metrics.__file__)
 """
-    same, other, torch, place = run_python(program, tmp_path).split()
+    same, other, place = run_python(program, tmp_path).split()
     assert float(same) == pytest.approx(1, abs=1e-3)
     assert 0.2 < float(other) < 0.8
-    assert torch == "False"
     assert Path(place).resolve().is_relative_to(tmp_path.resolve())
 
 
