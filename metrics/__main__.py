@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .alignment import ALIGNMENTS
+from .progress import bar
 from .references import Reference, kinds
 from .scores import matched, score_rows, totals
 
@@ -53,8 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> dict[str, Any]:
-    from tqdm import tqdm
-
     codes = read_codes(options.predictions)
     references = read_references(options.references, list(codes))
     old = _old_rows(options, codes)
@@ -66,11 +65,11 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
         "limits": {"timeout": options.timeout, "require": options.require},
     }
     rows = score_rows(jobs, settings, options.workers, cache=options.cache)
-    bar = tqdm(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
+    shown = bar(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
     new = {}
     out = options.out.open("a") if options.out else None
     try:
-        for row in bar:
+        for row in shown:
             row["alignment"] = options.alignment
             new[row["id"]] = row
             if out:

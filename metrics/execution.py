@@ -20,6 +20,7 @@ from typing import Any
 
 from . import files, warm, wire, worker
 from .parts import KINDS, Failure, Part, part_from_message
+from .progress import bar
 
 __all__ = [
     "KINDS",
@@ -195,11 +196,9 @@ def run_many(
     codes = list(codes)
     with ThreadPoolExecutor(workers or default_workers()) as pool:
         results = pool.map(lambda code: run_cadquery(code, **limits), codes)
-        if progress:
-            from tqdm import tqdm
-
-            results = tqdm(results, total=len(codes), desc="running programs", unit="program")
-        return list(results)
+        if not progress:
+            return list(results)
+        return list(bar(results, total=len(codes), desc="running programs", unit="program"))
 
 
 def default_workers() -> int:

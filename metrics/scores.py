@@ -25,6 +25,7 @@ from .chamfer_distance import chamfer_distance
 from .execution import default_workers, run_cadquery
 from .geometry import body, box_error, iou_aligned, iou_unit_box, volume_error
 from .parts import Failure, Part
+from .progress import bar
 from .references import BadReference, Reference, kinds, reference_part
 
 Prediction = str | Part | Failure
@@ -63,11 +64,8 @@ def compute(
     jobs = matched(predictions, references, ids)
     options = {"alignment": alignment, "extras": extras, "limits": limits}
     rows = score_rows(jobs, options, workers, executor, cache)
-    if progress:
-        from tqdm import tqdm
-
-        rows = tqdm(rows, total=len(jobs), desc="scoring", unit="pair")
-    done = list(rows)
+    shown = bar(rows, total=len(jobs), desc="scoring", unit="pair") if progress else rows
+    done = list(shown)
     return {
         **totals(done),
         "alignment": alignment,
