@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from image2cad.errors import InputError, run_cli
-from image2cad.report import write_report, write_sheet
+from image2cad.report import interval_text, write_report, write_sheet
 from image2cad.runs import RESULT_FILE, check_free, write_whole
 from image2cad.samples import Sample, has_split, load_samples
 from metrics import Failure, Part, compute, run_many
@@ -141,20 +141,14 @@ def summary_text(summary: dict[str, Any]) -> str:
     }
     lines = [f"{'':26}" + "".join(f"{head:>24}" for head, _ in columns)]
     for key, name in names.items():
-        lines.append(f"{name:26}" + "".join(f"{_cell(one[key]):>24}" for _, one in columns))
+        lines.append(f"{name:26}" + "".join(f"{interval_text(one[key]):>24}" for _, one in columns))
     if "gain" in summary:
-        lines.append(f"{'gain in IoU_best':26}{'':24}{_cell(summary['gain'], '+'):>24}")
+        lines.append(f"{'gain in IoU_best':26}{'':24}{interval_text(summary['gain'], '+'):>24}")
     lines.append(
         f"{summary['n']} samples, 95 % bootstrap intervals, alignment {summary['alignment']!r}, "
         f"against the {summary['reference']}"
     )
     return "\n".join(lines)
-
-
-def _cell(value: dict[str, float | None], sign: str = "") -> str:
-    if value["mean"] is None:
-        return "none"
-    return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
 def main() -> int:

@@ -102,7 +102,8 @@ def _table(summary: dict[str, Any]) -> str:
     }
     head = "".join(f"<th>{escape(name)}</th>" for name, _ in columns)
     rows = "".join(
-        f"<tr><td>{name}</td>" + "".join(f"<td>{_interval(one[key])}</td>" for _, one in columns)
+        f"<tr><td>{name}</td>"
+        + "".join(f"<td>{interval_text(one[key])}</td>" for _, one in columns)
         for key, name in names.items()
     )
     failures = ", ".join(f"{escape(k)}: {v}" for k, v in summary["failures"].items()) or "none"
@@ -112,10 +113,11 @@ def _table(summary: dict[str, Any]) -> str:
     )
 
 
-def _interval(value: dict[str, float | None]) -> str:
+def interval_text(value: dict[str, float | None], sign: str = "") -> str:
+    """A mean with its interval, "0.481 [0.429, 0.533]"; `sign` "+" shows plus signs too."""
     if value["mean"] is None:
         return "none"
-    return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['mean']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
 
 
 def _card(
