@@ -75,7 +75,9 @@ def main(descriptor: int, without: list[str]) -> None:
 
 
 def _warm_up() -> None:
-    import cadquery
+    from . import lazy_vtk
+
+    cadquery = lazy_vtk.import_cadquery()
     from OCP.OSD import OSD_ThreadPool
 
     from . import files, measure, program

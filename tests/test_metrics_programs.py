@@ -39,6 +39,17 @@ def test_programs_as_people_write_them_run():
             "import math, random, logging, itertools, functools, collections, json, sys\n"
             "logging.basicConfig()\nresult = cq.Workplane().box(math.pi, 1, random.random() + 1)"
         ),
+        "VTK through CadQuery": (
+            "box = cq.Workplane().box(1, 1, 1)\n"
+            "mesh = box.val().toVtkPolyData(0.1, 0.1)\nassert mesh.GetNumberOfPoints() > 7\n"
+            "result = cq.Workplane().box(mesh.GetNumberOfPoints(), 1, 1)"
+        ),
+        "VTK by itself": (
+            "import vtkmodules.util.numpy_support as support\nimport vtk\n"
+            "from vtkmodules.vtkCommonDataModel import vtkPolyData\n"
+            "assert isinstance(vtk.VTK_MAJOR_VERSION, int) and support.get_vtk_array_type('f4')\n"
+            "result = cq.Workplane().box(1, 1, 1 + vtkPolyData().GetNumberOfPoints())"
+        ),
         "exit at the end": "result = cq.Workplane().box(1, 1, 1)\nexit()",
     }  # fmt: skip
     for name, got in zip(codes, run_many(list(codes.values())), strict=True):

@@ -103,7 +103,7 @@ def test_process_pool_and_a_forked_copy_of_this_process():
 
 
 def test_dask_cluster():
-    distributed = pytest.importorskip("distributed", reason="dask is an optional dependency")
+    distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     with (
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
