@@ -3,7 +3,7 @@
     program = FAMILIES["flange"](np.random.default_rng(0))
 
 Each function draws one part's numbers and returns its program in free units;
-`synthesis.normalised` brings it onto the grid. The nano base never sees these
+`candidates.fitted` brings it onto the grid. The nano base never sees these
 in pretraining, so that fine-tuning on the bundled samples has something to teach.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from image2cad.profiles import polygon
+from image2cad.outlines import polygon
 from image2cad.programs import (
     NAMED,
     Circle,

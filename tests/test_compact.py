@@ -15,7 +15,7 @@ import pytest
 
 from image2cad import compact as compact_module
 from image2cad.compact import compact, compact_many, iou_in_place, parse
-from image2cad.profiles import polygon
+from image2cad.outlines import polygon
 from image2cad.programs import (
     NAMED,
     Circle,
