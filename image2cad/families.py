@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from image2cad.outlines import polygon
 from image2cad.programs import (
     NAMED,
     Circle,
@@ -25,6 +24,7 @@ from image2cad.programs import (
     Rect,
     Segment,
 )
+from image2cad.shapes import polygon
 
 Rng = np.random.Generator
 

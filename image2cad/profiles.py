@@ -15,8 +15,8 @@ from math import cos, pi, sin
 import numpy as np
 
 from image2cad.curves import CURVED, between, mapped
-from image2cad.outlines import CORNERED, OUTLINES
 from image2cad.programs import Circle, Loop, Path, Point, Rect
+from image2cad.shapes import CORNERED, OUTLINES
 
 Rng = np.random.Generator
 

@@ -15,7 +15,6 @@ import pytest
 
 from image2cad import compact as compact_module
 from image2cad.compact import compact, compact_many, iou_in_place, parse
-from image2cad.outlines import polygon
 from image2cad.programs import (
     NAMED,
     Circle,
@@ -26,6 +25,7 @@ from image2cad.programs import (
     Segment,
     to_code,
 )
+from image2cad.shapes import polygon
 from image2cad.solids import build
 from image2cad.synthesis import parts, token_count
 from image2cad.tidying import tidied
