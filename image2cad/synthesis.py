@@ -1,30 +1,47 @@
-"""Random sketch-and-extrude parts with known programs, drawn like DeepCAD's.
+"""Write data sets of random sketch-and-extrude parts with known programs, drawn like GenCAD's.
 
     python -m image2cad.synthesis runs/parts --parts 1000 --seed 1
+    python -m image2cad.synthesis runs/parts --parts 1000 --seed 1 --resume   # go on after a stop
     python -m image2cad.synthesis runs/flanges --parts 64 --families flange bracket
+    python -m image2cad.synthesis runs/square --parts 64 --without circle ring curved
 
-Writes an image folder in GenCAD-Code's schema; every row was run by
-`metrics/execution.py` and drawn from what came out. The parts are `candidates.py`'s.
+An image folder in GenCAD-Code's schema; every row was run by `metrics/execution.py`
+and drawn from what came out. The same seed gives the same bytes with any number of
+workers, interrupted or not. metadata.jsonl comes last: a folder without it is unfinished.
 
-"general" parts are what the nano base is pretrained on. The named families are
-kept out of it: they are the bundled samples, something to learn by fine-tuning.
+The parts are `candidates.parts`: "general" ones are what the nano base is pretrained
+on, the named families are kept out of it, as the bundled samples are made of them.
 Left out: fillets, revolves, and whatever else DeepCAD's parts do not have.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
+import os
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path as FilePath
+from typing import Any
 
-from image2cad.candidates import parts
+from image2cad.candidates import candidate, check_names, parts, signature
 from image2cad.errors import InputError, run_cli
 from image2cad.programs import to_code
 from image2cad.prompting import QUESTION
+from image2cad.runs import prepare_run, write_whole
 
 __all__ = ["parts", "token_count", "write_dataset"]
+
+METADATA = "metadata.jsonl"
+PROGRESS = "progress.jsonl"  # what is done so far; gone when the data set is finished
+RANGE = 32  # draws a job
+ROUND = 256  # parts run before the next ones are drawn
+
+Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def token_count(code: str) -> int:
@@ -36,58 +53,173 @@ def token_count(code: str) -> int:
 
 
 def write_dataset(
-    folder: FilePath, count: int, seed: int, families: Sequence[str], prefix: str = "s"
+    folder: FilePath,
+    count: int,
+    seed: int,
+    families: Sequence[str] = ("general",),
+    prefix: str = "s",
+    workers: int = 1,
+    without: Sequence[str] = (),
+    resume: bool = False,
 ) -> int:
     """Write `count` parts to `folder`, PNG files and metadata.jsonl; return how many did not run.
 
-    Raises InputError if `folder` holds anything already.
+    `families` and `without` as for `parts`. Raises InputError if `folder` holds anything
+    already and `resume` is false, and if there is nothing there to resume, or it is
+    finished, or was started with other arguments (`workers` may change).
     """
-    from PIL import Image
+    check_names(families, without)
+    if count < 1 or workers < 1:
+        raise InputError("the numbers of parts and of workers must be at least 1")
+    if resume and (folder / METADATA).is_file():
+        raise InputError(f"the data set in {folder} is finished")
+    plan = {"parts": count, "seed": seed, "families": list(families), "without": list(without)}
+    prepare_run(folder, {**plan, "prefix": prefix}, resume)
+    before = _read_progress(folder) if resume else {}
+    rows: list[str] = []
+    failed = 0
+    with _spread(workers) as spread, open(folder / PROGRESS, "a", encoding="utf-8") as progress:
+        for name, code, ok in _written(spread, folder, count, plan, prefix, before):
+            if name not in before:
+                progress.write(json.dumps([name, ok]) + "\n")
+                progress.flush()
+            failed += not ok
+            if ok:
+                rows.append(json.dumps(_row(name, code)) + "\n")
+    write_whole(folder / METADATA, "".join(rows))
+    (folder / PROGRESS).unlink()
+    return failed
+
+
+def _row(name: str, code: str) -> dict[str, object]:
+    return {
+        "file_name": f"{name}.png",
+        "deepcad_id": name,
+        "cadquery": code,
+        "token_count": token_count(code),
+        "prompt": QUESTION,
+        "hundred_subset": False,
+    }
+
+
+def _written(
+    spread: Spread,
+    folder: FilePath,
+    count: int,
+    plan: dict[str, Any],
+    prefix: str,
+    before: dict[str, bool],
+) -> Iterator[tuple[str, str, bool]]:
+    """(name, code, whether it ran) in the order of the draws, until `count` of them ran."""
     from tqdm import tqdm
+
+    seed = plan["seed"]
+    codes = _distinct(spread, seed, plan["families"], plan["without"])
+    named = ((f"{prefix}{seed:03d}{i:05d}", code) for i, code in enumerate(codes))
+    done = 0
+    with tqdm(total=count, desc="parts", unit="part") as bar:
+        while done < count:
+            # Never more than are missing: a part too many would leave a picture behind.
+            batch = list(itertools.islice(named, min(count - done, ROUND)))
+            missing = [(folder, name, code) for name, code in batch if name not in before]
+            ran = iter(spread(_write_picture, missing))
+            for name, code in batch:
+                ok = before[name] if name in before else next(ran)
+                done += ok
+                bar.update(int(ok))
+                yield name, code, ok
+
+
+def _distinct(
+    spread: Spread, seed: int, families: Sequence[str], without: Sequence[str]
+) -> Iterator[str]:
+    """The codes of `parts`, the draws shared out."""
+    seen: set[tuple[int, ...]] = set()
+    for first in itertools.count(0, 8 * RANGE):
+        starts = range(first, first + 8 * RANGE, RANGE)
+        jobs = ((seed, start, tuple(families), tuple(without)) for start in starts)
+        for found in spread(_draw_range, jobs):
+            for key, code in found:
+                if key not in seen:
+                    seen.add(key)
+                    yield code
+
+
+def _draw_range(
+    job: tuple[int, int, tuple[str, ...], tuple[str, ...]],
+) -> list[tuple[tuple[int, ...], str]]:
+    seed, start, families, without = job
+    drawn = (candidate(seed, draw, families, without) for draw in range(start, start + RANGE))
+    return [(signature(part[1]), to_code(part[0])) for part in drawn if part is not None]
+
+
+def _write_picture(job: tuple[FilePath, str, str]) -> bool:
+    """Run the program and draw its solid; False if it does not run."""
+    from PIL import Image
 
     from image2cad.rendering import draw
     from metrics.execution import Part, run_cadquery
 
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, object]] = []
-    failed = 0
-    source = parts(seed, families)
-    with tqdm(total=count, desc="parts", unit="part") as bar:
-        while len(rows) < count:
-            code = to_code(next(source)[0])
-            solid = run_cadquery(code)
-            if not isinstance(solid, Part):
-                failed += 1
-                continue
-            name = f"{prefix}{seed:03d}{len(rows):05d}"
-            Image.fromarray(draw(solid)).save(folder / f"{name}.png", optimize=True)
-            rows.append({
-                "file_name": f"{name}.png",
-                "deepcad_id": name,
-                "cadquery": code,
-                "token_count": token_count(code),
-                "prompt": QUESTION,
-                "hundred_subset": False,
-            })  # fmt: skip
-            bar.update()
-    # Written last: a folder without metadata is an unfinished one.
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
-    return failed
+    folder, name, code = job
+    solid = run_cadquery(code)
+    if not isinstance(solid, Part):
+        return False
+    part = folder / f"{name}.part"
+    Image.fromarray(draw(solid)).save(part, format="PNG", compress_level=6)
+    os.replace(part, folder / f"{name}.png")
+    return True
+
+
+@contextmanager
+def _spread(workers: int) -> Iterator[Spread]:
+    """`map` over that many processes, results in order."""
+    if workers == 1:
+        yield map
+        return
+    # Spawned: a forked numba or CadQuery may hang. Ctrl-C is up to this process.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        yield pool.imap
+
+
+def _read_progress(folder: FilePath) -> dict[str, bool]:
+    """Name -> whether it ran, of the parts done before the interruption."""
+    file = folder / PROGRESS
+    done: dict[str, bool] = {}
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        try:
+            name, ok = json.loads(line)
+        except ValueError:
+            break  # the line at which the process was stopped
+        if not ok or (folder / f"{name}.png").is_file():
+            done[name] = ok
+    write_whole(file, "".join(json.dumps(pair) + "\n" for pair in done.items()))
+    return done
 
 
 def main() -> int:
     """Write a data set of synthetic parts."""
+    from metrics.execution import default_workers
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=FilePath)
     parser.add_argument("--parts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--families", nargs="+", default=["general"])
-    arguments = parser.parse_args()
-    failed = write_dataset(arguments.folder, arguments.parts, arguments.seed, arguments.families)
-    print(f"{arguments.parts} parts in {arguments.folder}; {failed} others did not run")
+    parser.add_argument("--without", nargs="+", default=[], help="kinds of profiles to hold out")
+    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption")
+    given = parser.parse_args()
+    failed = write_dataset(
+        given.folder,
+        given.parts,
+        given.seed,
+        given.families,
+        workers=given.workers,
+        without=given.without,
+        resume=given.resume,
+    )
+    print(f"{given.parts} parts in {given.folder}; {failed} others did not run")
     return 0
 
 
