@@ -39,10 +39,10 @@ def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
 def check_free(folder: Path) -> None:
     """Raise InputError unless `folder` is empty or can be made."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder with --out")
+        raise InputError(f"{folder} is a file; name a folder")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(
-            f"{folder} already holds something; name another folder with --out, "
+            f"{folder} already holds something; name another folder, "
             "or go on with that run with --resume"
         )
     above = next(place for place in (folder, *folder.absolute().parents) if place.exists())

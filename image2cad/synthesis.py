@@ -32,7 +32,7 @@ from image2cad.candidates import candidate, check_names, parts, signature
 from image2cad.errors import InputError, run_cli
 from image2cad.programs import to_code
 from image2cad.prompting import QUESTION
-from image2cad.runs import prepare_run, write_whole
+from image2cad.runs import SETTINGS_FILE, prepare_run, write_whole
 
 __all__ = ["parts", "token_count", "write_dataset"]
 
@@ -87,7 +87,8 @@ def write_dataset(
             if ok:
                 rows.append(json.dumps(_row(name, code)) + "\n")
     write_whole(folder / METADATA, "".join(rows))
-    (folder / PROGRESS).unlink()
+    for done_with in (PROGRESS, SETTINGS_FILE):
+        (folder / done_with).unlink()
     return failed
 
 

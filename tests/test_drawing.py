@@ -173,5 +173,5 @@ def test_a_written_data_set_shows_the_parts_it_names(tmp_path):
     for row in rows:
         with Image.open(folder / row["file_name"]) as picture:
             assert (np.asarray(picture) == draw(run_cadquery(row["cadquery"]))).all()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="already holds"):
         write_dataset(folder, 3, seed=4, families=["flange"])
