@@ -184,13 +184,14 @@ def signature(drawing: Drawing) -> tuple[int, ...]:
     corners = drawing.vertices[drawing.triangles]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     areas = np.linalg.norm(across, axis=1) / 2
-    middles = corners.mean(axis=1)
-    first = areas @ middles
-    second = np.einsum("t,tki,tkj->ij", areas, corners, corners)
+    sums = corners.sum(axis=1)
     area = float(areas.sum())
+    first = areas @ sums / (3 * area)
+    second = np.einsum("t,tki,tkj->ij", areas, corners, corners)
+    second = (second + np.einsum("t,ti,tj->ij", areas, sums, sums)) / (12 * area)
     values = [
         drawing.volume, area, *drawing.bounding_box.ravel(),
-        *(10 * first / area), *(second[np.triu_indices(3)] / area),
+        *(10 * first), *second[np.triu_indices(3)],
     ]  # fmt: skip
     # Most values are multiples of a half or a third: no such value lies near a step's end.
     return tuple(int(np.floor(value + 0.27)) for value in values)

@@ -16,11 +16,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from image2cad.programs import Loop
-from image2cad.rendering import SIZE, camera
 from image2cad.solids import Drawing, outline
 
 Array = NDArray[Any]
-LOOK = 112  # pixels a side of the look at a part
+LOOK = 112  # pixels a side of the look at a part, which is coarser than its picture
+# Columns, rows and depth of a look along (-1, 1, -1), as in the picture.
+VIEW = np.array([[1, 1, 0], [1, -1, -2], [1, -1, 1]]) / np.sqrt([[2], [6], [3]])
+FILLED = 2 / 3  # of the look's height, by the part
 
 
 def tangled(loops: Sequence[Loop]) -> bool:
@@ -80,8 +82,10 @@ def shown_steps(drawing: Drawing, least: int = 4) -> int:
     runs = np.asarray(mesh.run_index).astype(np.int64) // 3
     _, run_owner = np.unique(np.asarray(mesh.run_original_id), return_inverse=True)
     owners = np.repeat(run_owner.ravel(), np.diff(runs))
-    matrix, offset = camera(points)
-    screen = (points @ matrix.T + offset) * (LOOK / SIZE)
+    low, high = points.min(axis=0), points.max(axis=0)
+    width, height, _ = np.abs(VIEW) @ (high - low)
+    scale = FILLED * LOOK / max(height, 0.75 * width)
+    screen = scale * (points - (low + high) / 2) @ VIEW.T + np.array([LOOK / 2, LOOK / 2, 0.0])
     counts = _visible(screen, triangles, owners, LOOK)
     return int(np.count_nonzero(counts >= least))
 

@@ -72,6 +72,7 @@ def write_dataset(
     if count < 1 or workers < 1:
         raise InputError("the numbers of parts and of workers must be at least 1")
     if resume and (folder / METADATA).is_file():
+        _clean(folder)
         raise InputError(f"the data set in {folder} is finished")
     plan = {"parts": count, "seed": seed, "families": list(families), "without": list(without)}
     prepare_run(folder, {**plan, "prefix": prefix}, resume)
@@ -87,9 +88,13 @@ def write_dataset(
             if ok:
                 rows.append(json.dumps(_row(name, code)) + "\n")
     write_whole(folder / METADATA, "".join(rows))
-    for done_with in (PROGRESS, SETTINGS_FILE):
-        (folder / done_with).unlink()
+    _clean(folder)
     return failed
+
+
+def _clean(folder: FilePath) -> None:
+    for name in (PROGRESS, SETTINGS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _row(name: str, code: str) -> dict[str, object]:
