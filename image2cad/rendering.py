@@ -1,184 +1,284 @@
-"""Draw the picture that GenCAD-Code shows for a solid.
+"""Draw the picture that GenCAD-Code shows for a solid, a program, or a file of programs.
 
-    from metrics.execution import run_cadquery
-    from image2cad.rendering import draw
-    picture = draw(run_cadquery(code))          # (448, 448, 3) uint8
+    from image2cad.rendering import draw, draw_code
+    picture = draw(run_cadquery(code))          # (448, 448, 3) uint8, of any solid
+    picture = draw_code(code)                   # a program, the way DeepCAD built it
 
-The rule: orthographic view along (1, -1, 1) with z up, linear light from the
-eye, black one-pixel B-rep edges where they are visible, white background. The
-solid's box is centred and scaled to fill the frame, so absolute size and
-position are lost. A small z-buffer compiled by numba does the work.
+    python -m image2cad.rendering runs/eval/predictions.jsonl runs/pictures
+    python -m image2cad.rendering data/samples/test runs/small --size 224 --resume
 
-`shape` is a `metrics.execution.Part`, a `solids.Drawing`, or anything with the
-same six arrays. Left out: shadows, perspective, silhouette outlines and hidden
-lines (GenCAD-Code's pictures have none), and other views.
+The second writes an image folder in GenCAD-Code's schema: PNG files, then
+metadata.jsonl; a folder without it is unfinished and goes on with --resume. Rows
+need an id (`id` or `deepcad_id`) and code (`code` or `cadquery`), and may keep a
+prompt and a token_count. Rows that cannot be drawn are in failures.jsonl.
+
+Sketch-and-extrude programs are read, not run, and built by the light engine, with
+--exact by OpenCASCADE (slower; both better than CadQuery's cleaned solids). All
+other programs run confined in `metrics/execution.py`, which shows no edge that
+CadQuery cleans away. How pictures are drawn is in rasterising.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import argparse
+import ast
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
+from tqdm.auto import tqdm
 
-SIZE = 448  # the pictures of GenCAD-Code
-MARGIN = 1.5  # picture side over the part's side: FitAll(0.5)
-ASPECT = 0.75  # the viewer was 640 x 480 before the resize to a square
-RIGHT = np.array([1.0, 1.0, 0.0]) / np.sqrt(2)
-UP = np.array([-1.0, 1.0, 2.0]) / np.sqrt(6)
-EYE = np.array([1.0, -1.0, 1.0]) / np.sqrt(3)
-AMBIENT = np.array([0.0615, 0.0615, 0.0509])
-DIFFUSE = 0.3547
-SPECULAR = np.array([0.95, 0.93, 0.88])
-SHININESS = 96.0
-LINE_BIAS = -0.001  # pixels: which side of a tie a line falls on
-SHADES = 4096
-WHITE, BLACK = SHADES, SHADES + 1  # rows of the table of tones
+from image2cad.errors import InputError, run_cli
+from image2cad.parsing import parse
+from image2cad.processes import Lost, each
+from image2cad.programs import Program
+from image2cad.prompting import QUESTION
+from image2cad.rasterising import SIZE, Array, Shape, draw, reduce
+from image2cad.runs import SETTINGS_FILE, prepare_run, write_whole
+from image2cad.solids import build
+from metrics.execution import Failure, default_workers, run_cadquery
 
-Array = NDArray[Any]
+__all__ = ["SIZE", "Shape", "draw", "draw_code", "read", "reduce", "render_rows"]
 
-
-class Shape(Protocol):
-    """What can be drawn: triangles with unit normals, and the B-rep's edges as polylines."""
-
-    @property
-    def vertices(self) -> Array: ...  # (N, 3)
-    @property
-    def normals(self) -> Array: ...  # (N, 3)
-    @property
-    def triangles(self) -> Array: ...  # (M, 3) rows of `vertices`
-    @property
-    def edge_points(self) -> Array: ...  # (P, 3)
-    @property
-    def edge_starts(self) -> Array: ...  # (E + 1,) rows of `edge_points`
+METADATA, FAILURES = "metadata.jsonl", "failures.jsonl"
 
 
-def draw(shape: Shape, size: int = SIZE) -> Array:
-    """Draw `shape` as an (size, size, 3) uint8 picture.
+@dataclass(frozen=True)
+class Job:
+    """A program to draw into a file."""
 
-    Any size is drawn at 448 and then reduced: drawn smaller directly, the lines
-    cover too much. Raises ValueError for a shape without triangles or with a
-    coordinate that is not finite, and for a size outside 1..448.
+    id: str
+    code: str
+    file: Path
+    size: int = SIZE
+    exact: bool = False
+
+
+def read(code: str) -> Program | None:
+    """The program in `code` as it was drawn, or None if any of it is not understood.
+
+    Like `parsing.parse`, but a sketch extruded to both sides is two extrusions, as
+    in DeepCAD: the edge between the two is to be seen in the pictures.
     """
-    if not 1 <= size <= SIZE:
-        raise ValueError(f"size must be between 1 and {SIZE}, not {size}")
-    vertices = np.asarray(shape.vertices, dtype=np.float64)
-    triangles = np.asarray(shape.triangles, dtype=np.int64)
-    if len(triangles) == 0 or not np.isfinite(vertices).all():
-        raise ValueError(
-            "nothing to draw: the shape has no triangles or a coordinate is not finite"
-        )
-    to_screen, offset = camera(vertices[triangles.ravel()])
-    screen = vertices @ to_screen.T + offset
-    lines = np.asarray(shape.edge_points, dtype=np.float64) @ to_screen.T + offset
-    facing = np.abs(np.asarray(shape.normals, dtype=np.float64) @ EYE)
-    depth = np.full((SIZE, SIZE), -np.inf)
-    tone = np.full((SIZE, SIZE), WHITE, dtype=np.int16)
-    _fill(screen, triangles, facing, depth, tone)
-    _trace(lines, np.asarray(shape.edge_starts, dtype=np.int64), depth, tone)
-    picture = _TONES[tone]
-    return picture if size == SIZE else reduce(picture, size)
+    program = parse(code)
+    if program is None:
+        return None
+    calls = [
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "extrude"
+    ]
+    calls.sort(key=lambda call: (call.end_lineno, call.end_col_offset))
+    depths = [float(ast.literal_eval(call.args[0])) for call in calls]
+    both = [bool(call.keywords) and ast.literal_eval(call.keywords[0].value) for call in calls]
+    written = [2 * abs(d) if two else d for d, two in zip(depths, both, strict=True)]
+    if written != [step.depth for step in program]:
+        return program  # reordered: which step is which is not known, and one line is lost
+    steps = []
+    for step, depth, two in zip(program, depths, both, strict=True):
+        if two and step.operation != "intersect":
+            middle = replace(step.plane, origin=step.plane.point(0, 0, abs(depth)))
+            steps += [replace(step, plane=middle, depth=side) for side in (depth, -depth)]
+        else:
+            steps.append(step)
+    return tuple(steps)
 
 
-def camera(points: Array) -> tuple[Array, Array]:
-    """The (3, 3) matrix and (3,) offset from model units to (column, row, depth) in pixels.
+def draw_code(code: str, size: int = SIZE, exact: bool = False) -> Array | None:
+    """The picture of the program in `code`, or None if it has to be run to be drawn.
 
-    Columns grow to the right, rows downwards, depth towards the eye.
+    That is a program that is not understood, or that is not built here: CadQuery may
+    still build it, or say why not. Runs no generated code, but works in the caller's
+    process: with odd numbers a C++ library can hang or crash there; `render_rows` is
+    for programs that are not trusted. `exact` asks for OpenCASCADE instead of the
+    light engine.
     """
-    low, high = points.min(axis=0), points.max(axis=0)
-    dx, dy, dz = high - low
-    width, height = (dx + dy) / np.sqrt(2), (dx + dy + 2 * dz) / np.sqrt(6)
-    scale = SIZE / (MARGIN * max(height, ASPECT * width, 1e-300))
-    matrix = scale * np.stack([RIGHT, -UP, EYE])
-    offset = np.array([SIZE / 2, SIZE / 2, 0.0]) - matrix @ ((low + high) / 2)
-    return matrix, offset
+    program = read(code)
+    if program is None:
+        return None
+    if not exact:
+        drawing = build(program)
+        return None if drawing is None else draw(drawing, size)
+    from image2cad.building import NotBuilt, build_exactly  # a second of CPU
+
+    try:
+        return draw(build_exactly(program), size)
+    except NotBuilt:
+        return None
 
 
-def reduce(picture: Array, size: int) -> Array:
-    """Reduce a square uint8 picture to `size` pixels a side by averaging areas."""
+def render_rows(
+    jobs: Sequence[Job], workers: int | None = None, deadline: float = 20.0
+) -> Iterator[tuple[Job, str | None]]:
+    """Draw every job's program into its PNG file: (job, None) or (job, the reason why not).
+
+    Works in `workers` processes (default: one a core); a call that hangs for `deadline`
+    seconds or crashes costs its row only. A file that is there is complete.
+    """
+    workers = workers or default_workers()
+    rest = []
+    for index, answer in each(_draw_job, jobs, workers, deadline):
+        if isinstance(answer, Lost):
+            yield jobs[index], answer.reason
+        elif answer:
+            yield jobs[index], None
+        else:
+            rest.append(jobs[index])
+    with ThreadPoolExecutor(workers) as pool:
+        parts = pool.map(lambda job: run_cadquery(job.code, timeout=deadline), rest)
+        for job, part in zip(rest, parts, strict=True):
+            if isinstance(part, Failure):
+                yield job, str(part)
+            else:
+                _save(draw(part, job.size), job.file)
+                yield job, None
+
+
+def _draw_job(job: Job) -> bool:
+    """In a worker process: False if CadQuery has to run the program, else the file is there."""
+    picture = draw_code(job.code, job.size, job.exact)
+    if picture is not None:
+        _save(picture, job.file)
+    return picture is not None
+
+
+def _save(picture: Array, file: Path) -> None:
     from PIL import Image
 
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BOX))
+    part = file.with_name(file.name + ".part")
+    Image.fromarray(picture).save(part, format="PNG", optimize=True)
+    os.replace(part, file)
 
 
-def _tones() -> Array:
-    """(SHADES + 2, 3) table: the shades from edge-on to face-on, then WHITE and BLACK."""
-    facing = np.linspace(0.0, 1.0, SHADES)[:, None]
-    linear = AMBIENT + DIFFUSE * facing + SPECULAR * facing**SHININESS
-    linear = np.clip(linear, 0.0, 1.0)
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.vstack([np.rint(255 * srgb), [[255] * 3, [0] * 3]]).astype(np.uint8)
+def read_rows(source: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file or of a folder's metadata.jsonl, each with `id` and `code`.
 
-
-_TONES = _tones()
-
-
-@njit(cache=True)
-def _fill(screen, triangles, facing, depth, tone):  # type: ignore[no-untyped-def]
-    """Z-buffer the triangles; keep the tone of the nearest and its depth, pushed back."""
-    size = depth.shape[0]
-    raw = np.full((size, size), -np.inf)
-    for t in range(triangles.shape[0]):
-        a, b, c = triangles[t]
-        ax, ay, bx, by, cx, cy = (
-            screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1],
-        )  # fmt: skip
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-12:
+    Raises InputError if the file cannot be read or a line is no such row.
+    """
+    file = source / METADATA if source.is_dir() else source
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file}: {error}") from error
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
             continue
-        az, bz, cz = screen[a, 2], screen[b, 2], screen[c, 2]
-        slope_x = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area
-        slope_y = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area
-        push = max(abs(slope_x), abs(slope_y)) + 1e-4
-        top = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
-        bottom = min(int(np.floor(max(ay, by, cy) - 0.5)), size - 1)
-        for row in range(top, bottom + 1):
-            y = row + 0.5
-            left, right = np.inf, -np.inf
-            for x0, y0, x1, y1 in ((ax, ay, bx, by), (bx, by, cx, cy), (cx, cy, ax, ay)):
-                if (y0 <= y) != (y1 <= y):
-                    x = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
-                    left, right = min(left, x), max(right, x)
-            if left > right:
-                continue
-            first = max(int(np.ceil(left - 0.5)), 0)
-            last = min(int(np.ceil(right - 0.5)) - 1, size - 1)
-            for col in range(first, last + 1):
-                x = col + 0.5
-                z = az + slope_x * (x - ax) + slope_y * (y - ay)
-                if z > raw[row, col]:
-                    raw[row, col] = z
-                    depth[row, col] = z - push
-                    wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
-                    wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
-                    value = facing[a] * (1.0 - wb - wc) + facing[b] * wb + facing[c] * wc
-                    tone[row, col] = int(min(max(value, 0.0), 1.0) * (SHADES - 1) + 0.5)
-
-
-@njit(cache=True)
-def _trace(points, starts, depth, tone):  # type: ignore[no-untyped-def]
-    """Draw each polyline one pixel wide where it is not behind a face."""
-    size = depth.shape[0]
-    for e in range(starts.shape[0] - 1):
-        for i in range(starts[e], starts[e + 1] - 1):
-            x0, y0, z0 = points[i, 0] + LINE_BIAS, points[i, 1] + LINE_BIAS, points[i, 2]
-            x1, y1, z1 = (
-                points[i + 1, 0] + LINE_BIAS,
-                points[i + 1, 1] + LINE_BIAS,
-                points[i + 1, 2],
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{file}, line {number}: not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{file}, line {number}: not a JSON object")
+        name = next((row[key] for key in ("deepcad_id", "id") if row.get(key) is not None), None)
+        if name is None or not {"code", "cadquery"} & set(row):
+            raise InputError(
+                f"{file}, line {number}: a row needs an id (id or deepcad_id) "
+                "and a program (code or cadquery)"
             )
-            flat = abs(x1 - x0) >= abs(y1 - y0)
-            u0, v0, u1, v1 = (x0, y0, x1, y1) if flat else (y0, x0, y1, x1)
-            if u0 > u1:
-                u0, v0, z0, u1, v1, z1 = u1, v1, z1, u0, v0, z0
-            if u1 - u0 < 1e-9:
-                continue
-            for step in range(max(int(np.ceil(u0 - 0.5)), 0), min(int(np.ceil(u1 - 0.5)), size)):
-                share = (step + 0.5 - u0) / (u1 - u0)
-                other = int(np.floor(v0 + share * (v1 - v0)))
-                if other < 0 or other >= size:
-                    continue
-                row, col = (other, step) if flat else (step, other)
-                if z0 + share * (z1 - z0) >= depth[row, col]:
-                    tone[row, col] = BLACK
+        code = row["cadquery"] if "cadquery" in row else row["code"]
+        rows.append({**row, "id": str(name), "code": code})
+    if not rows:
+        raise InputError(f"{file} has no rows")
+    return rows
+
+
+def render_folder(
+    rows: Sequence[dict[str, Any]],
+    folder: Path,
+    size: int = SIZE,
+    exact: bool = False,
+    workers: int | None = None,
+    deadline: float = 20.0,
+    resume: bool = False,
+) -> dict[str, str]:
+    """Draw `rows` of `read_rows` into an image folder; return the failures by id.
+
+    Raises InputError if `folder` holds something else, or is finished.
+    """
+    if (folder / METADATA).exists():
+        raise InputError(f"{folder} is finished: it has a {METADATA}")
+    text = json.dumps([[row["id"], row["code"]] for row in rows])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    prepare_run(folder, {"programs": digest, "size": size, "exact": exact}, resume)
+    failures: dict[str, str] = {}
+    jobs: dict[str, Job] = {}
+    for row in rows:
+        name, code = row["id"], row["code"]
+        if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+            failures[name] = "the id cannot be a file's name"
+        elif name in jobs:
+            raise InputError(f"two rows have the id {name}")
+        elif not isinstance(code, str) or not code.strip():
+            failures[name] = "no code"
+        else:
+            jobs[name] = Job(name, code, folder / f"{name}.png", size, exact)
+    todo = [job for job in jobs.values() if not job.file.exists()]
+    with tqdm(total=len(jobs), initial=len(jobs) - len(todo), unit="picture") as bar:
+        for job, reason in render_rows(todo, workers, deadline):
+            if reason is not None:
+                failures[job.id] = reason
+            bar.update()
+    if failures:
+        lines = [json.dumps({"id": name, "reason": failures[name]}) for name in failures]
+        write_whole(folder / FAILURES, "".join(line + "\n" for line in lines))
+    drawn = [row for row in rows if row["id"] in jobs and row["id"] not in failures]
+    write_whole(folder / METADATA, "".join(json.dumps(_metadata(row)) + "\n" for row in drawn))
+    (folder / SETTINGS_FILE).unlink()
+    return failures
+
+
+def _metadata(row: dict[str, Any]) -> dict[str, Any]:
+    columns: dict[str, Any] = {
+        "file_name": f"{row['id']}.png",
+        "deepcad_id": row["id"],
+        "cadquery": row["code"],
+        "prompt": row.get("prompt") or QUESTION,
+    }
+    return columns | {key: row[key] for key in ("token_count", "hundred_subset") if key in row}
+
+
+def main() -> int:
+    """Draw a file of programs into an image folder; 1 if none of them could be drawn."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("programs", type=Path, help="a JSONL file, or an image folder")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--size", type=int, default=SIZE, help=f"1 to {SIZE} pixels a side")
+    parser.add_argument("--exact", action="store_true", help="build with OpenCASCADE")
+    parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument("--deadline", type=float, default=20.0, help="seconds a picture")
+    parser.add_argument("--resume", action="store_true", help="go on with an unfinished folder")
+    options = parser.parse_args()
+    if not 1 <= options.size <= SIZE:
+        raise InputError(f"--size must be between 1 and {SIZE}, not {options.size}")
+    if (options.workers is not None and options.workers < 1) or not options.deadline > 0:
+        raise InputError("--workers must be at least 1, and --deadline above 0")
+    rows = read_rows(options.programs)
+    failures = render_folder(
+        rows,
+        options.out,
+        options.size,
+        options.exact,
+        options.workers,
+        options.deadline,
+        options.resume,
+    )
+    print(f"{len(rows) - len(failures)} pictures in {options.out}")
+    if failures:
+        common = Counter(reason.splitlines()[0] for reason in failures.values()).most_common(3)
+        reasons = "; ".join(f"{count} x {reason}" for reason, count in common)
+        print(f"{len(failures)} rows could not be drawn ({FAILURES}): {reasons}")
+    return int(len(failures) == len(rows))
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,29 +1,44 @@
-"""A light engine: build a sketch-and-extrude program without a CAD kernel, ready to draw.
+"""A light engine: build a sketch-and-extrude program without CAD booleans, ready to draw.
 
     drawing = build(program)        # Drawing or None
     picture = rendering.draw(drawing)
 
 Prisms with numbered faces go through manifold3d's booleans; faces and edges are
-read back from the numbers. It is many times faster than OCC and is used where
-thousands of parts are drawn. What is shipped or scored is built by CadQuery in
-`metrics/execution.py`, never here. Left out: everything that is not an extrusion.
+read back from the numbers. It is many times faster than OpenCASCADE and is used
+where thousands of parts are drawn. What is shipped or scored is built by CadQuery
+in `metrics/execution.py`, never here.
+
+As in DeepCAD's solids, which were never cleaned, an edge of a prism stays where
+it lies on another's face. Left out: everything that is not an extrusion, and
+that for prisms that a later step cuts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import atan2, ceil, cos, hypot, pi, sin
 from typing import Any
 
 import manifold3d
 import numpy as np
 from numpy.typing import NDArray
 
-from image2cad.programs import Circle, Extrusion, Loop, Plane, Program, Rect
+from image2cad.outlines import (
+    CHORD_ERROR,
+    contains,
+    deflection_of,
+    outline,
+    seam_angle,
+    signed_area,
+)
+from image2cad.programs import Extrusion, Plane, Point, Program
+
+__all__ = ["Drawing", "build", "outline", "signed_area"]
 
 Array = NDArray[Any]
-ARC_STEP = 0.15  # radians a chord of a tessellated arc
-TOLERANCE = 1e-7
+FARTHEST = 1e100  # squares of larger lengths are no finite numbers
+LEAST_AREA = 1e-10  # of the longest side squared: of a loop that is one
+GRID = 1e-9  # of the longest side: points that differ by less become one
+PARALLEL = 1 - 1e-10  # cosine from which two neighbouring triangles lie in one plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +50,7 @@ class Drawing:
     triangles: Array  # (M, 3)
     edge_points: Array  # (P, 3)
     edge_starts: Array  # (E + 1,)
+    seams: Array  # (E,) bool: the edge only closes a cylinder
     volume: float
     bounding_box: Array  # (2, 3)
     manifold: manifold3d.Manifold
@@ -42,148 +58,111 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Wall:
-    """A cylindrical side face: the axis, and the seam's direction if the circle is whole."""
+    """A cylindrical side face: axis, radius, and the seam's direction if the circle is whole."""
 
     centre: Array
     axis: Array
+    radius: float
     seam: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class Prism:
+    """An extruded profile: the solid, its edges as polylines, and its round walls by number."""
+
+    solid: manifold3d.Manifold
+    id: int
+    points: Array  # (P, 3)
+    lengths: list[int]
+    seams: list[bool]
+    walls: dict[int, Wall]
 
 
 def build(program: Program) -> Drawing | None:
     """The program's solid, or None where there is none (empty, or a loop crosses itself)."""
-    walls: dict[tuple[int, int], Wall] = {}
-    solid: manifold3d.Manifold | None = None
-    for step in program:
-        prism = _prism(step, walls)
+    if not program:
+        return None
+    deflection = deflection_of(program)
+    longest = deflection / CHORD_ERROR
+    if not 0 < longest < FARTHEST:
+        return None
+    prisms: list[Prism] = []
+    solid = manifold3d.Manifold()
+    for i, step in enumerate(program):
+        prism = _prism(step, deflection, GRID * longest)
         if prism is None:
             return None
-        if solid is None:
-            solid = prism
+        prisms.append(prism)
+        if i == 0:
+            solid = prism.solid
         elif step.operation == "union":
-            solid = solid + prism
+            solid = solid + prism.solid
         elif step.operation == "cut":
-            solid = solid - prism
+            solid = solid - prism.solid
         else:
-            solid = solid ^ prism
-    if solid is None or solid.status() != manifold3d.Error.NoError or solid.is_empty():
+            solid = solid ^ prism.solid
+    if solid.status() != manifold3d.Error.NoError or solid.is_empty():
         return None
-    return _drawing(solid, walls)
+    cuts = [i for i, step in enumerate(program) if i and step.operation != "union"]
+    return _drawing(solid, prisms, cuts[-1] + 1 if cuts else 0)
 
 
-def outline(loop: Loop) -> list[tuple[Array, tuple[float, float] | None, bool]]:
-    """The loop as (points, centre, whole) a curve; each curve's last point starts the next.
-
-    `points` (K, 2) run from the curve's start to just before its end; `centre` is
-    given for arcs and circles, and `whole` is true for a full circle.
-    """
-    if isinstance(loop, Circle):
-        count = ceil(2 * pi / ARC_STEP)
-        angles = np.linspace(0, 2 * pi, count, endpoint=False)
-        ring = np.stack(
-            [loop.x + loop.radius * np.cos(angles), loop.y + loop.radius * np.sin(angles)]
-        )
-        return [(ring.T, (loop.x, loop.y), True)]
-    if isinstance(loop, Rect):
-        w, h = loop.width / 2, loop.height / 2
-        corners = [(-w, -h), (w, -h), (w, h), (-w, h)]
-        return [(np.array([[loop.x + x, loop.y + y]]), None, False) for x, y in corners]
-    curves: list[tuple[Array, tuple[float, float] | None, bool]] = []
-    here = loop.start
-    for segment in loop.segments:
-        centre = None if segment.mid is None else _circle_through(here, segment.mid, segment.end)
-        if segment.mid is None or centre is None:
-            curves.append((np.array([here]), None, False))
-        else:
-            curves.append((_arc(here, segment.mid, segment.end, centre), centre, False))
-        here = segment.end
-    if hypot(here[0] - loop.start[0], here[1] - loop.start[1]) > TOLERANCE:
-        curves.append((np.array([here]), None, False))
-    return curves
-
-
-def _circle_through(
-    a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
-) -> tuple[float, float] | None:
-    """Centre of the circle through three points, or None if they lie on a line."""
-    bx, by, cx, cy = b[0] - a[0], b[1] - a[1], c[0] - a[0], c[1] - a[1]
-    twice = 2 * (bx * cy - by * cx)
-    if abs(twice) < 1e-9 * max(bx * bx + by * by, cx * cx + cy * cy, 1e-300):
-        return None
-    bb, cc = bx * bx + by * by, cx * cx + cy * cy
-    return (a[0] + (cy * bb - by * cc) / twice, a[1] + (bx * cc - cx * bb) / twice)
-
-
-def _arc(
-    start: tuple[float, float],
-    mid: tuple[float, float],
-    end: tuple[float, float],
-    centre: tuple[float, float],
-) -> Array:
-    radius = hypot(start[0] - centre[0], start[1] - centre[1])
-    first, through, last = (atan2(p[1] - centre[1], p[0] - centre[0]) for p in (start, mid, end))
-    sweep = (last - first) % (2 * pi)
-    if (through - first) % (2 * pi) > sweep:
-        sweep -= 2 * pi
-    count = max(ceil(abs(sweep) / ARC_STEP), 2)
-    angles = [first + sweep * i / count for i in range(1, count)]
-    points = [start, *((centre[0] + radius * cos(t), centre[1] + radius * sin(t)) for t in angles)]
-    return np.array(points)
-
-
-def signed_area(points: Array) -> float:
-    """Area of a polygon (K, 2), positive if it runs counterclockwise."""
-    x, y = points.T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
-
-
-def _contains(ring: Array, point: Array) -> bool:
-    x, y = point
-    x0, y0 = ring.T
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    crosses = (y0 > y) != (y1 > y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
-    return bool(np.count_nonzero(crosses & (at > x)) % 2)
-
-
-def _prism(step: Extrusion, walls: dict[tuple[int, int], Wall]) -> manifold3d.Manifold | None:
+def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     """The extruded profile; face 0 is the bottom, 1 the top, the sides follow curve by curve."""
+    plane = step.plane
+    seam = seam_angle(plane.x, plane.y, plane.normal)
     rings: list[Array] = []
     faces: list[Array] = []
+    corners: list[Array] = []
+    whole: list[bool] = []
+    walls: dict[int, Wall] = {}
     number = 2
-    solid_id = manifold3d.Manifold.reserve_ids(1)
     for loop in step.loops:
         points, marks = [], []
-        for curve, centre, whole in outline(loop):
+        for curve, centre, circle in outline(loop, deflection, seam):
             points.append(curve)
             marks.append(np.full(len(curve), number))
             if centre is not None:
-                walls[solid_id, number] = _wall(step.plane, centre, whole)
+                walls[number] = _wall(plane, centre, curve[0], circle)
             number += 1
         rings.append(np.concatenate(points))
         faces.append(np.concatenate(marks))
-    if any(len(ring) < 3 or abs(signed_area(ring)) < TOLERANCE for ring in rings):
+        whole.append(len(points) == 1)
+        starts = np.zeros(len(rings[-1]), dtype=bool)
+        starts[np.cumsum([0, *(len(curve) for curve in points[:-1])])] = True
+        corners.append(starts)
+    areas = [signed_area(ring) if len(ring) > 2 else 0.0 for ring in rings]
+    if min(map(abs, areas), default=0.0) < LEAST_AREA * (grid / GRID) ** 2:
         return None
     for i, ring in enumerate(rings):
-        inside = sum(_contains(other, ring[0]) for j, other in enumerate(rings) if j != i)
-        if (signed_area(ring) > 0) == bool(inside % 2):
+        inside = sum(contains(other, ring[0]) for j, other in enumerate(rings) if j != i)
+        if (areas[i] > 0) == bool(inside % 2):
             # Reversed points start each segment at its old end: shift the labels with them.
             rings[i], faces[i] = ring[::-1], np.roll(faces[i][::-1], -1)
+            corners[i] = corners[i][::-1]
     caps = manifold3d.triangulate(rings)
     if len(caps) == 0 or step.depth == 0:
         return None
     flat = np.concatenate(rings)
     count = len(flat)
-    following = np.concatenate(
-        [start + np.roll(np.arange(len(ring)), -1) for start, ring in _starts(rings)]
-    )
-    here = np.arange(count)
+    here, following = np.arange(count), np.arange(1, count + 1)
     labels = np.concatenate(faces)
     low, high = sorted((0.0, step.depth))
-    plane = step.plane
     axes = np.array([plane.x, plane.y, plane.normal])
     ends = [np.column_stack([flat, np.full(count, level)]) for level in (low, high)]
     vertices = np.concatenate(ends) @ axes + np.array(plane.origin)
+    # Two faces meant to be one plane differ by rounding, and would leave slivers.
+    vertices = np.round(vertices / grid) * grid
+    lines, lengths, seams, start = [], [], [], 0
+    for ring, corner, circle in zip(rings, corners, whole, strict=True):
+        end = start + len(ring)
+        following[end - 1] = start
+        around = np.append(here[start:end], start)
+        upright = here[start:end][corner]
+        lines += [around, around + count, np.stack([upright, upright + count], axis=1).ravel()]
+        lengths += [len(around), len(around), *[2] * len(upright)]
+        seams += [False, False, *[circle] * len(upright)]
+        start = end
     triangles = np.concatenate([
         caps[:, ::-1],
         caps + count,
@@ -193,71 +172,108 @@ def _prism(step: Extrusion, walls: dict[tuple[int, int], Wall]) -> manifold3d.Ma
     face_ids = np.concatenate([
         np.zeros(len(caps)), np.ones(len(caps)), labels, labels
     ])  # fmt: skip
+    prism_id = manifold3d.Manifold.reserve_ids(1)
     mesh = manifold3d.Mesh64(
         vert_properties=np.ascontiguousarray(vertices),
         tri_verts=np.ascontiguousarray(triangles, dtype=np.uint64),
         run_index=np.array([0, 3 * len(triangles)], dtype=np.uint64),
-        run_original_id=np.array([solid_id], dtype=np.uint32),
+        run_original_id=np.array([prism_id], dtype=np.uint32),
         face_id=np.ascontiguousarray(face_ids, dtype=np.uint64),
     )
-    prism = manifold3d.Manifold(mesh)
-    return prism if prism.status() == manifold3d.Error.NoError else None
+    solid = manifold3d.Manifold(mesh)
+    if solid.status() != manifold3d.Error.NoError:
+        return None
+    return Prism(solid, prism_id, vertices[np.concatenate(lines)], lengths, seams, walls)
 
 
-def _starts(rings: list[Array]) -> list[tuple[int, Array]]:
-    offsets = np.cumsum([0, *(len(ring) for ring in rings)])
-    return list(zip(offsets[:-1].tolist(), rings, strict=True))
+def _wall(plane: Plane, centre: Point, start: Array, circle: bool) -> Wall:
+    away = start - np.array(centre)
+    radius = float(np.hypot(*away))
+    seam = (away[0] * np.array(plane.x) + away[1] * np.array(plane.y)) / radius
+    axis = np.array(plane.normal)
+    return Wall(np.array(plane.point(*centre)), axis, radius, seam if circle else None)
 
 
-def _wall(plane: Plane, centre: tuple[float, float], whole: bool) -> Wall:
-    seam = np.array(plane.x) if whole else None
-    return Wall(np.array(plane.point(*centre)), np.array(plane.normal), seam)
-
-
-def _drawing(solid: manifold3d.Manifold, walls: dict[tuple[int, int], Wall]) -> Drawing:
+def _drawing(solid: manifold3d.Manifold, prisms: list[Prism], uncut: int) -> Drawing:
+    """Faces and edges of the solid; no step cuts the prisms from number `uncut` on."""
     mesh = solid.to_mesh64()
     points = np.asarray(mesh.vert_properties)[:, :3]
     triangles = np.asarray(mesh.tri_verts).astype(np.int64)
     runs = np.asarray(mesh.run_index).astype(np.int64) // 3
     owners = np.repeat(np.asarray(mesh.run_original_id).astype(np.int64), np.diff(runs))
-    faces = np.asarray(mesh.face_id).astype(np.int64)
-    keys, face_of = np.unique(np.stack([owners, faces], axis=1), axis=0, return_inverse=True)
-    face_of = face_of.ravel()
+    # A face's key: its prism's number in the program, and its own number there.
+    number_of = {prism.id: i for i, prism in enumerate(prisms)}
+    prism_of = np.array([number_of[owner] for owner in owners.tolist()])
+    keys = prism_of * (1 << 32) + np.asarray(mesh.face_id).astype(np.int64)
 
     corners = points[triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-300)
-    normals = np.repeat(normals[:, None, :], 3, axis=1)
+    smooth = np.repeat(normals[:, None, :], 3, axis=1)
     edges, left, right = _mesh_edges(triangles)
-    drawn = face_of[left] != face_of[right]
-    for index, (owner, face) in enumerate(keys.tolist()):
-        wall = walls.get((owner, face))
-        if wall is None:
-            continue
-        members = np.flatnonzero(face_of == index)
-        radial = corners[members] - wall.centre
-        radial -= (radial @ wall.axis)[..., None] * wall.axis
-        radial /= np.maximum(np.linalg.norm(radial, axis=2, keepdims=True), 1e-300)
-        normals[members] = radial
-        if wall.seam is not None:
-            inner = np.flatnonzero((face_of[left] == index) & ~drawn)
-            ends = points[edges[inner]] - wall.centre
-            ends -= (ends @ wall.axis)[..., None] * wall.axis
-            length = np.linalg.norm(ends, axis=2)
-            drawn[inner] = (ends @ wall.seam > (1 - 1e-9) * length).all(axis=1)
+    drawn = keys[left] != keys[right]
+    closing = np.zeros(len(edges), dtype=bool)
+    walls: list[tuple[Wall, Array]] = []
+    for i, prism in enumerate(prisms):
+        for number, wall in prism.walls.items():
+            members = keys == i * (1 << 32) + number
+            if not members.any():
+                continue
+            walls.append((wall, members))
+            radial = corners[members] - wall.centre
+            radial -= (radial @ wall.axis)[..., None] * wall.axis
+            radial /= np.maximum(np.linalg.norm(radial, axis=2, keepdims=True), 1e-300)
+            smooth[members] = radial
+            if wall.seam is not None:
+                inner = np.flatnonzero(members[left] & members[right])
+                away = points[edges[inner]] - wall.centre
+                away -= (away @ wall.axis)[..., None] * wall.axis
+                length = np.linalg.norm(away, axis=2)
+                closing[inner] = (away @ wall.seam > (1 - 1e-9) * length).all(axis=1)
+    # Where the meshes of two faces in one surface meet is no edge; the prism's own edges are.
+    border = np.flatnonzero(drawn & ((prism_of[left] >= uncut) | (prism_of[right] >= uncut)))
+    level = (normals[left[border]] * normals[right[border]]).sum(axis=1) > PARALLEL
+    surface = _surfaces(walls, len(triangles))
+    one, other = surface[left[border]], surface[right[border]]
+    drawn[border] &= ~np.where((one < 0) & (other < 0), level, one == other)
+    lines = [edges[drawn | closing]]
+    flags = [closing[drawn | closing]]
 
     low, high = points.min(axis=0), points.max(axis=0)
-    lines = edges[drawn]
+    whole = prisms[uncut:]
+    lengths = [2] * len(lines[0]) + [length for prism in whole for length in prism.lengths]
+    seams = [flag for prism in whole for flag in prism.seams]
     return Drawing(
         vertices=corners.reshape(-1, 3),
-        normals=normals.reshape(-1, 3),
+        normals=smooth.reshape(-1, 3),
         triangles=np.arange(3 * len(triangles)).reshape(-1, 3),
-        edge_points=points[lines].reshape(-1, 3),
-        edge_starts=np.arange(0, 2 * len(lines) + 1, 2),
+        edge_points=np.concatenate([points[lines[0]].reshape(-1, 3), *(p.points for p in whole)]),
+        edge_starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        seams=np.concatenate([*flags, np.array(seams, dtype=bool)]),
         volume=float(solid.volume()),
         bounding_box=np.stack([low, high]),
         manifold=solid,
     )
+
+
+def _surfaces(walls: list[tuple[Wall, Array]], count: int) -> Array:
+    """For each triangle the number of its cylinder, equal where two walls share one; -1 if flat."""
+    surface = np.full(count, -1)
+    for i, (wall, members) in enumerate(walls):
+        number = i
+        for j, (other, _) in enumerate(walls[:i]):
+            between = other.centre - wall.centre
+            between = between - (between @ wall.axis) * wall.axis
+            near = 1e-6 * wall.radius
+            if (
+                abs(wall.axis @ other.axis) > PARALLEL
+                and abs(wall.radius - other.radius) < near
+                and np.linalg.norm(between) < near
+            ):
+                number = int(surface[np.argmax(walls[j][1])])
+                break
+        surface[members] = number
+    return surface
 
 
 def _mesh_edges(triangles: Array) -> tuple[Array, Array, Array]:
