@@ -17,7 +17,7 @@ import numpy as np
 from image2cad.errors import InputError
 from image2cad.families import FAMILIES
 from image2cad.features import general
-from image2cad.profiles import KINDS, WEIGHTS, extent
+from image2cad.profiles import KINDS, WEIGHTS, excluded, extent, forbidden
 from image2cad.programs import Loop, Path, Point, Program, Rect, Segment
 from image2cad.solids import Drawing, build
 from image2cad.soundness import shown_steps, tangled
@@ -68,6 +68,8 @@ def check_names(families: Sequence[str], without: Sequence[str]) -> None:
             raise InputError(f"unknown {what} {unknown[0]!r}; there are {', '.join(names)}")
     if not families:
         raise InputError(f"no family named; there are {', '.join(known)}")
+    if excluded(without) >= {"rect", "circle", "cornered", "curved"}:
+        raise InputError("no kind of profile is left to draw")
 
 
 def candidate(
@@ -81,7 +83,11 @@ def candidate(
     for _ in range(TRIES):
         program = FAMILIES[name](rng) if name in FAMILIES else general(rng, count, apart, without)
         part = fitted(program, _box(program))
-        if part is not None and _longest(part[1]) < LONGEST - 3:  # a cut took an end away
+        if part is None:
+            continue
+        if name == "general" and any(forbidden(step.loops, without) for step in part[0]):
+            continue  # snapping made a rectangle of something else
+        if _longest(part[1]) < LONGEST - 3:  # a cut took an end away
             part = fitted(part[0], part[1].bounding_box)
         if part is not None and usable(*part, apart):
             return part

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from image2cad.profiles import extent, mirrored, random_profile, shifted
+from image2cad.profiles import extent, forbidden, mirrored, random_profile, shifted
 from image2cad.programs import NAMED, Circle, Extrusion, Loop, Operation, Plane, Program
 
 PLANES = {"XY": 0.43, "XZ": 0.43, "YZ": 0.14}
@@ -96,7 +96,9 @@ def _feature(rng: Rng, blocks: list[Block], apart: bool, without: Sequence[str])
     cut = rng.random() < CUTS
     base = solid[0] if rng.random() < 0.5 else solid[-1]
     if not cut and len(base.loops) > 1 and rng.random() < FILLS:
-        return _filled(rng, base)
+        filled = _filled(rng, base)
+        if not forbidden(filled.loops, without):
+            return filled
     if rng.random() < (0.25 if cut else 0.12):
         name = str(rng.choice([name for name in NAMED if name != base.name]))
         box, round_ = _whole(solid, name), False

@@ -9,7 +9,7 @@ follows real programs (docs/statistics.md). Left out: splines, ellipses and text
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import cos, pi, sin
 
 import numpy as np
@@ -49,9 +49,9 @@ def random_profile(
     """One profile about `centre`; round ones fill the smaller side.
 
     `role` is a key of SHARES; `without` names kinds of KINDS or outlines of WEIGHTS
-    that are not drawn.
+    that are not drawn as outsides; holes are round, rectangles or hexagons all the same.
     """
-    kind = _choose(rng, dict(zip(KINDS, SHARES[role], strict=True)), without)
+    kind = _choose(rng, dict(zip(KINDS, SHARES[role], strict=True)), excluded(without))
     radius = min(width, height) / 2
     loops: tuple[Loop, ...]
     if kind == "rect":
@@ -70,7 +70,24 @@ def random_profile(
     return tuple(shifted(loop, *centre) for loop in loops)
 
 
-def _choose(rng: Rng, weights: dict[str, float], without: Sequence[str]) -> str:
+def forbidden(loops: Sequence[Loop], without: Sequence[str]) -> bool:
+    """Whether the outside is a circle, a ring or a rectangle, and `without` names it."""
+    outer, *holes = loops
+    if isinstance(outer, Circle):
+        ring = len(holes) == 1 and isinstance(holes[0], Circle)
+        return ("ring" if ring else "circle") in without
+    return isinstance(outer, Rect) and "rect" in without
+
+
+def excluded(without: Sequence[str]) -> set[str]:
+    """`without`, and the kinds of which it leaves no outline."""
+    out = set(without)
+    out |= {"cornered"} if out.issuperset(CORNERED) else set()
+    out |= {"curved"} if out.issuperset(CURVED) else set()
+    return out
+
+
+def _choose(rng: Rng, weights: dict[str, float], without: Collection[str]) -> str:
     kept = {name: weight for name, weight in weights.items() if name not in without}
     shares = np.array(list(kept.values()), dtype=float)
     return str(rng.choice(list(kept), p=shares / shares.sum()))
