@@ -15,6 +15,7 @@ trusted use `rendering.render_rows`, which works in processes with a deadline.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import dist, radians
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from OCP.Bnd import Bnd_Box
-from OCP.BRep import BRep_Tool
+from OCP.BRep import BRep_Builder, BRep_Tool
 from OCP.BRepAlgoAPI import BRepAlgoAPI_Common, BRepAlgoAPI_Cut, BRepAlgoAPI_Fuse
 from OCP.BRepBndLib import BRepBndLib
 from OCP.BRepBuilderAPI import (
@@ -36,14 +37,13 @@ from OCP.BRepMesh import BRepMesh_IncrementalMesh
 from OCP.BRepPrimAPI import BRepPrimAPI_MakePrism
 from OCP.GC import GC_MakeArcOfCircle
 from OCP.gp import gp_Ax2, gp_Ax3, gp_Circ, gp_Dir, gp_Pln, gp_Pnt, gp_Vec
-from OCP.Standard import Standard_Failure
 from OCP.TopAbs import TopAbs_Orientation, TopAbs_ShapeEnum
 from OCP.TopExp import TopExp_Explorer
 from OCP.TopLoc import TopLoc_Location
-from OCP.TopoDS import TopoDS
+from OCP.TopoDS import TopoDS, TopoDS_Compound
 from OCP.TopTools import TopTools_IndexedMapOfShape
 
-from image2cad.outlines import ANGLE, CHORD_ERROR, TOLERANCE
+from image2cad.outlines import ANGLE, CHORD_ERROR, TOLERANCE, contains, outline
 from image2cad.programs import Circle, Extrusion, Loop, Path, Plane, Point, Program, Rect, Segment
 
 Array = NDArray[Any]
@@ -79,8 +79,11 @@ def build_exactly(program: Program) -> Mesh:
         if any(_is_round(loop) for step in program for loop in step.loops):
             shape = BRepBuilderAPI_NurbsConvert(shape).Shape()
         return _mesh(shape)
-    except Standard_Failure as error:
-        raise NotBuilt(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        # OpenCASCADE's exceptions have no base class of their own in Python.
+        if type(error).__module__.startswith("OCP."):
+            raise NotBuilt(f"{type(error).__name__}: {error}") from error
+        raise
 
 
 def _is_round(loop: Loop) -> bool:
@@ -92,10 +95,34 @@ def _is_round(loop: Loop) -> bool:
 def _prism(step: Extrusion) -> Any:
     plane = step.plane
     axes = gp_Ax3(gp_Pnt(*plane.origin), gp_Dir(*plane.normal), gp_Dir(*plane.x))
-    face = BRepBuilderAPI_MakeFace(gp_Pln(axes), _wire(step.loops[0], plane))
-    for loop in step.loops[1:]:
-        face.Add(TopoDS.Wire_s(_wire(loop, plane).Reversed()))
-    return BRepPrimAPI_MakePrism(face.Face(), gp_Vec(*plane.normal) * step.depth).Shape()
+    faces = []
+    for outer, holes in _regions(step.loops):
+        face = BRepBuilderAPI_MakeFace(gp_Pln(axes), _wire(outer, plane))
+        for hole in holes:
+            face.Add(TopoDS.Wire_s(_wire(hole, plane).Reversed()))
+        faces.append(face.Face())
+    profile = faces[0]
+    if len(faces) > 1:
+        builder, profile = BRep_Builder(), TopoDS_Compound()
+        builder.MakeCompound(profile)
+        for one in faces:
+            builder.Add(profile, one)
+    return BRepPrimAPI_MakePrism(profile, gp_Vec(*plane.normal) * step.depth).Shape()
+
+
+def _regions(loops: Sequence[Loop]) -> list[tuple[Loop, list[Loop]]]:
+    """Each outer loop with its holes; a loop inside a hole is an outer one again."""
+    rings = [np.concatenate([curve for curve, _, _ in outline(loop)]) for loop in loops]
+    around = [
+        [j for j, other in enumerate(rings) if j != i and contains(other, ring[0])]
+        for i, ring in enumerate(rings)
+    ]
+    regions: dict[int, list[Loop]] = {i: [] for i, by in enumerate(around) if len(by) % 2 == 0}
+    for i, by in enumerate(around):
+        if i not in regions:
+            innermost = max(by, key=lambda j: len(around[j]))
+            regions[innermost].append(loops[i])
+    return [(loops[i], holes) for i, holes in regions.items()]
 
 
 def _wire(loop: Loop, plane: Plane) -> Any:
