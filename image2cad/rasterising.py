@@ -86,7 +86,7 @@ def draw(shape: Shape, size: int = SIZE, eye: Sequence[float] = EYE, seams: bool
     view = to_screen[2] / np.linalg.norm(to_screen[2])
     normals = np.asarray(shape.normals, dtype=np.float64)
     picture = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
-    _draw(screen, triangles, normals, normals @ view, lines, starts, shown, _TONES, picture)
+    _draw(screen, triangles, normals, normals @ view, lines, starts, shown, TONES, picture)
     return picture if size == SIZE else reduce(picture, size)
 
 
@@ -130,7 +130,7 @@ def _tones() -> Array:
     return np.vstack([np.rint(255 * srgb), [[255] * 3, [0] * 3]]).astype(np.uint8)
 
 
-_TONES = _tones()
+TONES = _tones()
 
 
 @njit(cache=True)
@@ -138,17 +138,23 @@ def _draw(screen, triangles, normals, facing, points, starts, shown, tones, pict
     size = picture.shape[0]
     depth = np.full((size, size), -np.inf, dtype=np.float32)
     tone = np.full((size, size), WHITE, dtype=np.int16)
-    _fill(screen, triangles, normals, facing, depth, tone)
-    for e in range(starts.shape[0] - 1):
-        if shown[e]:
-            for i in range(starts[e], starts[e + 1] - 1):
-                _line(points[i], points[i + 1], depth, tone)
+    add(screen, triangles, normals, facing, points, starts, shown, depth, tone)
     for row in range(size):
         for col in range(size):
             value = tone[row, col]
             if value != WHITE:
                 for k in range(3):
                     picture[row, col, k] = tones[value, k]
+
+
+@njit(cache=True)
+def add(screen, triangles, normals, facing, points, starts, shown, depth, tone):  # type: ignore[no-untyped-def]
+    """Draw into `depth` (S, S) float32 and `tone` (S, S) int16, rows of `TONES`, what is nearer."""
+    _fill(screen, triangles, normals, facing, depth, tone)
+    for e in range(starts.shape[0] - 1):
+        if shown[e]:
+            for i in range(starts[e], starts[e + 1] - 1):
+                _line(points[i], points[i + 1], depth, tone)
 
 
 @njit(cache=True)
