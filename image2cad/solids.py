@@ -224,13 +224,15 @@ def _drawing(solid: manifold3d.Manifold, prisms: list[Prism], uncut: int) -> Dra
             radial -= (radial @ wall.axis)[..., None] * wall.axis
             radial /= np.maximum(np.linalg.norm(radial, axis=2, keepdims=True), 1e-300)
             smooth[members] = radial
-            if wall.seam is not None:
+            if wall.seam is not None and i < uncut:
                 inner = np.flatnonzero(members[left] & members[right])
                 away = points[edges[inner]] - wall.centre
                 away -= (away @ wall.axis)[..., None] * wall.axis
                 length = np.linalg.norm(away, axis=2)
                 closing[inner] = (away @ wall.seam > (1 - 1e-9) * length).all(axis=1)
-    # Where the meshes of two faces in one surface meet is no edge; the prism's own edges are.
+    # The uncut prisms bring their own edges; what is buried of those will be hidden.
+    drawn &= (prism_of[left] != prism_of[right]) | (prism_of[left] < uncut)
+    # Where the meshes of two faces in one surface meet is none.
     border = np.flatnonzero(drawn & ((prism_of[left] >= uncut) | (prism_of[right] >= uncut)))
     level = (normals[left[border]] * normals[right[border]]).sum(axis=1) > PARALLEL
     surface = _surfaces(walls, len(triangles))
