@@ -1,0 +1,75 @@
+"""How good is the nearest synthetic part by its picture alone: the baseline of every model.
+
+    PYTHONPATH=. python benchmarks/nearest.py [--parts 3000] [--alignment best]
+
+For each real picture the synthetic parts whose small grey pictures differ least from
+it, and the IoU_best of their programs with the real program: of the nearest, and of
+the best of the eight nearest as an oracle would choose it. The real rows lie beside the
+checkout (../shared/data/gencad_dev, an image folder in GenCAD-Code's schema).
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from image2cad.parsing import parse
+from image2cad.programs import to_code
+from image2cad.rendering import draw, reduce
+from image2cad.synthesis import parts
+from metrics.execution import Part, run_many
+from metrics.geometry import ALIGNMENTS, iou_aligned
+
+ROOT = Path(__file__).resolve().parent.parent
+SIDE = 56  # pixels of a small picture
+NEAREST = 8
+STEPS = ((1, 1), (2, 2), (3, 99))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/gencad_dev")
+    parser.add_argument("--parts", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--alignment", choices=ALIGNMENTS, default="pca")
+    options = parser.parse_args()
+    if not (options.data / "metadata.jsonl").is_file():
+        return print(f"{options.data} is not there; name a folder with --data")
+    lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    codes, library = [], np.empty((options.parts, SIDE, SIDE), dtype=np.float32)
+    source = itertools.islice(parts(options.seed), options.parts)
+    for i, (program, drawing) in enumerate(tqdm(source, total=options.parts, unit="part")):
+        codes.append(to_code(program))
+        library[i] = reduce(draw(drawing), SIDE)[..., 0]
+    best = np.empty((len(rows), NEAREST))
+    for row, found in zip(rows, best, strict=True):
+        with Image.open(options.data / row["file_name"]) as picture:
+            small = reduce(np.asarray(picture.convert("RGB")), SIDE)[..., 0].astype(np.float32)
+        order = np.argsort(np.abs(library - small).mean(axis=(1, 2)), kind="stable")[:NEAREST]
+        real, *near = run_many([row["cadquery"], *(codes[i] for i in order)])
+        if not isinstance(real, Part):
+            raise SystemExit(f"{row['deepcad_id']} does not run: {real.message}")
+        found[:] = [
+            iou_aligned(real, part, options.alignment) if isinstance(part, Part) else 0.0
+            for part in near
+        ]
+    steps = np.array([len(parse(row["cadquery"]) or ()) for row in rows])
+    print(f"{len(rows)} real parts, {options.parts} synthetic ones, alignment {options.alignment}")
+    print("| extrusions | parts | nearest | best of 8 nearest |\n| --- | --: | --: | --: |")
+    for name, chosen in (
+        ("all", np.ones(len(rows), dtype=bool)),
+        *((f"{a}" if a == b else f"{a} or more", (steps >= a) & (steps <= b)) for a, b in STEPS),
+    ):
+        first, oracle = best[chosen, 0].mean(), best[chosen].max(axis=1).mean()
+        print(f"| {name} | {chosen.sum()} | {first:.3f} | {oracle:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
