@@ -155,7 +155,7 @@ def _save(picture: Array, file: Path) -> None:
     from PIL import Image
 
     part = file.with_name(file.name + ".part")
-    Image.fromarray(picture).save(part, format="PNG", optimize=True)
+    Image.fromarray(picture).save(part, format="PNG")
     os.replace(part, file)
 
 

@@ -62,6 +62,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.parts < 1 or options.size not in range(2, SIZE + 1, 2):
         raise InputError(f"--parts must be at least 1, --size even and 2 to {SIZE}")
+    if options.out.suffix != ".png" or not options.out.parent.is_dir():
+        raise InputError(f"{options.out}: name a .png file in a folder that is there")
     chosen = read_rows(options.data)[: options.parts]
     tiles = []
     for row, part in zip(chosen, run_many([str(row["code"]) for row in chosen]), strict=True):
