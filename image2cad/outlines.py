@@ -126,7 +126,7 @@ def _turn(start: Point, mid: Point, end: Point) -> tuple[Point, float, float, fl
     bx, by, cx, cy = mid[0] - start[0], mid[1] - start[1], end[0] - start[0], end[1] - start[1]
     twice = 2 * (bx * cy - by * cx)
     bb, cc = bx * bx + by * by, cx * cx + cy * cy
-    if abs(twice) < 1e-9 * max(bb, cc, 1e-300):
+    if not abs(twice) >= 1e-9 * max(bb, cc, 1e-300):  # true for nan, too
         return None
     x, y = start[0] + (cy * bb - by * cc) / twice, start[1] + (bx * cc - cx * bb) / twice
     first, through, last = (atan2(p[1] - y, p[0] - x) for p in (start, mid, end))
@@ -168,7 +168,7 @@ def _steps(sweep: float, radius: float, deflection: float | None) -> Array:
     """Angles from 0 to `sweep`, both included."""
     if deflection is None:
         return np.linspace(0.0, sweep, max(ceil(sweep / ARC_STEP), 2) + 1)
-    if sweep < 1e-4:
+    if sweep < 1e-4 or radius <= 0:
         return np.array([0.0, sweep])
     # Rounded, so that equal arcs of one part are divided alike and once.
     return _viewer_steps(round(sweep, 6), float(f"{deflection / radius:.4g}"))

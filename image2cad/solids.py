@@ -189,7 +189,7 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
 def _wall(plane: Plane, centre: Point, start: Array, circle: bool) -> Wall:
     away = start - np.array(centre)
     radius = float(np.hypot(*away))
-    seam = (away[0] * np.array(plane.x) + away[1] * np.array(plane.y)) / radius
+    seam = (away[0] * np.array(plane.x) + away[1] * np.array(plane.y)) / max(radius, 1e-300)
     axis = np.array(plane.normal)
     return Wall(np.array(plane.point(*centre)), axis, radius, seam if circle else None)
 

@@ -213,7 +213,8 @@ def test_the_light_engine_refuses_what_is_no_solid():
     all_cut = Extrusion(XY, (Rect(0, 0, 3, 3),), 2.0, "cut")
     flat = Extrusion(XY, (Rect(0, 0, 1, 1),), 0.0)
     line = Extrusion(XY, (Path((0, 0), (Segment((1, 1)), Segment((2, 2)))),), 1.0)
-    for program in [(square, away), (square, all_cut), (flat,), (line,), ()]:
+    point = Extrusion(XY, (Circle(1, 1, 0),), 1.0)
+    for program in [(square, away), (square, all_cut), (flat,), (line,), (point,), ()]:
         assert build(program) is None
     assert build((Extrusion(XY, (cross,), 1.0),)) is None
     for size in (1e-300, 1e200):
