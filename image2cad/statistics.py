@@ -1,6 +1,7 @@
 """What parts are made of: the same figures for real and for synthetic programs, side by side.
 
-    python -m image2cad.statistics --data ../shared/data/gencad_dev --synthetic 2000 --seed 1
+    python -m image2cad.statistics --data ../shared/data/gencad_dev --synthetic 3000 --seed 1 \\
+        --tokenizer models/nano
 
 Prints Markdown tables; docs/statistics.md shows them and says what differs. Real rows
 are few, so each of their shares has its 95 % interval (Wilson); a synthetic share
@@ -13,8 +14,9 @@ import argparse
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -23,10 +25,12 @@ from image2cad.candidates import parts
 from image2cad.errors import InputError, run_cli
 from image2cad.measures import normal_form, numbers_of, of_part, of_step
 from image2cad.parsing import parse
-from image2cad.programs import Program
+from image2cad.programs import Program, to_code
 from image2cad.sources import read_rows
+from image2cad.transforms import snapped
 
 Z = 1.959964  # of the 95 % interval
+TOKENS = "tokens of the program, on the grid"
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -39,8 +43,11 @@ class Figures:
     values: dict[str, list[float]]
 
 
-def measure(programs: Iterable[Program]) -> Figures:
-    """The figures of some programs; those that build nothing are left out."""
+def measure(programs: Iterable[Program], tokens: Callable[[str], int] | None = None) -> Figures:
+    """The figures of some programs; those that build nothing are left out.
+
+    `tokens` counts the tokens of a program's text on the grid.
+    """
     yes: Counter[str] = Counter()
     of: Counter[str] = Counter()
     values: dict[str, list[float]] = {}
@@ -55,7 +62,10 @@ def measure(programs: Iterable[Program]) -> Figures:
         for name, true in ((name, true) for facts in answers for name, true in facts.items()):
             yes[name] += true
             of[name] += 1
-        for name, value in numbers_of(*form).items():
+        numbers = numbers_of(*form)
+        if tokens:
+            numbers[TOKENS] = float(tokens(to_code(snapped(steps))))
+        for name, value in numbers.items():
             values.setdefault(name, []).append(value)
     return Figures(count, {name: (yes[name], of[name]) for name in of}, values)
 
@@ -113,6 +123,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def _counter(folder: Path) -> Callable[[str], int]:
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"{folder} holds no tokenizer.json")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return lambda code: len(tokenizer(code, add_special_tokens=False)["input_ids"])
+
+
 def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -120,6 +139,7 @@ def main() -> int:
     parser.add_argument("--split", default="train")
     parser.add_argument("--synthetic", type=int, default=2000, help="how many synthetic parts")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tokenizer", type=Path, help="a model's folder, to count tokens with")
     given = parser.parse_args()
     if given.synthetic < 1:
         raise InputError("--synthetic must be at least 1")
@@ -128,8 +148,9 @@ def main() -> int:
     if not programs:
         raise InputError(f"no program in {given.data} could be read")
     made = itertools.islice((program for program, _ in parts(given.seed)), given.synthetic)
-    real = measure(tqdm(programs, desc="real", unit="part"))
-    ours = measure(tqdm(made, total=given.synthetic, desc="synthetic", unit="part"))
+    tokens = _counter(given.tokenizer) if given.tokenizer else None
+    real = measure(tqdm(programs, desc="real", unit="part"), tokens)
+    ours = measure(tqdm(made, total=given.synthetic, desc="synthetic", unit="part"), tokens)
     symmetric = sum("both=True" in code for code in codes)
     print(
         f"Real: {real.parts} parts of {len(codes)} rows, {symmetric} with a symmetric extrusion. "

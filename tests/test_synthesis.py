@@ -212,7 +212,7 @@ def test_statistics_count_what_is_there():
     beside = replace(block, loops=(Rect(35, 0, 30, 20),))
     drill = step("XY", -20, 40, Circle(20, 0, 5), cut=True)
     programs: list[Program] = [(tube,), (plate,), (block, beside, drill)]
-    figures = measure(programs)
+    figures = measure(programs, tokens=len)
     assert figures.parts == 3
     for name, counts in {
         "parts: 1 extrusion": (2, 3),
@@ -235,6 +235,7 @@ def test_statistics_count_what_is_there():
     }.items():
         assert figures.shares[name] == counts, name
     assert sorted(figures.values["curves a part"]) == [2, 5, 9]
+    assert min(figures.values["tokens of the program, on the grid"]) > len("import cadquery as cq")
     assert figures.values["shortest side, % of the longest"][0] == pytest.approx(10, abs=0.1)
     assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
     text = table(figures, measure([(tube,)]))
