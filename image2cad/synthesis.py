@@ -5,9 +5,10 @@
     python -m image2cad.synthesis runs/flanges --parts 64 --families flange bracket
     python -m image2cad.synthesis runs/square --parts 64 --without circle ring curved
 
-An image folder in GenCAD-Code's schema; every row was run by `metrics/execution.py`
-and drawn from what came out. The same seed gives the same bytes with any number of
-workers, interrupted or not. metadata.jsonl comes last: a folder without it is unfinished.
+An image folder in GenCAD-Code's schema. Every row was run by `metrics/execution.py`, and
+drawn as GenCAD draws programs, lines included that CadQuery cleans away. The same seed
+gives the same bytes with any number of workers, interrupted or not. metadata.jsonl comes
+last: a folder without it is unfinished.
 
 The parts are `candidates.parts`: "general" ones are what the nano base is pretrained
 on, the named families are kept out of it, as the bundled samples are made of them.
@@ -39,6 +40,7 @@ __all__ = ["parts", "token_count", "write_dataset"]
 METADATA = "metadata.jsonl"
 PROGRESS = "progress.jsonl"  # what is done so far; gone when the data set is finished
 RANGE = 32  # draws a job
+SAME_VOLUME = 0.02  # between what ran and what was drawn: chords of arcs take some
 ROUND = 256  # parts run before the next ones are drawn
 
 Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -160,18 +162,23 @@ def _draw_range(
 
 
 def _write_picture(job: tuple[FilePath, str, str]) -> bool:
-    """Run the program and draw its solid; False if it does not run."""
+    """Run the program and draw the part; False if it does not run, or builds something else."""
     from PIL import Image
 
-    from image2cad.rendering import draw
+    from image2cad.parsing import parse
+    from image2cad.rasterising import draw
+    from image2cad.solids import build
     from metrics.execution import Part, run_cadquery
 
     folder, name, code = job
-    solid = run_cadquery(code)
-    if not isinstance(solid, Part):
+    solid, program = run_cadquery(code), parse(code)
+    drawing = build(program) if program else None
+    if not isinstance(solid, Part) or drawing is None:
+        return False
+    if abs(solid.volume - drawing.volume) > SAME_VOLUME * solid.volume:
         return False
     part = folder / f"{name}.part"
-    Image.fromarray(draw(solid)).save(part, format="PNG", compress_level=6)
+    Image.fromarray(draw(drawing)).save(part, format="PNG", compress_level=6)
     os.replace(part, folder / f"{name}.png")
     return True
 
