@@ -243,10 +243,10 @@ def test_statistics_count_what_is_there():
     assert normal_form((step("XY", 0, 5, polygon([(0, 0), (1, 0), (2, 0)])),)) is None
 
 
-def test_synthetic_parts_are_near_the_real_ones_in_number_of_steps(gencad_dev):
+def test_synthetic_parts_are_distributed_like_real_ones(made, gencad_dev):
     codes = [row["cadquery"] for _, row in read_rows(str(gencad_dev), "train", False)]
     real = measure(program for code in codes if (program := parse(code)))
-    ours = measure(program for program, _ in itertools.islice(parts(1), 300))
+    ours = measure(program for program, _ in made)
     for name in ("parts: 1 extrusion", "parts: with a cut", "planes: XZ", "first sketch: ring"):
         low, high = wilson(*real.shares[name])
         yes, of = ours.shares[name]
