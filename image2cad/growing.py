@@ -12,7 +12,7 @@ without flat faces along the main axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +60,18 @@ class Grown:
     price: float
 
 
-def grow(target: Target, go_on: Callable[[], bool] = lambda: True, beam: int = BEAM) -> list[Grown]:
-    """Programs for the picture, best first; none if it has no flat face along a main axis."""
+def grow(
+    target: Target,
+    go_on: Callable[[], bool] = lambda: True,
+    seeds: Sequence[Grown] = (),
+    beam: int = BEAM,
+) -> list[Grown]:
+    """Programs for the picture, best first; none if it has no flat face along a main axis.
+
+    seeds: programs in front of the fixed camera to start from instead of nothing.
+    """
     regions = caps(target.picture)
-    states: list[Grown] = []
+    states: list[Grown] = list(seeds)
     empty: list[Grown] = [Grown((), 1.0)]
     for _ in range(ROUNDS):
         new: list[Grown] = []

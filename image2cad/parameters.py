@@ -58,7 +58,7 @@ def parameters(program: Program, tied: float = TIED) -> tuple[Layout, Array]:
         near = [
             i
             for i, (other, its) in enumerate(zip(values, kinds, strict=True))
-            if its == kind and kind != "free" and abs(other - scaled) <= tied * size
+            if its == kind and kind != "free" and abs(other - scaled) < tied * size
         ]
         if near:
             places.append(min(near, key=lambda i: abs(values[i] - scaled)))

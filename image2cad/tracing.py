@@ -12,9 +12,8 @@ away: every reading is returned, and the caller tries them. Coordinates are in u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import atan2, sqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,9 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from image2cad.polygons import circle_through, loop_of
 from image2cad.profiles import shifted
-from image2cad.programs import Circle, Loop, Path, Rect, Segment
+from image2cad.programs import Circle, Loop, Path, Rect
 
 Array = NDArray[Any]
 
@@ -36,8 +36,6 @@ SHADE = 141  # of a face along the main axes
 LEAST = 30  # pixels of a face
 HOLE = 12  # pixels of a hole
 BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
-TOLERANCE = 1.0  # pixels between outline and polygon
-BULGE = 0.5  # radians an arc turns at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,16 +61,56 @@ class Cap:
 def caps(picture: Array, most: int = 12) -> list[list[Cap]]:
     """For each flat region of a (448, 448, 3) picture, largest first, its readings.
 
-    A region with holes is also read without them: something may stand there.
+    A region is also read with fewer holes, as a rectangle and as full circles: something
+    may stand in it or in front of it.
     """
     found = []
     for mask in flat_regions(picture)[:most]:
-        readings = [_reading(mask, plane) for plane in range(len(PLANES))]
-        cups = [cap for cap in readings if cap is not None]
-        cups += [Cap(c.plane, c.loops[:1], c.straight, mask) for c in cups if len(c.loops) > 1]
-        if cups:
-            found.append(cups)
+        readings: list[Cap] = []
+        for plane in range(len(PLANES)):
+            whole = _reading(mask, plane)
+            if whole is not None:
+                readings.append(whole)
+                others = [*_with_fewer_holes(whole), *_completed(whole)]
+                readings += [
+                    Cap(plane, loops, whole.straight, mask)
+                    for loops in others
+                    if loops != whole.loops
+                ]
+        if readings:
+            found.append(readings)
     return found
+
+
+def _with_fewer_holes(cap: Cap) -> list[tuple[Loop, ...]]:
+    """Without any hole, with one only, and without one: what is left out stands there."""
+    outer, *holes = cap.loops
+    out: list[tuple[Loop, ...]] = [(outer,)] if holes else []
+    if 1 < len(holes) <= 4:
+        out += [(outer, hole) for hole in holes]
+        out += [(outer, *holes[:i], *holes[i + 1 :]) for i in range(len(holes)) if len(holes) > 2]
+    return out
+
+
+def _completed(cap: Cap) -> list[tuple[Loop, ...]]:
+    """What the outline may be where something stands in front: the box of it, or full circles."""
+    outer = cap.loops[0]
+    if not isinstance(outer, Path):
+        return []
+    points = np.array([outer.start, *(segment.end for segment in outer.segments)])
+    out: list[tuple[Loop, ...]] = []
+    if cap.straight > 0.6:
+        low, high = points.min(axis=0), points.max(axis=0)
+        out.append((Rect(*map(float, (*((low + high) / 2), *(high - low)))),))
+    start = outer.start
+    for segment in outer.segments:
+        if segment.mid is not None:
+            three = np.array([start, segment.mid, segment.end])
+            centre, radius, _ = circle_through(three)
+            if np.hypot(*(three[2] - three[0])) > radius:
+                out.append((Circle(float(centre[0]), float(centre[1]), radius),))
+        start = segment.end
+    return out
 
 
 def flat_regions(picture: Array) -> list[Array]:
@@ -88,7 +126,7 @@ def flat_regions(picture: Array) -> list[Array]:
 
 def _reading(mask: Array, plane: int) -> Cap | None:
     filled = ndimage.binary_fill_holes(mask)
-    outer, straight = _loop(_outline(filled), plane)
+    outer, straight = _loop(filled, plane)
     if outer is None:
         return None
     loops: list[Loop] = [outer]
@@ -96,7 +134,7 @@ def _reading(mask: Array, plane: int) -> Cap | None:
     for i in range(1, count + 1):
         hole = labels == i
         if hole.sum() >= HOLE:
-            inner, _ = _loop(_outline(hole), plane)
+            inner, _ = _loop(hole, plane)
             if inner is not None:
                 loops.append(inner)
     return Cap(plane, tuple(loops), straight, mask)
@@ -150,126 +188,6 @@ def _on_plane(points: Array, plane: int) -> Array:
     return np.stack([side, (rise + side) / 2 if plane == 1 else (rise - side) / 2], axis=1)
 
 
-def _loop(points: Array, plane: int) -> tuple[Loop | None, float]:
-    """The outline (K, 2) in pixels as a loop on the plane, and how straight it is there."""
-    flat, pixel = _on_plane(points, plane), 1 / PIXELS
-    if len(flat) > 8:
-        centre, radius, error = _circle(flat)
-        if sqrt((error**2).mean()) < 0.45 * pixel + 0.01 * radius and (
-            error.max() < 1.6 * pixel + 0.03 * radius
-        ):
-            return Circle(float(centre[0]), float(centre[1]), float(radius)), 1.0
-    corners = _simplified(points, TOLERANCE)
-    if len(corners) < 3:
-        return None, 0.0
-    nodes = _with_arcs(flat, corners, pixel)
-    places = np.array([flat[corner] for corner, _ in nodes])
-    sides = np.abs(np.roll(places, -1, axis=0) - places)
-    lengths = np.hypot(*sides.T)
-    round_ = np.array([mid is not None for _, mid in nodes])
-    along = round_ | (sides.min(axis=1) < 0.06 * lengths + 0.5 * pixel)
-    straight = float(lengths[along].sum() / max(lengths.sum(), 1e-9))
-    places = np.stack([_levelled(places[:, i], 1.6 * pixel) for i in (0, 1)], axis=1)
-    if len(nodes) == 4 and not round_.any():
-        low, high = places.min(axis=0), places.max(axis=0)
-        if all(len(np.unique(places[:, i])) == 2 for i in (0, 1)):
-            middle, size = (low + high) / 2, high - low
-            return Rect(*map(float, (*middle, *size))), straight
-    if len(nodes) < 2 or (len(nodes) < 3 and not round_.any()):
-        return None, 0.0
-    segments = [
-        Segment(_pair(places[(i + 1) % len(nodes)]), None if mid is None else _pair(flat[mid]))
-        for i, (_, mid) in enumerate(nodes)
-    ]
-    if segments[-1].mid is None:
-        segments.pop()
-    return Path(_pair(places[0]), tuple(segments)), straight
-
-
-def _pair(point: Array) -> tuple[float, float]:
-    return float(point[0]), float(point[1])
-
-
-def _circle(points: Array) -> tuple[Array, float, Array]:
-    """Centre, radius and distances of the circle that fits (K, 2) best (Kasa 1976)."""
-    columns = np.column_stack([2 * points, np.ones(len(points))])
-    solution = np.linalg.lstsq(columns, (points**2).sum(axis=1), rcond=None)[0]
-    centre = solution[:2]
-    radius = sqrt(max(float(solution[2] + centre @ centre), 1e-12))
-    return centre, radius, np.abs(np.hypot(*(points - centre).T) - radius)
-
-
-def _simplified(points: Array, tolerance: float) -> list[int]:
-    """Corners of the closed outline by Douglas and Peucker (1973), as sorted indices."""
-    count = len(points)
-    far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
-    start = int(np.argmax(((points - points[far]) ** 2).sum(axis=1)))
-    kept, open_ = {start, far}, [(start, far), (far, start)]
-    while open_:
-        first, last = open_.pop()
-        between = _range(first, last, count)[1:-1]
-        if not len(between):
-            continue
-        line, rest = points[last] - points[first], points[between] - points[first]
-        length = float(np.hypot(*line))
-        off = np.abs(rest[:, 0] * line[1] - rest[:, 1] * line[0]) / length if length else None
-        off = np.hypot(*rest.T) if off is None else off
-        worst = int(np.argmax(off))
-        if off[worst] > tolerance:
-            kept.add(int(between[worst]))
-            open_ += [(first, int(between[worst])), (int(between[worst]), last)]
-    return sorted(kept)
-
-
-def _range(first: int, last: int, count: int) -> Array:
-    """Indices from `first` up to and including `last`, around the end of `count`."""
-    return np.arange(first, last + (count if last <= first else 0) + 1) % count
-
-
-def _with_arcs(flat: Array, corners: Sequence[int], pixel: float) -> list[tuple[int, int | None]]:
-    """Corners (indices into `flat`) with the middle of the arc that follows, longest arcs first."""
-    count = len(corners)
-    runs = []
-    for first in range(count):
-        for length in range(count - 1, 2, -1):
-            steps = _range(corners[first], corners[(first + length) % count], len(flat))
-            if len(steps) > 0.95 * len(flat):
-                continue
-            centre, radius, error = _circle(flat[steps])
-            if error.max() < 1.5 * pixel and radius < 200:
-                ends = flat[[corners[(first + i) % count] for i in range(length + 1)]] - centre
-                turns = [
-                    atan2(a[0] * b[1] - a[1] * b[0], a @ b)
-                    for a, b in zip(ends, ends[1:], strict=False)
-                ]
-                if abs(sum(turns)) > BULGE:
-                    runs.append((length, first, int(steps[len(steps) // 2])))
-                    break
-    arcs: dict[int, tuple[int, int]] = {}
-    taken: set[int] = set()
-    for length, first, mid in sorted(runs, reverse=True):
-        mine = {(first + i) % count for i in range(length)}
-        if not mine & taken:
-            taken |= mine
-            arcs[first] = (length, mid)
-    inner = {(first + i) % count for first, (n, _) in arcs.items() for i in range(1, n)}
-    nodes: list[tuple[int, int | None]] = []
-    start = next(i for i in range(count) if i not in inner)
-    at = start
-    while at < start + count:
-        length, middle = arcs.get(at % count, (1, None))
-        nodes.append((corners[at % count], middle))
-        at += length
-    return nodes
-
-
-def _levelled(values: Array, near: float) -> Array:
-    """Values (K,) closer than `near` made equal."""
-    out = values.copy()
-    group: list[int] = []
-    for i in np.argsort(values, kind="stable"):
-        if group and values[i] - values[group[0]] > near:
-            group = []
-        group.append(int(i))
-        out[group] = values[group].mean()
-    return out
+def _loop(mask: Array, plane: int) -> tuple[Loop | None, float]:
+    points = _outline(mask)
+    return loop_of(points, _on_plane(points, plane), 1 / PIXELS)

@@ -1,0 +1,94 @@
+"""Many pictures to answers: a model proposes, verification.py chooses and corrects.
+
+    codes = propose(model, processor, images, effort="low")      # a list a picture
+    answers = answer_many(images, codes, effort="low", workers=2)
+
+Verification takes one core a picture; pictures are spread over processes. Left out:
+the scores (evaluation.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from image2cad.processes import Lost, each
+from image2cad.verification import EFFORTS, SOURCES, Answer, Tried, verify
+from metrics.execution import default_workers
+
+SAMPLES = {"none": 0, "low": 7, "high": 23}  # further answers of the model, sampled
+TEMPERATURE = 0.8
+SPARE = 120.0  # seconds beyond the budget before a picture counts as lost
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One picture to verify."""
+
+    image: Image.Image
+    codes: tuple[str, ...]
+    effort: str
+    sources: tuple[str, ...]
+
+
+def propose(
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    effort: str = "none",
+    batch_size: int = 16,
+    max_new_tokens: int = 1024,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[list[str]]:
+    """For each picture the model's greedy program first, then as many samples as the effort has."""
+    from image2cad.generation import generate_codes
+
+    greedy = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
+    codes = [[code] for code in greedy]
+    for number in range(SAMPLES[effort]):
+        more = generate_codes(
+            model, processor, images, batch_size, max_new_tokens,
+            temperature=TEMPERATURE, seed=seed + number, progress=False,
+        )  # fmt: skip
+        for mine, code in zip(codes, more, strict=True):
+            if code not in mine:
+                mine.append(code)
+    return codes
+
+
+def answer_many(
+    images: Sequence[Image.Image],
+    codes: Sequence[Sequence[str]],
+    effort: str = "low",
+    sources: Sequence[str] = SOURCES,
+    workers: int | None = None,
+    progress: bool = True,
+) -> list[Answer]:
+    """`verify` for every picture, in order. A picture that is lost gets an empty answer."""
+    from tqdm.auto import tqdm
+
+    jobs = [
+        Job(image, tuple(mine), effort, tuple(sources))
+        for image, mine in zip(images, codes, strict=True)
+    ]
+    # One process a core already keeps all cores busy; read by the processes that start now.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    deadline = EFFORTS[effort] + SPARE
+    out: list[Answer | None] = [None] * len(jobs)
+    with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
+        for index, answer in each(_verify, jobs, workers or default_workers(), deadline):
+            if isinstance(answer, Lost):
+                lost = Tried("", "", float("inf"), answer.reason)
+                answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
+            out[index] = answer
+            bar.update()
+    return [answer for answer in out if answer is not None]
+
+
+def _verify(job: Job) -> Answer:
+    return verify(job.image, job.codes, job.effort, sources=job.sources)

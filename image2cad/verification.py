@@ -1,0 +1,272 @@
+"""A picture and guesses in; the program that draws the picture best out, with what was tried.
+
+    answer = verify(picture, codes, effort="low")        # PIL image, programs of any model
+    answer.code, answer.likeness, answer.confidence
+
+A picture of a part is an exact drawing, so a guess can be checked: draw it, compare, keep
+the best, fit its numbers. Guesses come from a model, from the picture's own flat faces
+(growing.py), from the nearest pictures of a library and from templates (proposals.py).
+Programs that are read (parsing.py) are drawn without running them; others, and the
+finalists, run in `metrics/execution.py`. Left out: views other than GenCAD's, photographs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from image2cad.comparing import likeness
+from image2cad.errors import InputError
+from image2cad.fitting import NOTHING, Picture, Target, cost_of, fit, look_at
+from image2cad.growing import BOX, Grown, grow, price_of
+from image2cad.programs import Program, to_code
+from image2cad.proposals import Library, load_library, nearest, templates
+from image2cad.rasterising import SIZE, camera, draw
+from image2cad.rendering import read
+from image2cad.solids import build
+from image2cad.transforms import canonical, moved, rounded, scaled
+from metrics.execution import Failure, Part, run_cadquery
+
+SOURCES = ("model", "traced", "library", "templates")
+EFFORTS = {"none": 0.0, "low": 8.0, "high": 45.0}  # seconds
+NEAREST = {"low": 16, "high": 48}
+EQUAL = 2e-4  # cost from which nothing is left to explain
+FINALISTS = 4
+DECIMALS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A candidate: where it came from, its cost (0 equal, 1 an empty picture), and its fate."""
+
+    source: str
+    code: str
+    cost: float
+    fate: str
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What came of a picture.
+
+    code: the program, or None if no candidate was valid. part: what it builds.
+    likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
+    confidence: share of answers with this likeness that had an IoU over 0.9 (see
+    `confidence`). source: where its structure came from. tried: the others, best first.
+    """
+
+    code: str | None
+    part: Part | None
+    likeness: float
+    confidence: float
+    source: str
+    tried: tuple[Tried, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Guess:
+    source: str
+    program: Program
+    cost: float
+
+
+def verify(
+    image: Image.Image,
+    codes: Sequence[str] = (),
+    effort: str = "low",
+    seconds: float | None = None,
+    sources: Sequence[str] = SOURCES,
+    library: Library | None = None,
+) -> Answer:
+    """The program whose drawing is most like `image`.
+
+    codes: programs of a model, its best guess first. effort: "none" takes the first code
+    that is valid; "low" and "high" also propose, fit and grow for about 8 and 45 seconds,
+    or `seconds`. Raises InputError for an unknown effort or source.
+    """
+    started = time.monotonic()
+    if effort not in EFFORTS or set(sources) - set(SOURCES):
+        raise InputError(f"effort is one of {', '.join(EFFORTS)}; sources {', '.join(SOURCES)}")
+    picture = as_picture(image)
+    own = codes if "model" in sources else ()
+    if effort == "none":
+        return _finished(picture, [(code, "model", NOTHING) for code in own], [], started, False)
+    budget = EFFORTS[effort] if seconds is None else seconds
+    target = look_at(picture)
+
+    def before(share: float) -> Callable[[], bool]:
+        return lambda: time.monotonic() - started < share * budget
+
+    guesses, tried = _read_all(own, target)
+    if "library" in sources:
+        near = nearest(library or load_library(), target, NEAREST[effort])
+        guesses += [_guess("library", program, target) for program in near]
+    if "templates" in sources:
+        guesses += [_guess("templates", program, target) for program in templates()]
+    found = _improved(guesses, target, effort, before(0.35))
+    if "traced" in sources:
+        grown = grow(target, before(0.65))
+        found += _fine([_Guess("traced", one.program, one.price) for one in grown], target, (8, 4))
+    found.sort(key=_price)
+    if found and found[0].cost > EQUAL and "traced" in sources:
+        found += _regrown(found, target, before(0.9))
+        found.sort(key=_price)
+    found = _fine(found[:FINALISTS], target, (4, 2)) + found[FINALISTS:]
+    found.sort(key=_price)
+    ranked = [(one, code) for one in found for code in [_text(one.program, target)] if code]
+    tried += [
+        Tried(one.source, code, one.cost, "draws the picture less well") for one, code in ranked
+    ]
+    finalists = [(code, one.source, one.cost) for one, code in ranked[:FINALISTS]]
+    finalists += [(code, "model", NOTHING) for code in own if read(code) is None]
+    return _finished(picture, finalists, tried, started, True)
+
+
+def as_picture(image: Image.Image) -> Picture:
+    """The image as (448, 448, 3) uint8 on white, as GenCAD's pictures are."""
+    rgba = image.convert("RGBA")
+    white = Image.new("RGBA", rgba.size, "white")
+    flat = Image.alpha_composite(white, rgba).convert("RGB")
+    if flat.size != (SIZE, SIZE):
+        flat = flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(flat)
+
+
+def confidence(value: float) -> float:
+    """Chance that an answer of this likeness has an IoU over 0.9, from a logistic fit."""
+    return float(1 / (1 + np.exp(-(value - CENTRE) / WIDTH)))
+
+
+CENTRE, WIDTH = 0.93, 0.02
+
+
+def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[Tried]]:
+    guesses, tried = [], []
+    for code in dict.fromkeys(codes):
+        program = read(code)
+        if program is not None:
+            guess = _guess("model", program, target)
+            if guess.cost < NOTHING:
+                guesses.append(guess)
+            else:
+                tried.append(Tried("model", code, NOTHING, "builds nothing"))
+    return guesses, tried
+
+
+def _guess(source: str, program: Program, target: Target) -> _Guess:
+    return _Guess(source, program, cost_of(program, target, 16))
+
+
+def _price(guess: _Guess) -> float:
+    return price_of(guess.program, guess.cost) if guess.cost < NOTHING else NOTHING
+
+
+def _improved(
+    guesses: list[_Guess], target: Target, effort: str, go_on: Callable[[], bool]
+) -> list[_Guess]:
+    """The most promising guesses, fitted: many coarsely, the best of them finely."""
+    many, few = (10, 3) if effort == "low" else (40, 6)
+    ranked = sorted((one for one in guesses if one.cost < NOTHING), key=lambda one: one.cost)
+    rough = []
+    for one in _distinct(ranked)[:many]:
+        if not go_on():
+            break
+        result = fit(one.program, target, (16,), (4,), go_on=go_on)
+        rough.append(_Guess(one.source, result.program, result.cost))
+    rough.sort(key=_price)
+    return _fine(_distinct(rough)[:few], target, (8, 4), go_on)
+
+
+def _fine(
+    guesses: list[_Guess],
+    target: Target,
+    blocks: tuple[int, ...],
+    go_on: Callable[[], bool] = lambda: True,
+) -> list[_Guess]:
+    out = []
+    for one in guesses:
+        if not go_on():
+            out.append(_Guess(one.source, one.program, cost_of(one.program, target)))
+            continue
+        result = fit(one.program, target, blocks, (4,) * len(blocks), go_on=go_on)
+        out.append(_Guess(one.source, result.program, cost_of(result.program, target)))
+    return [one for one in out if one.cost < NOTHING]
+
+
+def _regrown(found: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
+    """Programs grown further from the best fits of any source, in the fixed camera."""
+    seeds = []
+    for one in found[:2]:
+        placed = _in_front(one.program)
+        if placed is not None:
+            seeds.append(Grown(placed, price_of(placed, cost_of(placed, target, box=BOX))))
+    grown = grow(target, go_on, seeds=seeds) if seeds else []
+    return _fine([_Guess(found[0].source, g.program, g.price) for g in grown], target, (8, 4))
+
+
+def _in_front(program: Program) -> Program | None:
+    """The program as large as it is in the picture, about the middle of it."""
+    drawing = build(program)
+    if drawing is None:
+        return None
+    own, fixed = (np.linalg.norm(camera(box)[0][0]) for box in (drawing.bounding_box, BOX))
+    x, y, z = (-drawing.bounding_box.mean(axis=0)).tolist()
+    return scaled(moved(program, (x, y, z)), float(own / fixed))
+
+
+def _distinct(ranked: list[_Guess]) -> list[_Guess]:
+    out: list[_Guess] = []
+    for one in ranked:
+        if all(abs(one.cost - other.cost) > 1e-7 for other in out):
+            out.append(one)
+    return out
+
+
+def _text(program: Program, target: Target) -> str | None:
+    """The program centred, 100 long, with the roundest numbers that draw it as well."""
+    drawing = build(program)
+    if drawing is None:
+        return None
+    low, high = drawing.bounding_box
+    x, y, z = (-(low + high) / 2).tolist()
+    placed = scaled(moved(program, (x, y, z)), 100 / float((high - low).max()))
+    best = cost_of(placed, target)
+    for decimals in DECIMALS:
+        rough = canonical(rounded(placed, decimals))
+        if cost_of(rough, target) <= 1.1 * best + EQUAL:
+            return to_code(rough, decimals)
+    return to_code(canonical(rounded(placed, 3)), 3)
+
+
+def _finished(
+    picture: Picture,
+    finalists: list[tuple[str, str, float]],
+    tried: list[Tried],
+    started: float,
+    compare: bool,
+) -> Answer:
+    """The finalist that runs in isolation and is most like the picture; the first, if not so."""
+    best: tuple[float, str, str, Part] | None = None
+    fates = {one.code: one for one in tried}
+    for code, source, cost in finalists:
+        part = run_cadquery(code)
+        if isinstance(part, Failure):
+            fates[code] = Tried(source, code, cost, str(part))
+            continue
+        value = likeness(draw(part), picture)
+        if best is None or value > best[0]:
+            best = (value, code, source, part)
+        if not compare:
+            break
+    seconds = time.monotonic() - started
+    others = tuple(sorted(fates.values(), key=lambda one: one.cost))
+    if best is None:
+        return Answer(None, None, 0.0, 0.0, "", others, seconds)
+    value, code, source, part = best
+    rest = tuple(one for one in others if one.code != code)
+    return Answer(code, part, value, confidence(value), source, rest, seconds)

@@ -1,0 +1,135 @@
+"""Protects verification: numbers are found again, faces are read, answers are run and judged.
+
+Every picture here is drawn from a program that the test knows, so what comes back can be
+compared with the truth by geometry and not only by looks.
+"""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image2cad import growing, verification
+from image2cad.errors import InputError
+from image2cad.fitting import cost_of, drawn, fit, look_at
+from image2cad.parameters import levels, parameters, rebuilt
+from image2cad.programs import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
+from image2cad.rasterising import draw
+from image2cad.solids import build
+from image2cad.tracing import caps
+from image2cad.verification import verify
+from metrics import iou_aligned, run_cadquery
+from metrics.execution import Part
+
+FLOOR = Plane((0.0, 0.0, -10.0), *NAMED["XY"])
+WALL = Plane((0.0, 20.0, 0.0), *NAMED["XZ"])
+PLATE = Extrusion(FLOOR, (Rect(0, 0, 100, 60), Circle(20, 0, 10)), 20)
+BOSS = Extrusion(Plane((0.0, 0.0, 10.0), *NAMED["XY"]), (Circle(-25, 0, 15),), 18)
+SIDE = Extrusion(WALL, (Path((-30, -10), (Segment((30, -10)), Segment((0, 40)))),), 12)
+BRACKET = (PLATE, BOSS)
+NOTHING_SEEN = Image.new("RGB", (448, 448), "white")
+
+
+def picture_of(program):
+    return Image.fromarray(drawn(program))
+
+
+def overlap(program, other):
+    """IoU of two programs, each about its box's middle and with its longest side 1."""
+    solids = []
+    for one in (program, other):
+        drawing = build(one)
+        low, high = drawing.bounding_box
+        moved = drawing.manifold.translate((-(low + high) / 2).tolist())
+        solids.append(moved.scale([1 / float((high - low).max())] * 3))
+    common = (solids[0] ^ solids[1]).volume()
+    return common / (solids[0].volume() + solids[1].volume() - common)
+
+
+def test_a_program_is_its_parameters():
+    program = (*BRACKET, SIDE)
+    layout, values = parameters(program, tied=0.0)
+    assert overlap(rebuilt(layout, values), program) == pytest.approx(1, abs=1e-9)
+    tied, fewer = parameters(program)
+    assert len(fewer) < len(values)
+    # The top of the plate is the bottom of the boss: one number moves both.
+    top = next(i for i, v in enumerate(fewer) if v == 10 and tied.kinds[i] == "z")
+    fewer[top] = 14
+    plate, boss, _ = rebuilt(tied, fewer)
+    assert plate.depth == pytest.approx(24) and boss.plane.origin[2] == pytest.approx(14)
+    assert levels(BRACKET, 2) == pytest.approx([-10, 10, 28])
+    assert levels(BRACKET, 0) == pytest.approx([-50, -40, -25, -10, 10, 20, 30, 50])
+
+
+def test_an_arc_keeps_its_shape_when_its_ends_move():
+    half = Path((0, 0), (Segment((10, 0)), Segment((0, 0), (5, 5))))
+    layout, values = parameters((Extrusion(FLOOR, (half,), 4),), tied=0.0)
+    (end,) = np.flatnonzero((values == 10) & (np.array(layout.kinds) == "x"))
+    values[end] = 20
+    (step,) = rebuilt(layout, values)
+    assert step.loops[0].segments[1].mid == pytest.approx((10, 10))
+
+
+@pytest.mark.parametrize("program", [(PLATE,), BRACKET, (PLATE, SIDE)])
+def test_wrong_numbers_are_found_again_together(program):
+    target = look_at(drawn(program))
+    random = np.random.default_rng(3)
+    layout, values = parameters(program)
+    wrong = rebuilt(layout, values * np.exp(random.uniform(np.log(0.8), np.log(1.25), len(values))))
+    result = fit(wrong, target)
+    assert cost_of(program, target) == 0 and result.cost < 0.1 * cost_of(wrong, target)
+    assert overlap(result.program, program) > 0.97 > overlap(wrong, program)
+
+
+def test_the_visible_faces_are_read_as_sketches():
+    readings = [cap for region in caps(drawn((PLATE,))) for cap in region]
+    tops = [cap for cap in readings if cap.plane == 0 and cap.straight > 0.95]
+    outer, hole = tops[0].loops
+    assert isinstance(outer, Rect) and isinstance(hole, Circle)
+    assert outer.width / outer.height == pytest.approx(100 / 60, rel=0.02)
+    assert outer.width / hole.radius == pytest.approx(10, rel=0.03)
+
+
+@pytest.mark.parametrize("program", [(PLATE,), BRACKET, (PLATE, SIDE)])
+def test_programs_grow_from_a_picture_alone(program):
+    target = look_at(drawn(program))
+    best = growing.grow(target)[0]
+    result = fit(best.program, target, (8, 4), (4, 4))
+    assert len(result.program) <= len(program)
+    assert overlap(result.program, program) > 0.97
+
+
+def test_the_answer_is_the_program_that_draws_the_picture(monkeypatch):
+    truth, other = to_code(BRACKET), to_code((SIDE,))
+    answer = verify(picture_of(BRACKET), [other, "result = oops", truth], "low", sources=["model"])
+    assert answer.source == "model" and answer.likeness > 0.99 and answer.confidence > 0.9
+    assert iou_aligned(run_cadquery(truth), answer.part) > 0.999
+    assert isinstance(run_cadquery(answer.code), Part)
+    fates = {one.code: one.fate for one in answer.tried}
+    assert "oops" in fates["result = oops"]
+    # Without any effort the first program that is valid is the answer, whatever it draws.
+    lazy = verify(picture_of(BRACKET), ["result = oops", other, truth], "none")
+    assert lazy.code == other and lazy.likeness < 0.9
+
+
+def test_programs_that_cannot_be_read_are_run_instead():
+    loop = (
+        "s = cq.Workplane()\nfor x in (0, 30):\n"
+        "    s = s.union(cq.Workplane().center(x, 0).box(9, 9, 9))"
+    )
+    part = run_cadquery(loop)
+    answer = verify(Image.fromarray(draw(part)), [loop], "low", sources=["model"])
+    assert answer.code == loop and answer.likeness > 0.999
+
+
+def test_without_a_valid_candidate_it_says_so():
+    answer = verify(NOTHING_SEEN, ["result = oops"], "low", seconds=1, sources=["model", "traced"])
+    assert answer.code is None and answer.part is None and answer.confidence == 0
+    assert [one.fate for one in answer.tried if one.code == "result = oops"]
+    with pytest.raises(InputError, match="effort"):
+        verify(NOTHING_SEEN, [], "extreme")
+
+
+def test_time_is_kept():
+    answer = verify(picture_of((PLATE, BOSS, SIDE)), [], "high", seconds=3)
+    assert answer.part is not None and answer.seconds < 20
+    assert verification.EFFORTS["low"] <= 10 and verification.EFFORTS["high"] <= 60
