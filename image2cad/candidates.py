@@ -153,7 +153,7 @@ def _cleaned(loop: Loop) -> Loop | None:
         # Segment i - 1 ends where segment i starts.
         corner, start = segments[i - 1], segments[i - 2].end
         straight = corner.mid is None and segments[i].mid is None
-        if straight and _turn(start, corner.end, segments[i].end) == 0:
+        if straight and _ahead(start, corner.end, segments[i].end):
             del segments[i - 1]
             i = 0
         else:
@@ -165,6 +165,12 @@ def _cleaned(loop: Loop) -> Loop | None:
     if len(corners) == 4 and len(xs) == len(ys) == 2 and all(s.mid is None for s in segments):
         return Rect((xs[0] + xs[1]) / 2, (ys[0] + ys[1]) / 2, xs[1] - xs[0], ys[1] - ys[0])
     return Path(corners[-1], tuple(segments))
+
+
+def _ahead(a: Point, b: Point, c: Point) -> bool:
+    """Whether the way from a over b to c is straight; a spike is not, and stays to be found."""
+    along = (b[0] - a[0]) * (c[0] - b[0]) + (b[1] - a[1]) * (c[1] - b[1])
+    return _turn(a, b, c) == 0 and along > 0
 
 
 def _turn(a: Point, b: Point, c: Point) -> float:

@@ -183,6 +183,8 @@ def test_snapping_leaves_clean_sketches():
     part = fitted(program, built(*program).bounding_box)
     assert part is not None
     assert part[0] == (step("XY", -50, 100, Rect(0, 0, 80, 50)),)
+    spike = (step("XY", 0, 9, polygon([(0, 0), (80, 0), (80, 50), (40, 50), (40, 70), (40, 50)])),)
+    assert fitted(spike, built(*program).bounding_box) is None
     crossed = (step("XY", 0, 9, polygon([(0, 0), (80, 80), (80, 0), (0, 70)])),)
     assert fitted(crossed, built(*program).bounding_box) is None
 
