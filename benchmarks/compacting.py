@@ -1,0 +1,77 @@
+"""How much shorter compact programs are, and that they build the same solids.
+
+    python benchmarks/compacting.py --data ../shared/data/gencad_dev
+
+Prints, for every program of an image folder: how many were rewritten, the least IoU of a
+rewrite with its original (in place, by OpenCASCADE's booleans), and the mean number of tokens before
+and after, once in the part's own units and once as models are trained on it (centred, longest
+side 100). Tokens are counted by the nano tokenizer, and as Llama splits code, digit by digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from image2cad.compact import compact_many  # noqa: E402
+from image2cad.synthesis import token_count  # noqa: E402
+from metrics.execution import Part, run_many  # noqa: E402
+
+SIZE = 100  # of the longest side, as models are trained
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/gencad_dev")
+    options = parser.parse_args()
+    metadata = options.data / "metadata.jsonl"
+    if not metadata.is_file():
+        return print(f"{options.data} is not there; name a folder with --data")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/nano")
+    codes = [json.loads(line)["cadquery"] for line in metadata.read_text().splitlines()]
+    originals = run_many(codes)
+    print(f"{len(codes)} programs; mean tokens before and after\n")
+    for name, size in (("own units", None), (f"longest side {SIZE}", SIZE)):
+        start = time.process_time()
+        short = compact_many(codes, size)
+        seconds = time.process_time() - start
+        changed = sum(a != b for a, b in zip(codes, short, strict=True))
+        print(f"{name}: {changed} of {len(codes)} rewritten, {seconds / len(codes):.2f} CPU s each")
+        if size is None:
+            pairs = zip(originals, run_many(short), strict=True)
+            least = [
+                exact_iou(a, b) for a, b in pairs if isinstance(a, Part) and isinstance(b, Part)
+            ]
+            print(
+                f"  least IoU of a rewrite with its original {min(least):.4f} ({len(least)} pairs)"
+            )
+        for what, count in (
+            ("nano tokenizer", lambda code: len(tokenizer(code)["input_ids"])),
+            ("Llama style, digit by digit", lambda code: token_count(code) - 577 - 69),
+        ):
+            before, after = (float(np.mean([count(c) for c in cs])) for cs in (codes, short))
+            print(f"  {what}: {before:.0f} -> {after:.0f}, {100 * (1 - after / before):.0f} % less")
+
+
+def exact_iou(a: Part, b: Part) -> float:
+    """IoU in place of the exact solids; meshes of thin round walls differ by their chords."""
+    import cadquery as cq
+
+    first, second = (cq.Shape.importBin(io.BytesIO(part.brep)) for part in (a, b))
+    common = first.intersect(second).Volume()
+    return float(common / (a.volume + b.volume - common))
+
+
+if __name__ == "__main__":
+    main()
