@@ -106,7 +106,7 @@ def fitted(program: Program, box: np.ndarray) -> Part | None:
     # Rounded first, or the last digit of a cosine would decide which way a half is snapped.
     steps = []
     for step in snapped(rounded(flat, 6)):
-        loops = [_cleaned(loop) for loop in step.loops]
+        loops = [cleaned(loop) for loop in step.loops]
         kept = tuple(loop for loop in loops if loop is not None)
         if len(kept) < len(loops) or tangled(kept):
             return None
@@ -132,7 +132,7 @@ def _longest(drawing: Drawing) -> float:
     return float((drawing.bounding_box[1] - drawing.bounding_box[0]).max())
 
 
-def _cleaned(loop: Loop) -> Loop | None:
+def cleaned(loop: Loop) -> Loop | None:
     """The snapped loop without what snapping left of it: empty edges, corners on a line.
 
     A path along four sides of a rectangle becomes a Rect; nothing left is None.

@@ -24,6 +24,7 @@ from image2cad.parameters import parameters, rebuilt
 from image2cad.programs import Extrusion, Program
 from image2cad.rasterising import SIZE, draw
 from image2cad.solids import Drawing, build
+from image2cad.soundness import tangled
 
 Floats = NDArray[np.float32]
 Picture = NDArray[np.uint8]
@@ -81,7 +82,7 @@ def features_of(picture: Picture, block: int) -> Floats:
 def drawn(
     program: Program, box: NDArray[np.float64] | None = None, quick: bool = False
 ) -> Picture | None:
-    """The picture of a program, or None if it builds nothing.
+    """The picture of a program, or None if it builds nothing or a sketch crosses itself.
 
     box: (2, 3) corners that the camera frames instead of the part's own. quick: lay the
     extrusions of a part without cuts over each other, each built once as long as its
@@ -91,13 +92,15 @@ def drawn(
         blocks = [_alone(step) for step in program]
         whole = [block for block in blocks if block is not None]
         return picture_of(_together(whole), box) if len(whole) == len(blocks) else None
+    if any(tangled(step.loops) for step in program):
+        return None
     drawing = build(program)
     return None if drawing is None else picture_of(drawing, box)
 
 
 @lru_cache(maxsize=256)
 def _alone(step: Extrusion) -> Drawing | None:
-    return build((step,))
+    return None if tangled(step.loops) else build((step,))
 
 
 def _together(blocks: list[Drawing]) -> Drawing:

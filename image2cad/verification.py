@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
 
+from image2cad.candidates import cleaned
 from image2cad.comparing import likeness
 from image2cad.errors import InputError
 from image2cad.fitting import NOTHING, Picture, Target, cost_of, fit, look_at
@@ -122,8 +123,10 @@ def verify(
     tried += [
         Tried(one.source, code, one.cost, "draws the picture less well") for one, code in ranked
     ]
-    finalists = [(code, one.source, one.cost) for one, code in ranked[:FINALISTS]]
-    finalists += [(code, "model", NOTHING) for code in own if read(code) is None]
+    finalists = [(code, one.source, one.cost) for one, code in ranked]
+    # What the light engine does not understand may still run.
+    known = {one.code for one in tried if one.cost < NOTHING}
+    finalists += [(code, "model", NOTHING) for code in own if code not in known]
     return _finished(picture, finalists, tried, started, True)
 
 
@@ -153,8 +156,9 @@ def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[
             guess = _guess("model", program, target)
             if guess.cost < NOTHING:
                 guesses.append(guess)
-            else:
-                tried.append(Tried("model", code, NOTHING, "builds nothing"))
+                tried.append(
+                    Tried("model", code, guess.cost, "others draw it better")
+                )
     return guesses, tried
 
 
@@ -237,10 +241,16 @@ def _text(program: Program, target: Target) -> str | None:
     placed = scaled(moved(program, (x, y, z)), 100 / float((high - low).max()))
     best = cost_of(placed, target)
     for decimals in DECIMALS:
-        rough = canonical(rounded(placed, decimals))
-        if cost_of(rough, target) <= 1.1 * best + EQUAL:
-            return to_code(rough, decimals)
-    return to_code(canonical(rounded(placed, 3)), 3)
+        steps = []
+        for step in rounded(placed, decimals):
+            loops = tuple(loop for loop in map(cleaned, step.loops) if loop is not None)
+            steps.append(replace(step, loops=loops))
+        rough = canonical(tuple(steps))
+        worth = 1.1 * best + EQUAL / 4 if decimals < DECIMALS[-1] else NOTHING
+        if all(step.loops for step in rough) and cost_of(rough, target) < worth:
+            # A centre between two grid lines needs one digit more.
+            return to_code(rough, decimals + 1)
+    return None
 
 
 def _finished(
@@ -253,7 +263,9 @@ def _finished(
     """The finalist that runs in isolation and is most like the picture; the first, if not so."""
     best: tuple[float, str, str, Part] | None = None
     fates = {one.code: one for one in tried}
-    for code, source, cost in finalists:
+    for i, (code, source, cost) in enumerate(finalists):
+        if best is not None and i >= FINALISTS and cost < NOTHING:
+            continue  # enough of them ran; those after are worse
         part = run_cadquery(code)
         if isinstance(part, Failure):
             fates[code] = Tried(source, code, cost, str(part))
