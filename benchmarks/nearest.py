@@ -23,7 +23,7 @@ from image2cad.parsing import parse
 from image2cad.programs import to_code
 from image2cad.rendering import draw, reduce
 from image2cad.synthesis import parts
-from metrics.execution import Part, run_many
+from metrics.execution import Failure, Part, run_many
 from metrics.geometry import ALIGNMENTS, iou_aligned
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,10 +56,7 @@ def main() -> None:
         real, *near = run_many([row["cadquery"], *(codes[i] for i in order)])
         if not isinstance(real, Part):
             raise SystemExit(f"{row['deepcad_id']} does not run: {real.message}")
-        found[:] = [
-            iou_aligned(real, part, options.alignment) if isinstance(part, Part) else 0.0
-            for part in near
-        ]
+        found[:] = [_iou(real, part, options.alignment) for part in near]
     steps = np.array([len(parse(row["cadquery"]) or ()) for row in rows])
     print(f"{len(rows)} real parts, {options.parts} synthetic ones, alignment {options.alignment}")
     print("| extrusions | parts | nearest | best of 8 nearest |\n| --- | --: | --: | --: |")
@@ -69,6 +66,16 @@ def main() -> None:
     ):
         first, oracle = best[chosen, 0].mean(), best[chosen].max(axis=1).mean()
         print(f"| {name} | {chosen.sum()} | {first:.3f} | {oracle:.3f} |")
+
+
+def _iou(real: Part, part: Part | Failure, alignment: str) -> float:
+    if isinstance(part, Failure):
+        return 0.0
+    try:
+        return iou_aligned(real, part, alignment)
+    except ValueError as error:
+        print(f"counted 0: {error}")
+        return 0.0
 
 
 if __name__ == "__main__":
