@@ -156,9 +156,7 @@ def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[
             guess = _guess("model", program, target)
             if guess.cost < NOTHING:
                 guesses.append(guess)
-                tried.append(
-                    Tried("model", code, guess.cost, "others draw it better")
-                )
+                tried.append(Tried("model", code, guess.cost, "others draw it better"))
     return guesses, tried
 
 
