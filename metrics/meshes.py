@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import manifold3d
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from .search import grid
 
+NEAR = (1e-5, 1e-3)  # of the longest side: how far apart vertices are that may be one
 VOXELS = 48  # cells along each side, as a last resort
 
 
@@ -72,7 +76,29 @@ def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifol
     capped = _manifold(*_capped(points, faces))
     if capped is not None:
         return capped, "open mesh closed by capping its holes"
+    size = float(np.ptp(points, axis=0).max())
+    for near in NEAR:
+        loose = _manifold(*_loosely_welded(points, faces, near * size))
+        if loose is not None:
+            return loose, "open mesh closed by welding near vertices"
     return _voxels(points, faces), "mesh is no manifold; measured by voxels"
+
+
+def _loosely_welded(
+    points: np.ndarray, faces: np.ndarray, near: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices closer than `near` merged, and triangles that then lie on each other left out.
+
+    Where a hole touches a face from inside, its wall there has no thickness.
+    """
+    pairs = cKDTree(points).query_pairs(near, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), [len(points)] * 2)
+    group = connected_components(links, directed=False)[1]
+    _, first = np.unique(group, return_index=True)
+    corners = np.sort(group[faces], axis=1)
+    proper = (corners[:, 0] != corners[:, 1]) & (corners[:, 1] != corners[:, 2])
+    _, same, count = np.unique(corners, axis=0, return_inverse=True, return_counts=True)
+    return points[first], group[faces][proper & (count[same.ravel()] == 1)]
 
 
 def _voxels(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold:

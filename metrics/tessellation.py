@@ -15,6 +15,7 @@ from OCP.BRepBuilderAPI import BRepBuilderAPI_Transform
 from OCP.BRepLib import BRepLib_ToolTriangulatedShape
 from OCP.BRepMesh import BRepMesh_IncrementalMesh
 from OCP.gp import gp_Pnt, gp_Trsf, gp_Vec
+from OCP.ShapeFix import ShapeFix_Shape
 from OCP.TopAbs import TopAbs_Orientation, TopAbs_ShapeEnum
 from OCP.TopExp import TopExp_Explorer
 from OCP.TopLoc import TopLoc_Location
@@ -39,7 +40,7 @@ def tessellate(
     move.SetTranslation(gp_Vec(*(-center)))
     shrink.SetScale(gp_Pnt(0, 0, 0), 1 / size)
     shape = BRepBuilderAPI_Transform(shape, shrink.Multiplied(move), True).Shape()
-    BRepMesh_IncrementalMesh(shape, LINEAR, False, ANGULAR, False)
+    shape = _meshed(shape, notes)
     blocks: dict[str, list[Any]] = {name: [] for name in wire.ARRAYS}
     edges_seen = TopTools_IndexedMapOfShape()
     count = 0
@@ -73,6 +74,28 @@ def tessellate(
         "edge_starts": np.concatenate([[0], np.cumsum(lengths)]),
         "solid_of_face": np.array(blocks["solid_of_face"]),
     }
+
+
+def _meshed(shape: TopoDS_Shape, notes: list[str]) -> TopoDS_Shape:
+    """The shape with its mesh; healed first if a face has none, as where a hole touches a face."""
+    BRepMesh_IncrementalMesh(shape, LINEAR, False, ANGULAR, False)
+    if not _unmeshed(shape):
+        return shape
+    fix = ShapeFix_Shape(shape)
+    fix.Perform()
+    healed = fix.Shape()
+    solid = TopAbs_ShapeEnum.TopAbs_SOLID
+    BRepMesh_IncrementalMesh(healed, LINEAR, False, ANGULAR, False)
+    if _unmeshed(healed) or len(children(healed, solid)) != len(children(shape, solid)):
+        return shape
+    notes.append("healed before meshing")
+    return healed
+
+
+def _unmeshed(shape: TopoDS_Shape) -> bool:
+    place = TopLoc_Location()
+    faces = children(shape, TopAbs_ShapeEnum.TopAbs_FACE)
+    return any(BRep_Tool.Triangulation_s(TopoDS.Face_s(face), place) is None for face in faces)
 
 
 def children(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]:

@@ -206,6 +206,18 @@ def test_answers_for_odd_solids():
         )).sum(1).min() >= 0, name  # fmt: skip
 
 
+def test_a_hole_that_touches_a_face_from_inside():
+    code = (
+        "solid = cq.Workplane('XZ', origin=(0, 15, 0)).circle(50).extrude(30)\n"
+        "solid = solid.cut(cq.Workplane('XY', origin=(0, 0, -50)).moveTo(28, -11).circle(4)"
+        ".extrude(100))\n"
+    )
+    part, copy = run_many([code, code + "solid = solid.rotate((0, 0, 0), (1, 2, 3), 77)"])
+    assert isinstance(part, Part) and isinstance(copy, Part)
+    assert part.volume == pytest.approx(231462, rel=1e-4)
+    assert iou_aligned(part, copy) > 0.99
+
+
 def test_references_of_every_kind_agree(tmp_path):
     import cadquery as cq
 
