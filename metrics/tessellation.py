@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from OCP.BRep import BRep_Tool
 from OCP.BRepBuilderAPI import BRepBuilderAPI_Transform
+from OCP.BRepCheck import BRepCheck_Analyzer
 from OCP.BRepLib import BRepLib_ToolTriangulatedShape
 from OCP.BRepMesh import BRepMesh_IncrementalMesh
 from OCP.gp import gp_Pnt, gp_Trsf, gp_Vec
@@ -77,9 +78,12 @@ def tessellate(
 
 
 def _meshed(shape: TopoDS_Shape, notes: list[str]) -> TopoDS_Shape:
-    """The shape with its mesh; healed first if a face has none, as where a hole touches a face."""
+    """The shape with its mesh; healed first if a face has none, as where a hole touches a face.
+
+    Only if it is valid: healing would make something else of the others.
+    """
     BRepMesh_IncrementalMesh(shape, LINEAR, False, ANGULAR, False)
-    if not _unmeshed(shape):
+    if not _unmeshed(shape) or not BRepCheck_Analyzer(shape).IsValid():
         return shape
     fix = ShapeFix_Shape(shape)
     fix.Perform()
