@@ -35,8 +35,8 @@ from image2cad.training import Settings, as_dict, collate, fit
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
 SHORT = 30  # tokens of a program at most, in the first stage
-SHORT_STEPS = 900
-STEPS = 1_400
+SHORT_STEPS = 1_200
+STEPS = 1_600
 BATCH = 64
 LEARNING_RATE = 8e-4
 LONGEST = 72  # tokens of a program; the few longer ones cost time and teach little

@@ -49,7 +49,7 @@ RANK = 16  # LoRA rank
 ALPHA = 32  # LoRA scale
 EPOCHS = 20.0
 BATCH_SIZE = 16
-LEARNING_RATE = 0.0  # 0: 2e-3 for the bundled parts, 5e-4 for other data: see the README
+LEARNING_RATE = 0.0  # 0: 2e-3 for the bundled parts, 1.5e-4 for other data: see the README
 MAX_TOKENS = 1024  # longest training sequence; longer rows are left out, never cut
 MAX_NEW_TOKENS = 512  # longest answer
 SEED = 0
@@ -62,7 +62,7 @@ at_least(
     {"held_out": 0, "limit": 0, "rank": 1, "alpha": 1, "epochs": 0.01, "batch_size": 1}
     | {"learning_rate": 0, "max_tokens": 64, "max_new_tokens": 1, "seed": 0},
 )
-settings.learning_rate = settings.learning_rate or (2e-3 if settings.data == "bundled" else 5e-4)
+settings.learning_rate = settings.learning_rate or (2e-3 if settings.data == "bundled" else 1.5e-4)
 out = run_folder("train_cpu", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume)
 
