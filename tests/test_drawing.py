@@ -16,6 +16,7 @@ from image2cad.comparing import likeness, silhouette_iou
 from image2cad.comparing import ssim as measured_ssim
 from image2cad.errors import InputError
 from image2cad.families import FAMILIES
+from image2cad.parsing import parse
 from image2cad.programs import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
 from image2cad.rendering import draw, draw_code
 from image2cad.solids import build
@@ -231,6 +232,6 @@ def test_a_written_data_set_shows_the_parts_it_names(tmp_path):
     assert len(rows) == 3
     for row in rows:
         with Image.open(folder / row["file_name"]) as picture:
-            assert (np.asarray(picture) == draw(run_cadquery(row["cadquery"]))).all()
+            assert (np.asarray(picture) == draw(build(parse(row["cadquery"])))).all()
     with pytest.raises(InputError, match="already holds"):
         write_dataset(folder, 3, seed=4, families=["flange"])
