@@ -1,12 +1,13 @@
 """A model and samples in; predictions, scores and a report out.
 
     python -m image2cad.evaluation --model models/nano --data bundled --split test --out runs/eval
+    python -m image2cad.evaluation --model models/nano --data my_parts --effort high --out runs/high
 
 Writes to the output folder: predictions.jsonl (one row a sample), metrics.json
 (VSR and IoU_best with intervals), report.html (input, rendering, code, score) and
 sheet.png (the first six).
-A program that fails stays in the mean with IoU 0. Left out: training, and
-choosing between several candidates.
+A program that fails stays in the mean with IoU 0. `--effort low` or `high` checks and
+corrects the model's guesses against the picture (verification.py). Left out: training.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from image2cad.breakdown import breakdown, breakdown_text, step_files
 from image2cad.errors import InputError, run_cli
 from image2cad.report import interval_text, write_report, write_sheet
 from image2cad.runs import RESULT_FILE, check_free, write_whole
@@ -83,6 +85,43 @@ def evaluate(
     result = score_codes(codes, samples, alignment, progress)
     totals = {**result.totals, "seconds_a_picture": round(seconds, 3)}
     return Evaluation(result.rows, result.parts, totals)
+
+
+def evaluate_verified(
+    model: Any,
+    processor: Any,
+    samples: Sequence[Sample],
+    effort: str,
+    sources: Sequence[str],
+    workers: int | None = None,
+    batch_size: int = 16,
+    max_new_tokens: int = 1024,
+    alignment: str = "best",
+) -> Evaluation:
+    """`evaluate` with the model's guesses checked and corrected; see verification.py.
+
+    Rows gain "likeness" to the picture, "confidence", and the "source" of the answer.
+    """
+    from image2cad.answering import answer_many, propose
+
+    started = time.perf_counter()
+    images = [sample.image for sample in samples]
+    guesses: list[list[str]] = [[] for _ in samples]
+    if "model" in sources:
+        guesses = propose(model, processor, images, effort, batch_size, max_new_tokens)
+    answers = answer_many(images, guesses, effort, sources, workers)
+    seconds = (time.perf_counter() - started) / max(len(samples), 1)
+    # An answer without a valid candidate is scored as the model's first guess: a failure.
+    codes = [a.code or (g[0] if g else "") for a, g in zip(answers, guesses, strict=True)]
+    result = score_codes(codes, samples, alignment)
+    rows = [
+        {**row, "likeness": a.likeness, "confidence": a.confidence, "source": a.source}
+        for row, a in zip(result.rows, answers, strict=True)
+    ]
+    longest = max((answer.seconds for answer in answers), default=0.0)
+    totals = {**result.totals, "effort": effort, "sources": list(sources)}
+    timed = {"seconds_a_picture": round(seconds, 3), "longest_seconds": round(longest, 1)}
+    return Evaluation(rows, result.parts, {**totals, **timed})
 
 
 def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:
@@ -161,8 +200,19 @@ def main() -> int:
     parser.add_argument("--split", help="default: test for the bundled set, else train")
     parser.add_argument("--limit", type=int, help="samples at most")
     parser.add_argument(
-        "--effort", choices=["none"], default="none", help="none: greedy, one answer"
+        "--effort",
+        choices=["none", "low", "high"],
+        default="none",
+        help="none: one greedy answer; low, high: verified for about 10 s, 60 s a picture",
     )
+    parser.add_argument(
+        "--sources",
+        nargs="+",
+        choices=["model", "traced", "library", "templates"],
+        default=["model", "traced", "library", "templates"],
+        help="where candidates come from, with an effort",
+    )
+    parser.add_argument("--workers", type=int, help="pictures verified at a time")
     parser.add_argument("--alignment", choices=["best", "pca", "published"], default="best")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=1024)
@@ -170,7 +220,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     quiet()
-    for name in ("limit", "batch", "max_new_tokens"):
+    for name in ("limit", "batch", "max_new_tokens", "workers"):
         if (getattr(arguments, name) or 1) < 1 or getattr(arguments, name) == 0:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1")
     check_free(arguments.out)
@@ -180,13 +230,18 @@ def main() -> int:
     for row in rejected:
         print(f"left out: {row.id}: {row.reason}")
     model, processor = load_model(arguments.model, arguments.quantize)
-    result = evaluate(
-        model, processor, samples, arguments.batch, arguments.max_new_tokens, arguments.alignment
-    )
-    notes = {"model": arguments.model, "data": arguments.data, "split": split}
+    lengths = (arguments.batch, arguments.max_new_tokens, arguments.alignment)
+    if arguments.effort == "none":
+        result = evaluate(model, processor, samples, *lengths)
+    else:
+        chosen = (arguments.effort, arguments.sources, arguments.workers)
+        result = evaluate_verified(model, processor, samples, *chosen, *lengths)
+    tables = breakdown(result.parts, samples, step_files(arguments.data, samples))
+    notes = {"model": arguments.model, "data": arguments.data, "split": split, **tables}
     summary = summarise(result, notes=notes)
     write_results(arguments.out, samples, summary, result, title=arguments.model)
     print(summary_text(summary))
+    print(breakdown_text(tables))
     print(
         f"{summary['seconds_a_picture']:.2f} s a picture; report: {arguments.out / 'report.html'}"
     )
