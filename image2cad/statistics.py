@@ -1,6 +1,6 @@
 """What parts are made of: the same figures for real and for synthetic programs, side by side.
 
-    python -m image2cad.statistics --data ../shared/data/gencad_dev --synthetic 3000 --seed 1 \\
+    python -m image2cad.statistics --data folder_of_rows --synthetic 3000 --seed 1 \\
         --tokenizer models/nano
 
 Prints Markdown tables; docs/statistics.md shows them and says what differs. Real rows
