@@ -48,8 +48,8 @@ TOKENIZER_PARTS = 20_000
 # %% Data
 def make_shard(job: tuple[Path, int, int]) -> None:
     """Draw one shard's parts: grey pictures (N, side, side) uint8 and their programs."""
-    file, number, count = job
-    source = itertools.islice(parts(SEED * 100_000 + number), count)
+    file, seed, count = job
+    source = itertools.islice(parts(seed), count)
     pairs = [(to_code(program), draw(drawing, Shape.image)[..., 0]) for program, drawing in source]
     part = file.with_suffix(".part")
     with open(part, "wb") as out:
@@ -61,11 +61,13 @@ def make_shard(job: tuple[Path, int, int]) -> None:
     part.rename(file)
 
 
-def make_parts(folder: Path, count: int, processes: int) -> tuple[np.ndarray, list[str]]:
+def make_parts(
+    folder: Path, count: int, processes: int, seed: int = SEED
+) -> tuple[np.ndarray, list[str]]:
     """All parts, drawn where they are not on disk yet; equal programs are kept once."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (folder / f"seed{SEED}-{number:04d}-{size}.npz", number, size)
+        (folder / f"seed{seed}-{number:04d}-{size}.npz", seed * 100_000 + number, size)
         for number, size in enumerate(min(SHARD, count - start) for start in range(0, count, SHARD))
     ]
     missing = [job for job in jobs if not job[0].is_file()]

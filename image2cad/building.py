@@ -32,19 +32,18 @@ from OCP.BRepBuilderAPI import (
     BRepBuilderAPI_MakeWire,
     BRepBuilderAPI_NurbsConvert,
 )
-from OCP.BRepLib import BRepLib_ToolTriangulatedShape
 from OCP.BRepMesh import BRepMesh_IncrementalMesh
 from OCP.BRepPrimAPI import BRepPrimAPI_MakePrism
 from OCP.GC import GC_MakeArcOfCircle
 from OCP.gp import gp_Ax2, gp_Ax3, gp_Circ, gp_Dir, gp_Pln, gp_Pnt, gp_Vec
-from OCP.TopAbs import TopAbs_Orientation, TopAbs_ShapeEnum
-from OCP.TopExp import TopExp_Explorer
+from OCP.TopAbs import TopAbs_ShapeEnum
 from OCP.TopLoc import TopLoc_Location
 from OCP.TopoDS import TopoDS, TopoDS_Compound
 from OCP.TopTools import TopTools_IndexedMapOfShape
 
 from image2cad.outlines import ANGLE, CHORD_ERROR, TOLERANCE, contains, outline
 from image2cad.programs import Circle, Extrusion, Loop, Path, Plane, Point, Program, Rect, Segment
+from metrics.tessellation import children, face_mesh
 
 Array = NDArray[Any]
 FACE, EDGE = TopAbs_ShapeEnum.TopAbs_FACE, TopAbs_ShapeEnum.TopAbs_EDGE
@@ -163,24 +162,13 @@ def _mesh(shape: Any) -> Mesh:
     vertices, normals, triangles, lines, seams = [], [], [], [], []
     seen = TopTools_IndexedMapOfShape()
     count = 0
-    for child in _children(shape, FACE):
+    for child in children(shape, FACE):
         face, place = TopoDS.Face_s(child), TopLoc_Location()
         mesh = BRep_Tool.Triangulation_s(face, place)
         if mesh is None or mesh.NbTriangles() == 0:
             raise NotBuilt("a face could not be meshed")
-        BRepLib_ToolTriangulatedShape.ComputeNormals_s(face, mesh)
-        numbers = range(1, mesh.NbNodes() + 1)
-        nodes = np.array([mesh.Node(i).Coord() for i in numbers])
-        away = np.array([(n.X(), n.Y(), n.Z()) for n in map(mesh.Normal, numbers)])
-        if not place.IsIdentity():
-            move = place.Transformation()
-            matrix = np.array([[move.Value(i, j) for j in (1, 2, 3, 4)] for i in (1, 2, 3)])
-            nodes = nodes @ matrix[:, :3].T + matrix[:, 3]
-            away = away @ matrix[:, :3].T
-        corners = np.array([mesh.Triangle(i).Get() for i in range(1, mesh.NbTriangles() + 1)])
-        if face.Orientation() == TopAbs_Orientation.TopAbs_REVERSED:
-            corners, away = corners[:, ::-1], -away
-        for one in _children(face, EDGE):
+        nodes, away, corners = face_mesh(face, mesh, place)
+        for one in children(face, EDGE):
             edge = TopoDS.Edge_s(one)
             if seen.Contains(edge) or BRep_Tool.Degenerated_s(edge):
                 continue
@@ -191,7 +179,7 @@ def _mesh(shape: Any) -> Mesh:
                 seams.append(BRep_Tool.IsClosed_s(edge, face))
         vertices.append(nodes)
         normals.append(away)
-        triangles.append(corners - 1 + count)
+        triangles.append(corners + count)
         count += len(nodes)
     if not vertices:
         raise NotBuilt("nothing is left of the solid")
@@ -205,11 +193,3 @@ def _mesh(shape: Any) -> Mesh:
         seams=np.array(seams, dtype=bool),
         bounding_box=np.stack([points.min(axis=0), points.max(axis=0)]),
     )
-
-
-def _children(shape: Any, kind: Any) -> list[Any]:
-    explorer, found = TopExp_Explorer(shape, kind), []
-    while explorer.More():
-        found.append(explorer.Current())
-        explorer.Next()
-    return found

@@ -22,7 +22,7 @@ from image2cad.programs import Loop, Path, Point, Program, Rect, Segment
 from image2cad.solids import Drawing, build
 from image2cad.soundness import shown_steps, tangled
 from image2cad.tidying import ordered
-from image2cad.transforms import canonical, grounded, moved, rounded, scaled, snapped
+from image2cad.transforms import canonical, centred, grounded, rounded, snapped
 
 # Shares by number of extrusions: 57, 19, 12 and 12 for one, two, three and more are DeepCAD's.
 COUNTS = {1: 0.57, 2: 0.19, 3: 0.12, 4: 0.06, 5: 0.03, 6: 0.015, 7: 0.01, 8: 0.005}
@@ -99,10 +99,8 @@ def fitted(program: Program, box: np.ndarray) -> Part | None:
 
     None where that leaves no sketch without crossings, or no solid.
     """
-    centre = (box[0] + box[1]) / 2
-    at_origin = moved(program, (-centre[0], -centre[1], -centre[2]))
-    factor = LONGEST / float((box[1] - box[0]).max())
-    flat = tuple(grounded(step) for step in scaled(at_origin, factor))
+    placed = centred(program, box, LONGEST / float((box[1] - box[0]).max()))
+    flat = tuple(grounded(step) for step in placed)
     # Rounded first, or the last digit of a cosine would decide which way a half is snapped.
     steps = []
     for step in snapped(rounded(flat, 6)):

@@ -193,6 +193,7 @@ def summary_text(summary: dict[str, Any]) -> str:
 def main() -> int:
     """Evaluate a model on samples."""
     from image2cad.modeling import load_model, quiet
+    from image2cad.verification import EFFORTS, SOURCES
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", required=True, help="a base or a saved adapter")
@@ -201,15 +202,15 @@ def main() -> int:
     parser.add_argument("--limit", type=int, help="samples at most")
     parser.add_argument(
         "--effort",
-        choices=["none", "low", "high"],
+        choices=list(EFFORTS),
         default="none",
         help="none: one greedy answer; low, high: verified for about 10 s, 60 s a picture",
     )
     parser.add_argument(
         "--sources",
         nargs="+",
-        choices=["model", "traced", "library", "templates"],
-        default=["model", "traced", "library", "templates"],
+        choices=list(SOURCES),
+        default=list(SOURCES),
         help="where candidates come from, with an effort",
     )
     parser.add_argument("--workers", type=int, help="pictures verified at a time")

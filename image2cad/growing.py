@@ -12,9 +12,10 @@ without flat faces along the main axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ from image2cad.solids import Drawing, build
 from image2cad.tracing import AXES, INWARDS, PIXELS, PLANES, SHADE, Cap, caps
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 # A cube whose camera is the one that tracing.py reads by.
 BOX = np.array([[-0.5] * 3, [0.5] * 3]) * SIZE / (MARGIN * PIXELS * 4 / np.sqrt(6))
@@ -78,7 +80,8 @@ def grow(
         for state in states or empty:
             if go_on():
                 new += _extended(state, target, regions, go_on)
-        ranked = _distinct(sorted(states + new, key=lambda one: one.price))[:beam]
+        by_price = sorted(states + new, key=lambda one: one.price)
+        ranked = list(islice(distinct(by_price, lambda one: one.price), beam))
         if states and ranked[0].price > states[0].price - NUMBER_PRICE:
             return ranked
         states = ranked
@@ -98,13 +101,9 @@ def _extended(
     """The best programs with one more extrusion, fitted: a few coarsely, the better half finely."""
     ranked = sorted(_proposals(state.program, target, regions, go_on), key=lambda one: one[0])
     tried: list[tuple[float, Program]] = []
-    costs: list[float] = []
-    for cost, program in ranked:
-        if len(tried) == TRIED or not go_on():
+    for _, program in islice(distinct(ranked, lambda one: one[0]), TRIED):
+        if not go_on():
             break
-        if any(abs(cost - other) < 1e-6 for other in costs):
-            continue
-        costs.append(cost)
         rough = fit(program, target, (COARSE,), (3,), box=BOX, go_on=go_on)
         tried.append((rough.cost, rough.program))
     out = []
@@ -231,9 +230,11 @@ def _simplified(program: Program, cost: float, target: Target) -> Grown:
     return best
 
 
-def _distinct(ranked: list[Grown]) -> list[Grown]:
-    out: list[Grown] = []
+def distinct(ranked: Iterable[T], worth: Callable[[T], float], near: float = 1e-6) -> Iterator[T]:
+    """Those whose `worth` differs from that of all before: equal drawings cost the same."""
+    seen: list[float] = []
     for one in ranked:
-        if all(abs(one.price - other.price) > 1e-6 for other in out):
-            out.append(one)
-    return out
+        value = worth(one)
+        if not any(abs(value - other) <= near for other in seen):
+            seen.append(value)
+            yield one

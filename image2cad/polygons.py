@@ -1,6 +1,6 @@
 """The outline of a region, point by point, as a sketch's loop: lines, arcs, circles, rectangles.
 
-    loop, straight = loop_of(points, pixel)      # (K, 2) sketch coordinates, size of a pixel
+    loop, straight = loop_of(points, flat, pixel)    # (K, 2) pixels, the same in the sketch
 
 Douglas and Peucker's corners, runs of corners that lie on a circle made arcs, corners
 that the region cut off made sharp, coordinates that are nearly equal made equal. Left

@@ -45,7 +45,7 @@ from image2cad.runs import SETTINGS_FILE, prepare_run, write_whole
 from image2cad.solids import build
 from metrics.execution import Failure, default_workers, run_cadquery
 
-__all__ = ["SIZE", "Shape", "draw", "draw_code", "read", "reduce", "render_rows"]
+__all__ = ["SIZE", "Shape", "draw", "draw_code", "read", "reduce", "render_rows", "save_picture"]
 
 METADATA, FAILURES = "metadata.jsonl", "failures.jsonl"
 
@@ -139,7 +139,7 @@ def render_rows(
             if isinstance(part, Failure):
                 yield job, str(part)
             else:
-                _save(draw(part, job.size), job.file)
+                save_picture(draw(part, job.size), job.file)
                 yield job, None
 
 
@@ -147,11 +147,12 @@ def _draw_job(job: Job) -> bool:
     """In a worker process: False if CadQuery has to run the program, else the file is there."""
     picture = draw_code(job.code, job.size, job.exact)
     if picture is not None:
-        _save(picture, job.file)
+        save_picture(picture, job.file)
     return picture is not None
 
 
-def _save(picture: Array, file: Path) -> None:
+def save_picture(picture: Array, file: Path) -> None:
+    """Write a PNG file that is either whole or not there."""
     from PIL import Image
 
     part = file.with_name(file.name + ".part")

@@ -21,7 +21,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import os
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -163,10 +162,8 @@ def _draw_range(
 
 def _write_picture(job: tuple[FilePath, str, str]) -> bool:
     """Run the program and draw the part; False if it does not run, or builds something else."""
-    from PIL import Image
-
     from image2cad.parsing import parse
-    from image2cad.rasterising import draw
+    from image2cad.rendering import draw, save_picture
     from image2cad.solids import build
     from metrics.execution import Part, run_cadquery
 
@@ -177,9 +174,7 @@ def _write_picture(job: tuple[FilePath, str, str]) -> bool:
         return False
     if abs(solid.volume - drawing.volume) > SAME_VOLUME * solid.volume:
         return False
-    part = folder / f"{name}.part"
-    Image.fromarray(draw(drawing)).save(part, format="PNG", compress_level=6)
-    os.replace(part, folder / f"{name}.png")
+    save_picture(draw(drawing), folder / f"{name}.png")
     return True
 
 

@@ -1,6 +1,6 @@
 """Read the flat faces of a picture as sketches: the visible caps of extrusions.
 
-    for cap in caps(picture):           # Cap(plane, loops, straight, pixels)
+    for cap in caps(picture)[0]:        # readings: Cap(plane, loops, straight, mask)
         loops = cap.at(level)           # the sketch on its plane at that level
 
 Faces along the main axes all have one known shade, so they fall out of the picture as

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from image2cad.programs import (
     Circle,
     Extrusion,
@@ -73,6 +75,12 @@ def moved(program: Program, shift: Vector) -> Program:
         step = replace(step, plane=replace(step.plane, origin=(x, y, z)))
         out.append(grounded(step))
     return tuple(out)
+
+
+def centred(program: Program, box: np.ndarray, factor: float) -> Program:
+    """The same part with the middle of `box` (2, 3) at the origin, `factor` times as large."""
+    x, y, z = (-(box[0] + box[1]) / 2).tolist()
+    return scaled(moved(program, (x, y, z)), factor)
 
 
 def grounded(step: Extrusion) -> Extrusion:

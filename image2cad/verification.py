@@ -15,29 +15,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from PIL import Image
 
-from image2cad.candidates import cleaned
+from image2cad.candidates import LONGEST, cleaned
 from image2cad.comparing import likeness
 from image2cad.errors import InputError
 from image2cad.fitting import NOTHING, Picture, Target, cost_of, fit, look_at
-from image2cad.growing import BOX, Grown, grow, price_of
+from image2cad.growing import BOX, Grown, distinct, grow, price_of
 from image2cad.programs import Program, to_code
 from image2cad.proposals import Library, load_library, nearest, templates
 from image2cad.rasterising import SIZE, camera, draw
 from image2cad.rendering import read
 from image2cad.solids import build
-from image2cad.transforms import canonical, moved, rounded, scaled
+from image2cad.transforms import canonical, centred, rounded
 from metrics.execution import Failure, Part, run_cadquery
 
 SOURCES = ("model", "traced", "library", "templates")
 EFFORTS = {"none": 0.0, "low": 8.0, "high": 45.0}  # seconds
 NEAREST = {"low": 16, "high": 48}
+EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
 FINALISTS = 4
 DECIMALS = (0, 1, 2)
+CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Answer:
 
     code: the program, or None if no candidate was valid. part: what it builds.
     likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
-    confidence: share of answers with this likeness that had an IoU over 0.9 (see
-    `confidence`). source: where its structure came from. tried: the others, best first.
+    confidence: a chance made from the likeness, not calibrated yet (see `confidence`).
+    source: where its structure came from. tried: the others, best first.
     """
 
     code: str | None
@@ -141,11 +144,8 @@ def as_picture(image: Image.Image) -> Picture:
 
 
 def confidence(value: float) -> float:
-    """Chance that an answer of this likeness has an IoU over 0.9, from a logistic fit."""
+    """Chance that an answer of this likeness has an IoU over 0.9: a guess, not calibrated yet."""
     return float(1 / (1 + np.exp(-(value - CENTRE) / WIDTH)))
-
-
-CENTRE, WIDTH = 0.93, 0.02
 
 
 def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[Tried]]:
@@ -175,13 +175,14 @@ def _improved(
     many, few = (10, 3) if effort == "low" else (40, 6)
     ranked = sorted((one for one in guesses if one.cost < NOTHING), key=lambda one: one.cost)
     rough = []
-    for one in _distinct(ranked)[:many]:
+    for one in islice(distinct(ranked, lambda one: one.cost, EQUAL_COSTS), many):
         if not go_on():
             break
         result = fit(one.program, target, (16,), (4,), go_on=go_on)
         rough.append(_Guess(one.source, result.program, result.cost))
     rough.sort(key=_price)
-    return _fine(_distinct(rough)[:few], target, (8, 4), go_on)
+    best = islice(distinct(rough, lambda one: one.cost, EQUAL_COSTS), few)
+    return _fine(list(best), target, (8, 4), go_on)
 
 
 def _fine(
@@ -196,7 +197,7 @@ def _fine(
             out.append(_Guess(one.source, one.program, cost_of(one.program, target)))
             continue
         result = fit(one.program, target, blocks, (4,) * len(blocks), go_on=go_on)
-        out.append(_Guess(one.source, result.program, cost_of(result.program, target)))
+        out.append(_Guess(one.source, result.program, result.cost))
     return [one for one in out if one.cost < NOTHING]
 
 
@@ -217,16 +218,7 @@ def _in_front(program: Program) -> Program | None:
     if drawing is None:
         return None
     own, fixed = (np.linalg.norm(camera(box)[0][0]) for box in (drawing.bounding_box, BOX))
-    x, y, z = (-drawing.bounding_box.mean(axis=0)).tolist()
-    return scaled(moved(program, (x, y, z)), float(own / fixed))
-
-
-def _distinct(ranked: list[_Guess]) -> list[_Guess]:
-    out: list[_Guess] = []
-    for one in ranked:
-        if all(abs(one.cost - other.cost) > 1e-7 for other in out):
-            out.append(one)
-    return out
+    return centred(program, drawing.bounding_box, float(own / fixed))
 
 
 def _text(program: Program, target: Target) -> str | None:
@@ -234,9 +226,8 @@ def _text(program: Program, target: Target) -> str | None:
     drawing = build(program)
     if drawing is None:
         return None
-    low, high = drawing.bounding_box
-    x, y, z = (-(low + high) / 2).tolist()
-    placed = scaled(moved(program, (x, y, z)), 100 / float((high - low).max()))
+    box = drawing.bounding_box
+    placed = centred(program, box, LONGEST / float((box[1] - box[0]).max()))
     best = cost_of(placed, target)
     for decimals in DECIMALS:
         steps = []

@@ -55,7 +55,7 @@ def tessellate(
             if mesh is None or mesh.NbTriangles() == 0:
                 notes.append("a face could not be meshed")
                 continue
-            nodes, normals, triangles = _face(face, mesh, place)
+            nodes, normals, triangles = face_mesh(face, mesh, place)
             _edges(face, mesh, place, nodes, edges_seen, blocks["edge_points"])
             blocks["vertices"].append(nodes)
             blocks["normals"].append(normals)
@@ -111,7 +111,8 @@ def children(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]:
     return found
 
 
-def _face(face: Any, mesh: Any, place: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def face_mesh(face: Any, mesh: Any, place: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vertices (N, 3), outward unit normals (N, 3), and triangles (M, 3) of a meshed face."""
     BRepLib_ToolTriangulatedShape.ComputeNormals_s(face, mesh)
     count = mesh.NbNodes()
     nodes, normals = np.empty((count, 3)), np.empty((count, 3))
