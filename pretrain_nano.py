@@ -3,10 +3,12 @@
     python pretrain_nano.py                     # about an hour on 2 cores
     python pretrain_nano.py --resume            # after an interruption
     python pretrain_nano.py --parts 2000 --short-steps 50 --steps 50 --out runs/nano-try   # a look
+    python pretrain_nano.py --base runs/nano/model --seed 2 --out runs/nano-more   # go on from one
 
 First makes the parts (shards that are kept and reused), then trains the
-tokenizer and the model. Uses a GPU where there is one. Left out: the families of
-the bundled samples, which the base shall not have seen, and any real sample.
+tokenizer and the model. With --base both come from a folder, and the first stage,
+which teaches a new model to look, is skipped. Uses a GPU where there is one. Left out:
+the families of the bundled samples, which the base shall not have seen, and any real sample.
 """
 
 # %% Settings
@@ -24,6 +26,7 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from image2cad.errors import InputError, run_cli
+from image2cad.modeling import load_base
 from image2cad.nano import Shape, build_nano, train_tokenizer
 from image2cad.programs import to_code
 from image2cad.prompting import IGNORED, encode_prompt
@@ -127,6 +130,8 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=BATCH)
     parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
     parser.add_argument("--processes", type=int, default=PROCESSES)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the parts and of the order")
+    parser.add_argument("--base", help="a nano model to go on from instead of random weights")
     parser.add_argument("--data", type=Path, default=Path("runs/nano-parts"))
     parser.add_argument("--out", type=Path, default=Path("runs/nano"))
     parser.add_argument("--resume", action="store_true")
@@ -143,14 +148,19 @@ def main() -> int:
         weight_decay=0.01,
         save_steps=200,
         log_steps=20,
-        seed=SEED,
+        seed=arguments.seed,
     )
     plan = {k: v for k, v in vars(arguments).items() if k not in ("data", "processes")}
     prepare_run(arguments.out, {**plan, "settings": as_dict(settings)}, arguments.resume)
-    pictures, codes = make_parts(arguments.data, arguments.parts, arguments.processes)
+    pictures, codes = make_parts(
+        arguments.data, arguments.parts, arguments.processes, arguments.seed
+    )
 
-    set_seed(SEED)
-    model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
+    set_seed(arguments.seed)
+    if arguments.base:
+        model, processor = load_base(arguments.base)
+    else:
+        model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
     tokens = processor.tokenizer(codes, add_special_tokens=False)["input_ids"]
     lengths = np.array([len(ids) for ids in tokens])
     print(
@@ -159,10 +169,8 @@ def main() -> int:
         f"{len(processor.tokenizer)} tokens in the vocabulary"
     )
     # Short programs first: most of their tokens depend on the picture, so the model learns to look.
-    for name, longest, steps in (
-        ("short", SHORT, arguments.short_steps),
-        ("all", LONGEST, arguments.steps),
-    ):
+    stages = [("short", SHORT, arguments.short_steps), ("all", LONGEST, arguments.steps)]
+    for name, longest, steps in stages[1:] if arguments.base else stages:
         rows = np.flatnonzero(lengths <= longest)
         if len(rows) < 2:
             raise InputError(f"too few parts have at most {longest} tokens; raise --parts")

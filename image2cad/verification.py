@@ -40,6 +40,8 @@ EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
 FINALISTS = 4
 DECIMALS = (0, 1, 2)
+UNSEEN = 2e-6  # cost in blocks of 2 pixels that rounding may add
+AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
 CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
 
 
@@ -228,18 +230,30 @@ def _text(program: Program, target: Target) -> str | None:
         return None
     box = drawing.bounding_box
     placed = centred(program, box, LONGEST / float((box[1] - box[0]).max()))
-    best = cost_of(placed, target)
+    best = cost_of(placed, target, 2)
     for decimals in DECIMALS:
         steps = []
         for step in rounded(placed, decimals):
             loops = tuple(loop for loop in map(cleaned, step.loops) if loop is not None)
             steps.append(replace(step, loops=loops))
         rough = canonical(tuple(steps))
-        worth = 1.1 * best + EQUAL / 4 if decimals < DECIMALS[-1] else NOTHING
-        if all(step.loops for step in rough) and cost_of(rough, target) < worth:
+        worth = 1.1 * best + UNSEEN if decimals < DECIMALS[-1] else NOTHING
+        if all(step.loops for step in rough) and cost_of(rough, target, 2) < worth:
             # A centre between two grid lines needs one digit more.
             return to_code(rough, decimals + 1)
     return None
+
+
+def _drawing(code: str, part: Part) -> Picture:
+    """What GenCAD's picture of the program would be.
+
+    From the program where it can be: a part that was run has lost the edges between fused faces.
+    """
+    program = read(code)
+    drawing = None if program is None else build(program)
+    if drawing is None or abs(drawing.volume - part.volume) > AGREEING * part.volume:
+        return draw(part)
+    return draw(drawing)
 
 
 def _finished(
@@ -259,7 +273,7 @@ def _finished(
         if isinstance(part, Failure):
             fates[code] = Tried(source, code, cost, str(part))
             continue
-        value = likeness(draw(part), picture)
+        value = likeness(_drawing(code, part), picture)
         if best is None or value > best[0]:
             best = (value, code, source, part)
         if not compare:

@@ -1,0 +1,203 @@
+"""Where the pieces of a part stand along the line of sight, which its picture hardly shows.
+
+    for program in aligned(program, target): ...     # best first, in the part's own camera
+
+A piece that slides along the line of sight looks the same, and so does one whose hidden
+end moves. But the camera frames the whole part: only with every piece in its place is
+the part in the middle of the picture and as large as it is there. And parts are made with
+few numbers: faces of different pieces lie at equal levels. So pieces are slid to where
+levels agree, and of the many ways those are drawn that frame the part as the picture does.
+Left out: pieces that are not seen at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from image2cad.fitting import NOTHING, Target, cost_of
+from image2cad.parameters import levels
+from image2cad.programs import Extrusion, Program
+from image2cad.rasterising import EYE, camera
+from image2cad.transforms import moved
+
+Array = NDArray[np.float64]
+
+NEAR = 0.6  # units between levels that may be one
+WAYS = 14  # places that are tried for one piece
+KEPT = 150  # ways to place the first few pieces that are followed
+DRAWN = 24  # ways to place all of them that are drawn
+TIE = 0.7  # pixels of misframing that one more agreement is worth
+ZOOM = 150.0  # pixels that a part moves at its rim, as a share of its size
+BLOCK = 8  # pixels of 448 in a block of the features that drawings are compared by
+GAIN = 0.97  # share of the cost that a moved end must leave at most
+PASSES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """The first pieces slid along the line of sight, their levels on each axis, and their box."""
+
+    slides: tuple[float, ...]
+    levels: tuple[Array, ...]
+    box: Array
+    ties: int
+
+
+def aligned(
+    program: Program,
+    target: Target,
+    frame: Array,
+    most: int = 3,
+    go_on: Callable[[], bool] = lambda: True,
+) -> list[Program]:
+    """`program` with its pieces slid to where the part is framed as in the picture, best first.
+
+    frame: (2, 3) box whose camera `program` looks right in.
+    """
+    pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
+    known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
+    boxes = [_box(tuple(program[i] for i in piece)) for piece in pieces]
+    ways = [_Placed((0.0,), tuple(known[0]), boxes[0], 0)]
+    for mine, box in zip(known[1:], boxes[1:], strict=True):
+        longer = [
+            _Placed(
+                (*way.slides, t),
+                tuple(
+                    np.concatenate([theirs, own + t * EYE[axis]])
+                    for axis, (theirs, own) in enumerate(zip(way.levels, mine, strict=True))
+                ),
+                _union(way.box, box + t * np.array(EYE)),
+                way.ties + ties,
+            )
+            for way in ways
+            for t, ties in _slides(mine, way.levels)
+        ]
+        ways = sorted(longer, key=lambda way: -way.ties)[:KEPT]
+    ways.sort(key=lambda way: _misframed(way.box, frame) - TIE * way.ties)
+    drawn: list[tuple[float, Program]] = []
+    for way in ways[:DRAWN]:
+        if not go_on():
+            break
+        steps = list(program)
+        for piece, t in zip(pieces, way.slides, strict=True):
+            for i in piece:
+                x, y, z = (t * value for value in EYE)
+                (steps[i],) = moved((steps[i],), (x, y, z))
+        drawn.append((cost_of(tuple(steps), target, BLOCK), tuple(steps)))
+    drawn.sort(key=lambda one: one[0])
+    out = [_with_ends(one, cost, target, go_on) for cost, one in drawn[:most] if cost < NOTHING]
+    return [one for _, one in sorted(out, key=lambda pair: pair[0])]
+
+
+def _pieces(program: Program) -> list[list[int]]:
+    """Indices of each added extrusion, and of the cuts after it, which move with it."""
+    pieces: list[list[int]] = []
+    for i, step in enumerate(program):
+        if i == 0 or step.operation == "union":
+            pieces.append([i])
+            continue
+        box = _box((step,))
+        shared = [_overlap(box, _box((program[piece[0]],))) for piece in pieces]
+        pieces[int(np.argmax(shared))].append(i)
+    return pieces
+
+
+def _steps(program: Program, piece: list[int]) -> Program:
+    return tuple(program[i] for i in piece)
+
+
+def _box(steps: Program) -> Array:
+    """(2, 3) lowest and highest corner of what is added."""
+    added = [step for i, step in enumerate(steps) if i == 0 or step.operation == "union"]
+    ends = [(levels((step,), axis)[0], levels((step,), axis)[-1]) for step in added for axis in AXES]
+    table = np.array(ends).reshape(len(added), 3, 2)
+    return np.stack([table[:, :, 0].min(axis=0), table[:, :, 1].max(axis=0)])
+
+
+AXES = (0, 1, 2)
+
+
+def _volume(step: Extrusion) -> float:
+    box = _box((step,))
+    return float(np.prod(box[1] - box[0]))
+
+
+def _overlap(one: Array, other: Array) -> float:
+    sides = np.minimum(one[1], other[1]) - np.maximum(one[0], other[0])
+    return float(np.prod(np.maximum(sides, 0.0)))
+
+
+def _union(one: Array, other: Array) -> Array:
+    return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
+
+
+def _slides(mine: list[Array], theirs: tuple[Array, ...]) -> Iterator[tuple[float, int]]:
+    """Slides after which levels agree, with how many do, most first; and staying in place."""
+    pairs = zip(mine, theirs, EYE, strict=True)
+    found = np.sort(
+        np.concatenate([((b[None] - a[:, None]) / way).ravel() for a, b, way in pairs])
+    )
+    first = np.searchsorted(found, found - NEAR)
+    last = np.searchsorted(found, found + NEAR, side="right")
+    counts = last - first
+    taken: list[float] = [0.0]
+    yield 0.0, int(((found > -NEAR) & (found < NEAR)).sum())
+    for i in np.argsort(-counts, kind="stable"):
+        t = float(found[first[i] : last[i]].mean())
+        if all(abs(t - other) > NEAR for other in taken):
+            taken.append(t)
+            yield t, int(counts[i])
+            if len(taken) > WAYS:
+                return
+
+
+def _misframed(box: Array, frame: Array) -> float:
+    """Pixels by which the box's own camera and the frame's show it apart."""
+    own, fixed = camera(box), camera(frame)
+    middle = (fixed[0] @ box.mean(axis=0) + fixed[1] - own[0] @ box.mean(axis=0) - own[1])[:2]
+    zoom = np.log(np.linalg.norm(own[0][0]) / np.linalg.norm(fixed[0][0]))
+    return float(np.hypot(*middle) + ZOOM * abs(zoom))
+
+
+def _with_ends(
+    program: Program, cost: float, target: Target, go_on: Callable[[], bool]
+) -> tuple[float, Program]:
+    """The program with ends of extrusions moved to other levels, as long as that pays."""
+    for _ in range(PASSES):
+        best = (cost * GAIN, program)
+        for other in _other_ends(program):
+            if not go_on():
+                break
+            value = cost_of(other, target, BLOCK)
+            if value < best[0]:
+                best = (value, other)
+        if best[1] is program:
+            break
+        cost, program = best
+    return cost, program
+
+
+def _other_ends(program: Program) -> Iterator[Program]:
+    for i, step in enumerate(program):
+        axis = int(np.argmax(np.abs(step.plane.normal)))
+        way = step.plane.normal[axis]
+        if abs(way) < 1 - 1e-9:
+            continue
+        start = step.plane.origin[axis]
+        end = start + way * step.depth
+        for level in levels(program, axis):
+            if abs(level - start) > NEAR and abs(level - end) > NEAR:
+                longer = replace(step, depth=(level - start) * way)
+                origin = list(step.plane.origin)
+                origin[axis] = level
+                place = (origin[0], origin[1], origin[2])
+                moved_start = replace(
+                    step, plane=replace(step.plane, origin=place), depth=(end - level) * way
+                )
+                for other in (longer, moved_start):
+                    if other.depth * step.depth > 0:
+                        yield (*program[:i], other, *program[i + 1 :])
