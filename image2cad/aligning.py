@@ -113,7 +113,9 @@ def _steps(program: Program, piece: list[int]) -> Program:
 def _box(steps: Program) -> Array:
     """(2, 3) lowest and highest corner of what is added."""
     added = [step for i, step in enumerate(steps) if i == 0 or step.operation == "union"]
-    ends = [(levels((step,), axis)[0], levels((step,), axis)[-1]) for step in added for axis in AXES]
+    ends = [
+        (levels((step,), axis)[0], levels((step,), axis)[-1]) for step in added for axis in AXES
+    ]
     table = np.array(ends).reshape(len(added), 3, 2)
     return np.stack([table[:, :, 0].min(axis=0), table[:, :, 1].max(axis=0)])
 
@@ -138,9 +140,7 @@ def _union(one: Array, other: Array) -> Array:
 def _slides(mine: list[Array], theirs: tuple[Array, ...]) -> Iterator[tuple[float, int]]:
     """Slides after which levels agree, with how many do, most first; and staying in place."""
     pairs = zip(mine, theirs, EYE, strict=True)
-    found = np.sort(
-        np.concatenate([((b[None] - a[:, None]) / way).ravel() for a, b, way in pairs])
-    )
+    found = np.sort(np.concatenate([((b[None] - a[:, None]) / way).ravel() for a, b, way in pairs]))
     first = np.searchsorted(found, found - NEAR)
     last = np.searchsorted(found, found + NEAR, side="right")
     counts = last - first

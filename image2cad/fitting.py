@@ -21,8 +21,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from image2cad.parameters import parameters, rebuilt
+from image2cad.prisms import Shape, prism, together
 from image2cad.programs import Extrusion, Program
-from image2cad.rasterising import SIZE, draw
+from image2cad.rasterising import SIZE, draw, draw_roughly
 from image2cad.solids import Drawing, build
 from image2cad.soundness import tangled
 
@@ -32,6 +33,7 @@ Picture = NDArray[np.uint8]
 BLOCKS = (16, 8, 4)  # pixels a side, from coarse to fine
 ITERATIONS = (6, 6, 6)  # steps at most for each size of block
 FINEST = 4  # the block that costs are given at
+ROUGH = SIZE // 2  # pixels a side of the pictures that are compared in larger blocks
 WEIGHTS = np.array([1.0, 1.5, 2.0], dtype=np.float32)  # part, line, shade
 FACE = 1 - 141 / 255  # darkness of a face along a main plane
 STEP = 0.008  # of a number for its derivative, as a share of the part, at blocks of 8 pixels
@@ -68,10 +70,11 @@ def look_at(picture: Picture) -> Target:
 def features_of(picture: Picture, block: int) -> Floats:
     """Part, line and shade shares in blurred blocks, weighted and flattened: (3 n n,) float32.
 
-    The picture may be drawn smaller than 448; `block` still counts pixels of 448.
+    picture: (N, N, 3), or its red channel (N, N). It may be drawn smaller than 448; `block`
+    still counts pixels of 448.
     """
     zoom = SIZE // len(picture)
-    shares = _shares(picture, block // zoom)
+    shares = _shares(picture if picture.ndim == 2 else picture[..., 0], block // zoom)
     # A line is one pixel wide at any size: what is too much of it was face.
     shares[2] += shares[1] * np.float32((1 - 1 / zoom) * FACE)
     shares[1] /= zoom
@@ -80,51 +83,39 @@ def features_of(picture: Picture, block: int) -> Floats:
 
 
 def drawn(
-    program: Program, box: NDArray[np.float64] | None = None, quick: bool = False
+    program: Program,
+    box: NDArray[np.float64] | None = None,
+    size: int = SIZE,
+    quick: bool = False,
 ) -> Picture | None:
     """The picture of a program, or None if it builds nothing or a sketch crosses itself.
 
-    box: (2, 3) corners that the camera frames instead of the part's own. quick: lay the
-    extrusions of a part without cuts over each other, each built once as long as its
-    numbers stay; only the lines where they pass through each other are then missing.
+    box: (2, 3) corners that the camera frames instead of the part's own. size: with less
+    than 448 its red channel only, drawn roughly. quick: lay the extrusions of a part
+    without cuts over each other, each built once as long as its numbers stay; only the
+    lines where they pass through each other are then missing.
     """
-    if quick and len(program) > 1 and all(step.operation == "union" for step in program):
+    if quick and all(step.operation == "union" for step in program):
         blocks = [_alone(step) for step in program]
         whole = [block for block in blocks if block is not None]
-        return picture_of(_together(whole), box) if len(whole) == len(blocks) else None
+        return picture_of(together(whole), box, size) if len(whole) == len(blocks) else None
     if any(tangled(step.loops) for step in program):
         return None
     drawing = build(program)
-    return None if drawing is None else picture_of(drawing, box)
+    return None if drawing is None else picture_of(drawing, box, size)
 
 
 @lru_cache(maxsize=256)
-def _alone(step: Extrusion) -> Drawing | None:
-    return None if tangled(step.loops) else build((step,))
+def _alone(step: Extrusion) -> Shape | None:
+    return None if tangled(step.loops) else prism(step)
 
 
-def _together(blocks: list[Drawing]) -> Drawing:
-    corners = np.cumsum([0, *(len(block.vertices) for block in blocks)])
-    points = np.cumsum([0, *(len(block.edge_points) for block in blocks)])
-    both = list(zip(blocks, corners, points, strict=False))
-    boxes = np.stack([block.bounding_box for block in blocks])
-    return replace(
-        blocks[0],
-        vertices=np.concatenate([block.vertices for block in blocks]),
-        normals=np.concatenate([block.normals for block in blocks]),
-        triangles=np.concatenate([block.triangles + first for block, first, _ in both]),
-        edge_points=np.concatenate([block.edge_points for block in blocks]),
-        edge_starts=np.concatenate(
-            [[0], *(block.edge_starts[1:] + first for block, _, first in both)]
-        ),
-        seams=np.concatenate([block.seams for block in blocks]),
-        bounding_box=np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)]),
-    )
-
-
-def picture_of(drawing: Drawing, box: NDArray[np.float64] | None = None) -> Picture:
+def picture_of(
+    drawing: Drawing | Shape, box: NDArray[np.float64] | None = None, size: int = SIZE
+) -> Picture:
     """The picture of a built part; see `drawn`."""
-    return draw(drawing if box is None else replace(drawing, bounding_box=box))
+    shape = drawing if box is None else replace(drawing, bounding_box=box)
+    return draw(shape) if size == SIZE else draw_roughly(shape, size)
 
 
 def cost_of(
@@ -149,36 +140,41 @@ def fit(
     tied: float = 0.004,
     box: NDArray[np.float64] | None = None,
     go_on: Callable[[], bool] = lambda: True,
+    steady: int = 0,
 ) -> Fit:
     """`program` with its numbers moved to where its drawing is most like the picture.
 
     tied: numbers closer than this share of the part move as one. go_on: asked before
-    every step; False ends the fit with what there is.
+    every step; False ends the fit with what there is. steady: so many extrusions at the
+    beginning keep their numbers.
     """
     layout, values = parameters(program, tied)
+    first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
     count = 0
 
     def gap(at: NDArray[np.float64], block: int) -> Floats | None:
         nonlocal count
         count += 1
-        picture = drawn(rebuilt(layout, at), box, quick=block > FINEST)
+        size = ROUGH if block > FINEST else SIZE
+        picture = drawn(rebuilt(layout, at), box, size, quick=block >= FINEST)
         return None if picture is None else features_of(picture, block) - target.features[block]
 
     for block, steps in zip(blocks, iterations, strict=True):
         here = gap(values, block)
-        if here is None or not len(values):
+        if here is None or first == len(values):
             return Fit(program, NOTHING if here is None else cost_of(program, target), count)
         cost, damping = float(here @ here), 0.03
         for _ in range(steps):
             if not go_on():
                 break
-            slopes = _slopes(values, here, STEP * layout.size * block / 8, block, gap)
+            slopes = _slopes(values, here, STEP * layout.size * block / 8, block, gap, first)
             curvature = (slopes @ slopes.T).astype(np.float64)
             gradient = (slopes @ here).astype(np.float64)
             spread = np.diag(curvature) + 1e-6 * np.trace(curvature) + 1e-12
             better = None
             for _ in range(4):
-                move = -np.linalg.solve(curvature + damping * np.diag(spread), gradient)
+                move = np.zeros(len(values))
+                move[first:] = -np.linalg.solve(curvature + damping * np.diag(spread), gradient)
                 move *= min(1.0, FARTHEST * layout.size / max(float(np.abs(move).max()), 1e-12))
                 there = gap(values + move, block)
                 if there is not None and float(there @ there) < cost:
@@ -201,16 +197,17 @@ def _slopes(
     step: float,
     block: int,
     gap: Callable[[NDArray[np.float64], int], Floats | None],
+    first: int,
 ) -> Floats:
-    """Forward differences (P, N); backward where the step ahead builds nothing."""
-    slopes = np.zeros((len(values), len(here)), dtype=np.float32)
-    for i in range(len(values)):
+    """Forward differences (P - first, N); backward where the step ahead builds nothing."""
+    slopes = np.zeros((len(values) - first, len(here)), dtype=np.float32)
+    for i in range(first, len(values)):
         for move in (step, -step):
             moved = values.copy()
             moved[i] += move
             there = gap(moved, block)
             if there is not None:
-                slopes[i] = (there - here) / move
+                slopes[i - first] = (there - here) / move
                 break
     return slopes
 
@@ -223,7 +220,7 @@ def _shares(picture, block):  # type: ignore[no-untyped-def]
     weight = np.float32(1.0 / (block * block))
     for row in range(n * block):
         for col in range(n * block):
-            value = picture[row, col, 0]
+            value = picture[row, col]
             if value >= 250:
                 continue
             i, j = row // block, col // block

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import log
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ from image2cad.tracing import AXES, INWARDS, PIXELS, PLANES, SHADE, Cap, caps
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
+Proposal = tuple[float, Extrusion, int]
 
 # A cube whose camera is the one that tracing.py reads by.
 BOX = np.array([[-0.5] * 3, [0.5] * 3]) * SIZE / (MARGIN * PIXELS * 4 / np.sqrt(6))
@@ -52,6 +54,9 @@ STEP_PRICE, NUMBER_PRICE = 4e-4, 5e-5  # of cost: what an extrusion and a number
 BEAM = 3
 TRIED = 6  # proposals fitted for each program of the beam
 ROUNDS = 8
+LEAST_GAIN = 0.02  # share of the cost that a proposal must bring to be added with others
+ADDITIVE = 0.7  # share of what it brings alone that it must bring after the others
+ALIKE = 0.01  # share of the price by which programs differ that do not look the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +79,15 @@ def grow(
     """
     regions = caps(target.picture)
     states: list[Grown] = list(seeds)
-    empty: list[Grown] = [Grown((), 1.0)]
+    done: list[Grown] = []
     for _ in range(ROUNDS):
         new: list[Grown] = []
-        for state in states or empty:
-            if go_on():
+        for state in states or [Grown((), 1.0)]:
+            if go_on() and not any(state is other for other in done):
                 new += _extended(state, target, regions, go_on)
+                done.append(state)
         by_price = sorted(states + new, key=lambda one: one.price)
-        ranked = list(islice(distinct(by_price, lambda one: one.price), beam))
+        ranked = list(islice(distinct(by_price, lambda one: log(one.price), ALIKE), beam))
         if states and ranked[0].price > states[0].price - NUMBER_PRICE:
             return ranked
         states = ranked
@@ -98,13 +104,21 @@ def price_of(program: Program, cost: float) -> float:
 def _extended(
     state: Grown, target: Target, regions: list[list[Cap]], go_on: Callable[[], bool]
 ) -> list[Grown]:
-    """The best programs with one more extrusion, fitted: a few coarsely, the better half finely."""
+    """The best programs with more extrusions, fitted: a few coarsely, the better half finely."""
     ranked = sorted(_proposals(state.program, target, regions, go_on), key=lambda one: one[0])
+    chosen = [step for _, step, _ in islice(distinct(ranked, _log_cost, ALIKE / 3), TRIED)]
+    longer: list[Program] = [(step,) for step in chosen]
+    leap = _leap(state.program, target, ranked)
+    if len(leap) > 1:
+        longer.insert(0, leap)
     tried: list[tuple[float, Program]] = []
-    for _, program in islice(distinct(ranked, lambda one: one[0]), TRIED):
+    for steps in longer:
         if not go_on():
             break
-        rough = fit(program, target, (COARSE,), (3,), box=BOX, go_on=go_on)
+        program = (*state.program, *steps)
+        rough = fit(
+            program, target, (COARSE,), (3,), box=BOX, go_on=go_on, steady=len(state.program)
+        )
         tried.append((rough.cost, rough.program))
     out = []
     for cost, program in sorted(tried, key=lambda one: one[0])[: TRIED // 2]:
@@ -115,13 +129,34 @@ def _extended(
     return out
 
 
+def _log_cost(proposal: Proposal) -> float:
+    return log(max(proposal[0], 1e-12))
+
+
+def _leap(program: Program, target: Target, ranked: list[Proposal]) -> Program:
+    """The best proposals of several regions that together bring what they bring alone."""
+    start = cost_of(program, target, COARSE, BOX) if program else 1.0
+    steps: Program = ()
+    cost = start
+    best: dict[int, tuple[float, Extrusion]] = {}
+    for alone, step, region in ranked:
+        best.setdefault(region, (alone, step))
+    for alone, step in best.values():
+        if start - alone < LEAST_GAIN * start:
+            break
+        together = cost_of((*program, *steps, step), target, COARSE, BOX)
+        if cost - together > ADDITIVE * (start - alone):
+            steps, cost = (*steps, step), together
+    return steps
+
+
 def _proposals(
     program: Program, target: Target, regions: list[list[Cap]], go_on: Callable[[], bool]
-) -> Iterator[tuple[float, Program]]:
-    """Programs with one more extrusion, and their coarse cost."""
+) -> Iterator[Proposal]:
+    """Extrusions to add: the coarse cost with each, the extrusion, the region it was read from."""
     scene = _scene(program)
     goal, blank = target.features[COARSE], target.blank[COARSE]
-    for readings in regions:
+    for region, readings in enumerate(regions):
         if not go_on():
             return
         if scene.picture is not None and _explained(readings[0].mask, scene.picture):
@@ -147,11 +182,10 @@ def _proposals(
                     picture = _with(scene, block, axis, start, end)
                     gap = features_of(picture, COARSE) - goal
                     step = _extrusion(cap.plane, loops, start, end)
-                    yield float(gap @ gap) / blank, (*program, step)
+                    yield float(gap @ gap) / blank, step, region
                 if program and (outermost - start) * inwards < -0.3:
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
-                    longer = (*program, step)
-                    yield cost_of(longer, target, COARSE, BOX), longer
+                    yield cost_of((*program, step), target, COARSE, BOX), step, region
 
 
 @dataclass(frozen=True, eq=False)

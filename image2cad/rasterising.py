@@ -90,6 +90,25 @@ def draw(shape: Shape, size: int = SIZE, eye: Sequence[float] = EYE, seams: bool
     return picture if size == SIZE else reduce(picture, size)
 
 
+def draw_roughly(shape: Shape, size: int) -> Array:
+    """The red channel of `draw`, (size, size) uint8, drawn at that size at once.
+
+    Much faster, and for comparing with its like only: a line is one pixel wide at any size.
+    """
+    to_screen, offset = (value * size / SIZE for value in camera(shape.bounding_box))
+    screen = shape.vertices @ to_screen.T + offset
+    lines = shape.edge_points @ to_screen.T + offset
+    facing = shape.normals @ (to_screen[2] / np.linalg.norm(to_screen[2]))
+    shown = np.ones(len(shape.edge_starts) - 1, dtype=np.bool_)
+    depth = np.full((size, size), -np.inf, dtype=np.float32)
+    tone = np.full((size, size), WHITE, dtype=np.int16)
+    add(
+        screen, shape.triangles, shape.normals, facing, lines, shape.edge_starts, shown, depth, tone
+    )
+    red: Array = RED[tone]
+    return red
+
+
 def camera(box: Array, eye: Sequence[float] = EYE) -> tuple[Array, Array]:
     """The (3, 3) matrix and (3,) offset from model units to (column, row, depth) in pixels.
 
@@ -131,6 +150,7 @@ def _tones() -> Array:
 
 
 TONES = _tones()
+RED = np.ascontiguousarray(TONES[:, 0])
 
 
 @njit(cache=True)

@@ -22,21 +22,14 @@ import manifold3d
 import numpy as np
 from numpy.typing import NDArray
 
-from image2cad.outlines import (
-    CHORD_ERROR,
-    contains,
-    deflection_of,
-    outline,
-    seam_angle,
-    signed_area,
-)
+from image2cad.outlines import CHORD_ERROR, deflection_of, outline, signed_area
+from image2cad.prisms import LEAST_AREA, following, lines, profile
 from image2cad.programs import Extrusion, Plane, Point, Program
 
 __all__ = ["Drawing", "build", "outline", "signed_area"]
 
 Array = NDArray[Any]
 FARTHEST = 1e100  # squares of larger lengths are no finite numbers
-LEAST_AREA = 1e-10  # of the longest side squared: of a loop that is one
 GRID = 1e-9  # of the longest side: points that differ by less become one
 PARALLEL = 1 - 1e-10  # cosine from which two neighbouring triangles lie in one plane
 
@@ -110,68 +103,33 @@ def build(program: Program) -> Drawing | None:
 def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     """The extruded profile; face 0 is the bottom, 1 the top, the sides follow curve by curve."""
     plane = step.plane
-    seam = seam_angle(plane.x, plane.y, plane.normal)
-    rings: list[Array] = []
-    faces: list[Array] = []
-    corners: list[Array] = []
-    whole: list[bool] = []
-    walls: dict[int, Wall] = {}
-    number = 2
-    for loop in step.loops:
-        points, marks = [], []
-        for curve, centre, circle in outline(loop, deflection, seam):
-            points.append(curve)
-            marks.append(np.full(len(curve), number))
-            if centre is not None:
-                walls[number] = _wall(plane, centre, curve[0], circle)
-            number += 1
-        rings.append(np.concatenate(points))
-        faces.append(np.concatenate(marks))
-        whole.append(len(points) == 1)
-        starts = np.zeros(len(rings[-1]), dtype=bool)
-        starts[np.cumsum([0, *(len(curve) for curve in points[:-1])])] = True
-        corners.append(starts)
-    areas = [signed_area(ring) if len(ring) > 2 else 0.0 for ring in rings]
-    if min(map(abs, areas), default=0.0) < LEAST_AREA * (grid / GRID) ** 2:
+    shape = profile(step, deflection, LEAST_AREA * (grid / GRID) ** 2)
+    if shape is None:
         return None
-    for i, ring in enumerate(rings):
-        inside = sum(contains(other, ring[0]) for j, other in enumerate(rings) if j != i)
-        if (areas[i] > 0) == bool(inside % 2):
-            # Reversed points start each segment at its old end: shift the labels with them.
-            rings[i], faces[i] = ring[::-1], np.roll(faces[i][::-1], -1)
-            corners[i] = corners[i][::-1]
-    caps = manifold3d.triangulate(rings)
-    if len(caps) == 0 or step.depth == 0:
-        return None
-    flat = np.concatenate(rings)
-    count = len(flat)
-    here, following = np.arange(count), np.arange(1, count + 1)
-    labels = np.concatenate(faces)
+    flat, labels = np.concatenate(shape.rings), np.concatenate(shape.labels)
+    count, after = len(flat), following(shape)
+    here = np.arange(count)
     low, high = sorted((0.0, step.depth))
     axes = np.array([plane.x, plane.y, plane.normal])
     ends = [np.column_stack([flat, np.full(count, level)]) for level in (low, high)]
     vertices = np.concatenate(ends) @ axes + np.array(plane.origin)
     # Two faces meant to be one plane differ by rounding, and would leave slivers.
     vertices = np.round(vertices / grid) * grid
-    lines, lengths, seams, start = [], [], [], 0
-    for ring, corner, circle in zip(rings, corners, whole, strict=True):
-        end = start + len(ring)
-        following[end - 1] = start
-        around = np.append(here[start:end], start)
-        upright = here[start:end][corner]
-        lines += [around, around + count, np.stack([upright, upright + count], axis=1).ravel()]
-        lengths += [len(around), len(around), *[2] * len(upright)]
-        seams += [False, False, *[circle] * len(upright)]
-        start = end
+    rows, lengths = lines(shape)
+    seams: list[bool] = []
+    for corner, circle in zip(shape.corners, shape.whole, strict=True):
+        seams += [False, False, *[circle] * int(corner.sum())]
+    walls = {}
+    for number, (centre, circle) in shape.centres.items():
+        walls[number] = _wall(plane, centre, flat[labels == number][0], circle)
     triangles = np.concatenate([
-        caps[:, ::-1],
-        caps + count,
-        np.column_stack([here, following, following + count]),
-        np.column_stack([here, following + count, here + count]),
+        shape.caps[:, ::-1],
+        shape.caps + count,
+        np.column_stack([here, after, after + count]),
+        np.column_stack([here, after + count, here + count]),
     ])  # fmt: skip
-    face_ids = np.concatenate([
-        np.zeros(len(caps)), np.ones(len(caps)), labels, labels
-    ])  # fmt: skip
+    caps = len(shape.caps)
+    face_ids = np.concatenate([np.zeros(caps), np.ones(caps), labels, labels])
     prism_id = manifold3d.Manifold.reserve_ids(1)
     mesh = manifold3d.Mesh64(
         vert_properties=np.ascontiguousarray(vertices),
@@ -183,7 +141,7 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     solid = manifold3d.Manifold(mesh)
     if solid.status() != manifold3d.Error.NoError:
         return None
-    return Prism(solid, prism_id, vertices[np.concatenate(lines)], lengths, seams, walls)
+    return Prism(solid, prism_id, vertices[rows], lengths, seams, walls)
 
 
 def _wall(plane: Plane, centre: Point, start: Array, circle: bool) -> Wall:

@@ -20,6 +20,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
+from image2cad.aligning import aligned
 from image2cad.candidates import LONGEST, cleaned
 from image2cad.comparing import likeness
 from image2cad.errors import InputError
@@ -38,7 +39,9 @@ EFFORTS = {"none": 0.0, "low": 8.0, "high": 45.0}  # seconds
 NEAREST = {"low": 16, "high": 48}
 EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
+CLEAR = 1e-3  # cost from which a part grown from the picture needs no other source
 FINALISTS = 4
+PLACED = 4  # ways to place the pieces of grown programs that are fitted
 DECIMALS = (0, 1, 2)
 UNSEEN = 2e-6  # cost in blocks of 2 pixels that rounding may add
 AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
@@ -109,20 +112,21 @@ def verify(
         return lambda: time.monotonic() - started < share * budget
 
     guesses, tried = _read_all(own, target)
-    if "library" in sources:
-        near = nearest(library or load_library(), target, NEAREST[effort])
-        guesses += [_guess("library", program, target) for program in near]
-    if "templates" in sources:
-        guesses += [_guess("templates", program, target) for program in templates()]
-    found = _improved(guesses, target, effort, before(0.35))
+    found: list[_Guess] = []
     if "traced" in sources:
-        grown = grow(target, before(0.65))
-        found += _fine([_Guess("traced", one.program, one.price) for one in grown], target, (8, 4))
+        found = _placed(grow(target, before(0.5)), "traced", target, before(0.6))
+    if not found or min(one.cost for one in found) > CLEAR:
+        if "library" in sources:
+            near = nearest(library or load_library(), target, NEAREST[effort])
+            guesses += [_guess("library", program, target) for program in near]
+        if "templates" in sources:
+            guesses += [_guess("templates", program, target) for program in templates()]
+        found += _improved(guesses, target, effort, before(0.8))
     found.sort(key=_price)
     if found and found[0].cost > EQUAL and "traced" in sources:
         found += _regrown(found, target, before(0.9))
         found.sort(key=_price)
-    found = _fine(found[:FINALISTS], target, (4, 2)) + found[FINALISTS:]
+    found = _fine(found[:FINALISTS], target, (4, 2, 2), before(1.0)) + found[FINALISTS:]
     found.sort(key=_price)
     ranked = [(one, code) for one in found for code in [_text(one.program, target)] if code]
     tried += [
@@ -211,7 +215,19 @@ def _regrown(found: list[_Guess], target: Target, go_on: Callable[[], bool]) -> 
         if placed is not None:
             seeds.append(Grown(placed, price_of(placed, cost_of(placed, target, box=BOX))))
     grown = grow(target, go_on, seeds=seeds) if seeds else []
-    return _fine([_Guess(found[0].source, g.program, g.price) for g in grown], target, (8, 4))
+    return _placed(grown, found[0].source, target, go_on)
+
+
+def _placed(
+    grown: list[Grown], source: str, target: Target, go_on: Callable[[], bool]
+) -> list[_Guess]:
+    """Programs grown in the fixed camera, with their pieces where their own camera wants them."""
+    found = []
+    for one in grown:
+        for program in aligned(one.program, target, BOX):
+            found.append(_Guess(source, program, cost_of(program, target, 8)))
+    found.sort(key=_price)
+    return _fine(found[:PLACED], target, (8, 4), go_on)
 
 
 def _in_front(program: Program) -> Program | None:
