@@ -35,12 +35,14 @@ from image2cad.transforms import canonical, centred, rounded
 from metrics.execution import Failure, Part, run_cadquery
 
 SOURCES = ("model", "traced", "library", "templates")
-EFFORTS = {"none": 0.0, "low": 8.0, "high": 45.0}  # seconds
+EFFORTS = {"none": 0.0, "low": 7.5, "high": 50.0}  # seconds
 NEAREST = {"low": 16, "high": 48}
 EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
 CLEAR = 1e-3  # cost from which a part grown from the picture needs no other source
 FINALISTS = 4
+STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are only run
+WORSE = "draws the picture less well"
 PLACED = 4  # ways to place the pieces of grown programs that are fitted
 DECIMALS = (0, 1, 2)
 UNSEEN = 2e-6  # cost in blocks of 2 pixels that rounding may add
@@ -95,7 +97,7 @@ def verify(
     """The program whose drawing is most like `image`.
 
     codes: programs of a model, its best guess first. effort: "none" takes the first code
-    that is valid; "low" and "high" also propose, fit and grow for about 8 and 45 seconds,
+    that is valid; "low" and "high" also propose, fit and grow for about 8 and 50 seconds,
     or `seconds`. Raises InputError for an unknown effort or source.
     """
     started = time.monotonic()
@@ -128,15 +130,15 @@ def verify(
         found.sort(key=_price)
     found = _fine(found[:FINALISTS], target, (4, 2, 2), before(1.0)) + found[FINALISTS:]
     found.sort(key=_price)
-    ranked = [(one, code) for one in found for code in [_text(one.program, target)] if code]
-    tried += [
-        Tried(one.source, code, one.cost, "draws the picture less well") for one, code in ranked
-    ]
-    finalists = [(code, one.source, one.cost) for one, code in ranked]
+    finalists, rest = found[:FINALISTS], found[FINALISTS:]
+    codes_of = [(one, _text(one.program, target)) for one in finalists]
+    codes_of += [(one, to_code(rounded(one.program, 2))) for one in rest]
+    tried += [Tried(one.source, code, one.cost, WORSE) for one, code in codes_of if code]
+    ranked = [(code, one.source, one.cost) for one, code in codes_of[: len(finalists)] if code]
     # What the light engine does not understand may still run.
     known = {one.code for one in tried if one.cost < NOTHING}
-    finalists += [(code, "model", NOTHING) for code in own if code not in known]
-    return _finished(picture, finalists, tried, started, True)
+    ranked += [(code, "model", NOTHING) for code in own if code not in known]
+    return _finished(picture, ranked, tried, started, True)
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -158,11 +160,11 @@ def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[
     guesses, tried = [], []
     for code in dict.fromkeys(codes):
         program = read(code)
-        if program is not None:
+        if program is not None and len(program) <= STEPS and len(code) <= LETTERS:
             guess = _guess("model", program, target)
             if guess.cost < NOTHING:
                 guesses.append(guess)
-                tried.append(Tried("model", code, guess.cost, "others draw it better"))
+                tried.append(Tried("model", code, guess.cost, WORSE))
     return guesses, tried
 
 
@@ -260,16 +262,14 @@ def _text(program: Program, target: Target) -> str | None:
     return None
 
 
-def _drawing(code: str, part: Part) -> Picture:
-    """What GenCAD's picture of the program would be.
+def _seen(code: str) -> tuple[Picture | None, float]:
+    """What GenCAD's picture of a program would be, and its volume; None if it has to be run.
 
     From the program where it can be: a part that was run has lost the edges between fused faces.
     """
-    program = read(code)
-    drawing = None if program is None else build(program)
-    if drawing is None or abs(drawing.volume - part.volume) > AGREEING * part.volume:
-        return draw(part)
-    return draw(drawing)
+    program = read(code) if len(code) <= LETTERS else None
+    drawing = build(program) if program is not None and len(program) <= STEPS else None
+    return (None, 0.0) if drawing is None else (draw(drawing), drawing.volume)
 
 
 def _finished(
@@ -282,14 +282,22 @@ def _finished(
     """The finalist that runs in isolation and is most like the picture; the first, if not so."""
     best: tuple[float, str, str, Part] | None = None
     fates = {one.code: one for one in tried}
-    for i, (code, source, cost) in enumerate(finalists):
-        if best is not None and i >= FINALISTS and cost < NOTHING:
-            continue  # enough of them ran; those after are worse
+    hopes = []
+    for code, source, cost in finalists:
+        seen, volume = _seen(code)
+        hope = -1.0 if seen is None else likeness(seen, picture)
+        hopes.append((hope, volume, code, source, cost))
+    if compare:
+        hopes.sort(key=lambda one: -one[0])
+    for hope, volume, code, source, cost in hopes:
+        if best is not None and 0 <= hope <= best[0]:
+            continue  # it draws the picture less well, and need not run
         part = run_cadquery(code)
         if isinstance(part, Failure):
             fates[code] = Tried(source, code, cost, str(part))
             continue
-        value = likeness(_drawing(code, part), picture)
+        agrees = hope >= 0 and abs(volume - part.volume) <= AGREEING * part.volume
+        value = hope if agrees else likeness(draw(part), picture)
         if best is None or value > best[0]:
             best = (value, code, source, part)
         if not compare:
