@@ -10,7 +10,7 @@ the scores (evaluation.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,12 @@ def answer_many(
     sources: Sequence[str] = SOURCES,
     workers: int | None = None,
     progress: bool = True,
+    keep: Callable[[int, Answer], None] = lambda index, answer: None,
 ) -> list[Answer]:
-    """`verify` for every picture, in order. A picture that is lost gets an empty answer."""
+    """`verify` for every picture, in order. A picture that is lost gets an empty answer.
+
+    keep: called with every answer as soon as it is there, and the number of its picture.
+    """
     from tqdm.auto import tqdm
 
     jobs = [
@@ -86,6 +90,7 @@ def answer_many(
                 lost = Tried("", "", float("inf"), answer.reason)
                 answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
             out[index] = answer
+            keep(index, answer)
             bar.update()
     return [answer for answer in out if answer is not None]
 

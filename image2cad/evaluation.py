@@ -2,6 +2,7 @@
 
     python -m image2cad.evaluation --model models/nano --data bundled --split test --out runs/eval
     python -m image2cad.evaluation --model models/nano --data my_parts --effort high --out runs/high
+    python -m image2cad.evaluation ... --out runs/high --resume     # after an interruption
 
 Writes to the output folder: predictions.jsonl (one row a sample), metrics.json
 (VSR and IoU_best with intervals), report.html (input, rendering, code, score) and
@@ -25,11 +26,14 @@ import numpy as np
 from image2cad.breakdown import breakdown, breakdown_text, step_files
 from image2cad.errors import InputError, run_cli
 from image2cad.report import interval_text, write_report, write_sheet
-from image2cad.runs import RESULT_FILE, check_free, write_whole
+from image2cad.runs import RESULT_FILE, prepare_run, write_whole
 from image2cad.samples import Sample, has_split, load_samples
+from image2cad.verification import EFFORTS, SOURCES, Answer
 from metrics import Failure, Part, compute, run_many
 from metrics.scores import interval
 
+ANSWERS_FILE = "answers.jsonl"
+MOST_TRIED = 8  # other candidates that a row names
 TOTALS = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 
@@ -97,31 +101,68 @@ def evaluate_verified(
     batch_size: int = 16,
     max_new_tokens: int = 1024,
     alignment: str = "best",
+    kept: Path | None = None,
 ) -> Evaluation:
     """`evaluate` with the model's guesses checked and corrected; see verification.py.
 
-    Rows gain "likeness" to the picture, "confidence", and the "source" of the answer.
+    Rows gain "likeness" to the picture, "confidence", the "source" of the answer, the
+    seconds that it took ("verified_in"), and what else was "tried" and how it lost. kept: a
+    file to which answers are appended as they come; those that it holds are not made again.
     """
     from image2cad.answering import answer_many, propose
 
     started = time.perf_counter()
-    images = [sample.image for sample in samples]
-    guesses: list[list[str]] = [[] for _ in samples]
-    if "model" in sources:
+    done = _kept(kept)
+    todo = [sample for sample in samples if sample.id not in done]
+    images = [sample.image for sample in todo]
+    guesses: list[list[str]] = [[] for _ in todo]
+    if "model" in sources and todo:
         guesses = propose(model, processor, images, effort, batch_size, max_new_tokens)
-    answers = answer_many(images, guesses, effort, sources, workers)
-    seconds = (time.perf_counter() - started) / max(len(samples), 1)
-    # An answer without a valid candidate is scored as the model's first guess: a failure.
-    codes = [a.code or (g[0] if g else "") for a, g in zip(answers, guesses, strict=True)]
-    result = score_codes(codes, samples, alignment)
-    rows = [
-        {**row, "likeness": a.likeness, "confidence": a.confidence, "source": a.source}
-        for row, a in zip(result.rows, answers, strict=True)
-    ]
-    longest = max((answer.seconds for answer in answers), default=0.0)
+
+    def keep(index: int, answer: Answer) -> None:
+        # An answer without a valid candidate is scored as the model's first guess: a failure.
+        row = {
+            "code": answer.code or (guesses[index][0] if guesses[index] else ""),
+            "likeness": answer.likeness,
+            "confidence": answer.confidence,
+            "source": answer.source,
+            "verified_in": round(answer.seconds, 2),
+            "tried": [
+                {"source": one.source, "cost": min(one.cost, 1e9), "fate": one.fate}
+                for one in answer.tried[:MOST_TRIED]
+            ],
+        }
+        done[todo[index].id] = row
+        if kept is not None:
+            with open(kept, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"id": todo[index].id, **row}) + "\n")
+
+    answer_many(images, guesses, effort, sources, workers, keep=keep)
+    seconds = (time.perf_counter() - started) / max(len(todo), 1)
+    mine = [done[sample.id] for sample in samples]
+    result = score_codes([row["code"] for row in mine], samples, alignment)
+    rows = [{**row, **answer} for row, answer in zip(result.rows, mine, strict=True)]
+    longest = max((row["verified_in"] for row in mine), default=0.0)
     totals = {**result.totals, "effort": effort, "sources": list(sources)}
-    timed = {"seconds_a_picture": round(seconds, 3), "longest_seconds": round(longest, 1)}
+    timed = {"seconds_a_picture": round(seconds, 3), "longest_seconds": longest}
     return Evaluation(rows, result.parts, {**totals, **timed})
+
+
+def _kept(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Answers by id; a last line that was cut off is made again."""
+    rows: dict[str, dict[str, Any]] = {}
+    if file is None or not file.is_file():
+        return rows
+    whole = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        whole.append(line)
+        rows[row.pop("id")] = row
+    write_whole(file, "".join(line + "\n" for line in whole))
+    return rows
 
 
 def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:
@@ -193,7 +234,6 @@ def summary_text(summary: dict[str, Any]) -> str:
 def main() -> int:
     """Evaluate a model on samples."""
     from image2cad.modeling import load_model, quiet
-    from image2cad.verification import EFFORTS, SOURCES
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", required=True, help="a base or a saved adapter")
@@ -219,12 +259,14 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=1024)
     parser.add_argument("--quantize", action="store_true", help="load the base in 4 bits")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     arguments = parser.parse_args()
     quiet()
     for name in ("limit", "batch", "max_new_tokens", "workers"):
         if (getattr(arguments, name) or 1) < 1 or getattr(arguments, name) == 0:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1")
-    check_free(arguments.out)
+    plan = {k: v for k, v in vars(arguments).items() if k != "workers"}
+    prepare_run(arguments.out, {**plan, "out": ""}, arguments.resume)
     split = arguments.split or ("test" if has_split(arguments.data, "test") else "train")
     print(f"scoring on {arguments.data}, split {split}")
     samples, rejected = load_samples(arguments.data, split, arguments.limit)
@@ -236,7 +278,8 @@ def main() -> int:
         result = evaluate(model, processor, samples, *lengths)
     else:
         chosen = (arguments.effort, arguments.sources, arguments.workers)
-        result = evaluate_verified(model, processor, samples, *chosen, *lengths)
+        kept = arguments.out / ANSWERS_FILE
+        result = evaluate_verified(model, processor, samples, *chosen, *lengths, kept)
     tables = breakdown(result.parts, samples, step_files(arguments.data, samples))
     notes = {"model": arguments.model, "data": arguments.data, "split": split, **tables}
     summary = summarise(result, notes=notes)

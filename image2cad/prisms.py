@@ -17,7 +17,14 @@ import manifold3d
 import numpy as np
 from numpy.typing import NDArray
 
-from image2cad.outlines import contains, deflection_of, outline, seam_angle, signed_area
+from image2cad.outlines import (
+    CHORD_ERROR,
+    contains,
+    deflection_of,
+    outline,
+    seam_angle,
+    signed_area,
+)
 from image2cad.programs import Extrusion, Point
 
 Array = NDArray[Any]
@@ -122,10 +129,10 @@ def prism(step: Extrusion) -> Shape | None:
     deflection = deflection_of((step,))
     if not 0 < deflection < np.inf:
         return None
-    shape = profile(step, deflection, LEAST_AREA)
+    shape = profile(step, deflection, LEAST_AREA * (deflection / CHORD_ERROR) ** 2)
     if shape is None:
         return None
-    flat = np.concatenate(shape.rings)
+    flat = np.concatenate(shape.rings).astype(np.float64)
     count, after = len(flat), following(shape)
     axes = np.array([step.plane.x, step.plane.y, step.plane.normal])
     low, high = sorted((0.0, step.depth))

@@ -130,12 +130,20 @@ def _card(
     score = f"IoU {row['iou_best']:.3f}"
     if before is not None:
         score += f" (before {before['iou_best']:.3f})"
+    note = ""
+    if "likeness" in row:
+        lost = "\n".join(
+            f"{one['cost']:.4f} {one['source']}: {one['fate']}" for one in row["tried"]
+        )
+        note = f"""<p>likeness {row["likeness"]:.3f}, confidence {row["confidence"]:.2f}, found by
+{escape(row["source"] or "none")}</p><details><summary>other candidates: cost and fate</summary>
+<pre>{escape(lost)}</pre></details>"""
     colour = "good" if row["iou_best"] >= 0.8 else "bad" if row["iou_best"] < 0.4 else ""
     return f"""<figure><figcaption><span>{escape(sample.id)}</span>
 <span class="{colour}">{score}</span></figcaption>
 <div class="pair"><div><img alt="input" src="{_png(sample.image)}">input</div>
 <div>{picture}generated</div></div>
-<pre>{escape(row["code"])}</pre>
+{note}<pre>{escape(row["code"])}</pre>
 <details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details>
 </figure>"""
 

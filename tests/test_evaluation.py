@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad.evaluation import gain, score_codes, summarise, summary_text, write_results
+from image2cad.evaluation import (
+    evaluate_verified,
+    gain,
+    score_codes,
+    summarise,
+    summary_text,
+    write_results,
+)
 from image2cad.samples import Sample
+from image2cad.verification import Answer, Tried
 
 BOX = "import cadquery as cq\nsolid = cq.Workplane().box(4, 2, 1)\n"
 TWICE = "import cadquery as cq\nsolid = cq.Workplane().box(8, 4, 2).translate((9, 9, 9))\n"
@@ -45,3 +54,32 @@ def test_failures_stay_in_the_mean_and_the_page_shows_all_of_it_escaped(tmp_path
     assert "<script" not in page and "<b>" not in page and "<i>" not in page
     assert page.count("<figure>") == 3 and page.count('alt="drawing of the result"') == 2
     assert "none" in summary_text(summary) and "0.667" in summary_text(summary)
+
+
+def test_a_verified_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    samples = [
+        Sample(Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)), BOX, name)
+        for name in ("done", "open")
+    ]
+    row = {
+        "id": "done", "code": BOX, "likeness": 0.9, "confidence": 0.5, "source": "traced",
+        "verified_in": 1.5, "tried": [],
+    }  # fmt: skip
+    kept = tmp_path / "answers.jsonl"
+    kept.write_text(json.dumps(row) + "\n" + '{"id": "open", "code": "cut of', encoding="utf-8")
+    asked = []
+
+    def answer_many(images, codes, effort, sources, workers, keep):
+        asked.extend(images)
+        keep(0, Answer(None, None, 0.0, 0.0, "", (Tried("model", "x", 2.0, "lost"),), 0.5))
+
+    monkeypatch.setattr("image2cad.answering.answer_many", answer_many)
+    result = evaluate_verified(None, None, samples, "low", ["traced"], kept=kept)
+    assert len(asked) == 1 and asked[0] is samples[1].image
+    assert [row["ok"] for row in result.rows] == [True, False]
+    assert result.rows[1]["tried"] == [{"source": "model", "cost": 2.0, "fate": "lost"}]
+    assert [json.loads(line)["id"] for line in kept.read_text().splitlines()] == ["done", "open"]
+    write_results(tmp_path, samples, summarise(result), result)
+    page = (tmp_path / "report.html").read_text()
+    assert "found by\ntraced" in page and "model: lost" in page

@@ -4,18 +4,24 @@ Every picture here is drawn from a program that the test knows, so what comes ba
 compared with the truth by geometry and not only by looks.
 """
 
+import time
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from image2cad import growing, verification
+from image2cad.aligning import aligned
 from image2cad.errors import InputError
 from image2cad.fitting import cost_of, drawn, fit, look_at
 from image2cad.parameters import levels, parameters, rebuilt
+from image2cad.prisms import prism
 from image2cad.programs import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
-from image2cad.rasterising import draw
+from image2cad.rasterising import draw, draw_roughly
 from image2cad.solids import build
 from image2cad.tracing import caps
+from image2cad.transforms import moved
 from image2cad.verification import verify
 from metrics import iou_aligned, run_cadquery
 from metrics.execution import Part
@@ -89,6 +95,28 @@ def test_the_visible_faces_are_read_as_sketches():
     assert outer.width / hole.radius == pytest.approx(10, rel=0.03)
 
 
+@pytest.mark.parametrize("step", [PLATE, BOSS, SIDE, replace(SIDE, depth=-7.0)])
+def test_a_single_prism_looks_like_the_solid_that_is_built_of_it(step):
+    different = (draw(prism(step)) != draw(build((step,)))).any(axis=2)
+    assert different.sum() <= 2
+    rough = draw_roughly(prism(step), 448)
+    assert (rough != draw(prism(step))[..., 0]).sum() == 0
+
+
+def test_pieces_are_found_along_the_line_of_sight():
+    truth = tuple(
+        Extrusion(Plane((x, 0.0, z), *NAMED["XY"]), (Rect(0, 0, 20, 12),), 8)
+        for x, z in ((-45, -30), (45, -30), (-45, 40), (45, 40))
+    )
+    target = look_at(drawn(truth))
+    (frame,) = [build(truth).bounding_box]
+    # In that camera it looks the same with every piece at another depth.
+    wrong = [moved((step,), (t, -t, t))[0] for step, t in zip(truth, (0, 9, -23, 31), strict=True)]
+    assert cost_of(tuple(wrong), target, box=frame) < 0.02 < cost_of(tuple(wrong), target)
+    best = aligned(tuple(wrong), target, frame)[0]
+    assert overlap(best, truth) > 0.99
+
+
 @pytest.mark.parametrize(("program", "least"), [((PLATE,), 0.99), (BRACKET, 0.93)])
 def test_programs_grow_from_a_picture_alone(program, least):
     target = look_at(drawn(program))
@@ -133,3 +161,16 @@ def test_time_is_kept():
     answer = verify(picture_of((PLATE, BOSS, SIDE)), [], "high", seconds=3)
     assert answer.part is not None and answer.seconds < 20
     assert verification.EFFORTS["low"] <= 10 and verification.EFFORTS["high"] <= 60
+
+
+def test_programs_too_long_to_draw_here_are_only_run():
+    many = "\n".join(
+        ["import cadquery as cq", "s = cq.Workplane().box(1, 1, 1)"]
+        + [
+            f's = s.union(cq.Workplane("XY", origin=({i}, 0, 0)).rect(2, 1).extrude(1))'
+            for i in range(70)
+        ]
+    )
+    started = time.monotonic()
+    answer = verify(picture_of(BRACKET), [many, "result = oops"], seconds=2, sources=["model"])
+    assert answer.code == many and time.monotonic() - started < 30
