@@ -35,6 +35,7 @@ ZOOM = 150.0  # pixels that a part moves at its rim, as a share of its size
 BLOCK = 8  # pixels of 448 in a block of the features that drawings are compared by
 GAIN = 0.97  # share of the cost that a moved end must leave at most
 PASSES = 4
+AGREED = 0.003  # share of the cost that an agreement of levels is worth
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,29 @@ def aligned(
     drawn.sort(key=lambda one: one[0])
     out = [_with_ends(one, cost, target, go_on) for cost, one in drawn[:most] if cost < NOTHING]
     return [one for _, one in sorted(out, key=lambda pair: pair[0])]
+
+
+def settled(program: Program, target: Target, frame: Array, first: int) -> Program:
+    """`program` with each extrusion from number `first` on slid to where the picture wants it.
+
+    Seen with the camera of `frame` (2, 3), in which a piece looks the same wherever it is, but
+    for what it hides and what hides it.
+    """
+    for i in range(first, len(program)):
+        rest = (*program[:i], *program[i + 1 :])
+        if not rest or (i and program[i].operation != "union"):
+            continue
+        mine = [np.array(levels((program[i],), axis)) for axis in range(3)]
+        theirs = tuple(np.array(levels(rest, axis)) for axis in range(3))
+        best = (NOTHING, program)
+        for t, ties in _slides(mine, theirs):
+            x, y, z = (t * way for way in EYE)
+            other = (*program[:i], *moved((program[i],), (x, y, z)), *program[i + 1 :])
+            value = cost_of(other, target, BLOCK, frame) * (1 - AGREED * ties)
+            if value < best[0]:
+                best = (value, other)
+        program = best[1]
+    return program
 
 
 def _pieces(program: Program) -> list[list[int]]:

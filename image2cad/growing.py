@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from image2cad.aligning import settled
 from image2cad.fitting import (
     NOTHING,
     Floats,
@@ -50,7 +51,7 @@ EXPLAINED = 0.9  # overlap from which a region needs no further extrusion
 MATRIX, OFFSET = (value * SIDE / SIZE for value in camera(BOX))
 VIEW = MATRIX[2] / np.linalg.norm(MATRIX[2])
 DEPTHS = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
-STEP_PRICE, NUMBER_PRICE = 4e-4, 5e-5  # of cost: what an extrusion and a number must bring
+STEP_PRICE, NUMBER_PRICE = 1e-4, 1.5e-5  # of cost: what an extrusion and a number must bring
 BEAM = 3
 TRIED = 6  # proposals fitted for each program of the beam
 ROUNDS = 8
@@ -125,7 +126,8 @@ def _extended(
         if cost < NOTHING and go_on():
             fine = fit(program, target, (8, 4), (3, 2), box=BOX, go_on=go_on)
             if fine.cost < NOTHING:
-                out.append(_simplified(fine.program, fine.cost, target))
+                placed = settled(fine.program, target, BOX, len(state.program))
+                out.append(_simplified(placed, cost_of(placed, target, box=BOX), target))
     return out
 
 

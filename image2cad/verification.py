@@ -22,17 +22,16 @@ from PIL import Image
 
 from image2cad.aligning import aligned
 from image2cad.candidates import LONGEST, cleaned
-from image2cad.comparing import likeness
+from image2cad.choosing import LETTERS, STEPS, Answer, Tried, choose, numbers_of
 from image2cad.errors import InputError
 from image2cad.fitting import NOTHING, Picture, Target, cost_of, fit, look_at
 from image2cad.growing import BOX, Grown, distinct, grow, price_of
 from image2cad.programs import Program, to_code
 from image2cad.proposals import Library, load_library, nearest, templates
-from image2cad.rasterising import SIZE, camera, draw
+from image2cad.rasterising import SIZE, camera
 from image2cad.rendering import read
 from image2cad.solids import build
 from image2cad.transforms import canonical, centred, rounded
-from metrics.execution import Failure, Part, run_cadquery
 
 SOURCES = ("model", "traced", "library", "templates")
 EFFORTS = {"none": 0.0, "low": 7.5, "high": 50.0}  # seconds
@@ -40,43 +39,12 @@ NEAREST = {"low": 16, "high": 48}
 EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
 CLEAR = 1e-3  # cost from which a part grown from the picture needs no other source
-FINALISTS = 4
-STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are only run
+FINALISTS = {"low": 4, "high": 8}
+NUMBER_PRICE = 4e-5  # of cost, for each number of a program
 WORSE = "draws the picture less well"
 PLACED = 4  # ways to place the pieces of grown programs that are fitted
 DECIMALS = (0, 1, 2)
 UNSEEN = 2e-6  # cost in blocks of 2 pixels that rounding may add
-AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
-CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate: where it came from, its cost (0 equal, 1 an empty picture), and its fate."""
-
-    source: str
-    code: str
-    cost: float
-    fate: str
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What came of a picture.
-
-    code: the program, or None if no candidate was valid. part: what it builds.
-    likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
-    confidence: a chance made from the likeness, not calibrated yet (see `confidence`).
-    source: where its structure came from. tried: the others, best first.
-    """
-
-    code: str | None
-    part: Part | None
-    likeness: float
-    confidence: float
-    source: str
-    tried: tuple[Tried, ...]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -106,7 +74,7 @@ def verify(
     picture = as_picture(image)
     own = codes if "model" in sources else ()
     if effort == "none":
-        return _finished(picture, [(code, "model", NOTHING) for code in own], [], started, False)
+        return choose(picture, [(code, "model", NOTHING) for code in own], [], started, False)
     budget = EFFORTS[effort] if seconds is None else seconds
     target = look_at(picture)
 
@@ -128,9 +96,10 @@ def verify(
     if found and found[0].cost > EQUAL and "traced" in sources:
         found += _regrown(found, target, before(0.9))
         found.sort(key=_price)
-    found = _fine(found[:FINALISTS], target, (4, 2, 2), before(1.0)) + found[FINALISTS:]
+    last = FINALISTS[effort]
+    found = _fine(found[:last], target, (4, 2, 2), before(1.0)) + found[last:]
     found.sort(key=_price)
-    finalists, rest = found[:FINALISTS], found[FINALISTS:]
+    finalists, rest = found[:last], found[last:]
     codes_of = [(one, _text(one.program, target)) for one in finalists]
     codes_of += [(one, to_code(rounded(one.program, 2))) for one in rest]
     tried += [Tried(one.source, code, one.cost, WORSE) for one, code in codes_of if code]
@@ -138,7 +107,7 @@ def verify(
     # What the light engine does not understand may still run.
     known = {one.code for one in tried if one.cost < NOTHING}
     ranked += [(code, "model", NOTHING) for code in own if code not in known]
-    return _finished(picture, ranked, tried, started, True)
+    return choose(picture, ranked, tried, started, True)
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -149,11 +118,6 @@ def as_picture(image: Image.Image) -> Picture:
     if flat.size != (SIZE, SIZE):
         flat = flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     return np.asarray(flat)
-
-
-def confidence(value: float) -> float:
-    """Chance that an answer of this likeness has an IoU over 0.9: a guess, not calibrated yet."""
-    return float(1 / (1 + np.exp(-(value - CENTRE) / WIDTH)))
 
 
 def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[Tried]]:
@@ -173,7 +137,10 @@ def _guess(source: str, program: Program, target: Target) -> _Guess:
 
 
 def _price(guess: _Guess) -> float:
-    return price_of(guess.program, guess.cost) if guess.cost < NOTHING else NOTHING
+    """The cost and a charge: of programs that look alike the one with fewer numbers is likelier."""
+    if guess.cost == NOTHING:
+        return NOTHING
+    return price_of(guess.program, guess.cost) + NUMBER_PRICE * numbers_of(guess.program)
 
 
 def _improved(
@@ -260,52 +227,3 @@ def _text(program: Program, target: Target) -> str | None:
             # A centre between two grid lines needs one digit more.
             return to_code(rough, decimals + 1)
     return None
-
-
-def _seen(code: str) -> tuple[Picture | None, float]:
-    """What GenCAD's picture of a program would be, and its volume; None if it has to be run.
-
-    From the program where it can be: a part that was run has lost the edges between fused faces.
-    """
-    program = read(code) if len(code) <= LETTERS else None
-    drawing = build(program) if program is not None and len(program) <= STEPS else None
-    return (None, 0.0) if drawing is None else (draw(drawing), drawing.volume)
-
-
-def _finished(
-    picture: Picture,
-    finalists: list[tuple[str, str, float]],
-    tried: list[Tried],
-    started: float,
-    compare: bool,
-) -> Answer:
-    """The finalist that runs in isolation and is most like the picture; the first, if not so."""
-    best: tuple[float, str, str, Part] | None = None
-    fates = {one.code: one for one in tried}
-    hopes = []
-    for code, source, cost in finalists:
-        seen, volume = _seen(code)
-        hope = -1.0 if seen is None else likeness(seen, picture)
-        hopes.append((hope, volume, code, source, cost))
-    if compare:
-        hopes.sort(key=lambda one: -one[0])
-    for hope, volume, code, source, cost in hopes:
-        if best is not None and 0 <= hope <= best[0]:
-            continue  # it draws the picture less well, and need not run
-        part = run_cadquery(code)
-        if isinstance(part, Failure):
-            fates[code] = Tried(source, code, cost, str(part))
-            continue
-        agrees = hope >= 0 and abs(volume - part.volume) <= AGREEING * part.volume
-        value = hope if agrees else likeness(draw(part), picture)
-        if best is None or value > best[0]:
-            best = (value, code, source, part)
-        if not compare:
-            break
-    seconds = time.monotonic() - started
-    others = tuple(sorted(fates.values(), key=lambda one: one.cost))
-    if best is None:
-        return Answer(None, None, 0.0, 0.0, "", others, seconds)
-    value, code, source, part = best
-    rest = tuple(one for one in others if one.code != code)
-    return Answer(code, part, value, confidence(value), source, rest, seconds)
