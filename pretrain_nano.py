@@ -1,9 +1,17 @@
-"""How models/nano was made: a small LLaVA trained from scratch on synthetic parts.
+r"""How models/nano was made: a small LLaVA trained from scratch on synthetic parts.
 
     python pretrain_nano.py                     # about an hour on 2 cores
     python pretrain_nano.py --resume            # after an interruption
     python pretrain_nano.py --parts 2000 --short-steps 50 --steps 50 --out runs/nano-try   # a look
-    python pretrain_nano.py --base runs/nano/model --seed 2 --out runs/nano-more   # go on from one
+
+models/nano had four rounds, about two hours and a half of training on one core:
+
+    python pretrain_nano.py
+    python pretrain_nano.py --seed 2 --parts 120000 --steps 2800 --out runs/nano-2 \
+        --base runs/nano/model
+    python pretrain_nano.py --seed 3 --steps 2200 --out runs/nano-3 --base runs/nano-2/model
+    python pretrain_nano.py --seed 2 --parts 120000 --steps 1450 --out runs/nano-4 \
+        --base runs/nano-3/model
 
 First makes the parts (shards that are kept and reused), then trains the
 tokenizer and the model. With --base both come from a folder, and the first stage,

@@ -25,7 +25,7 @@ from metrics.execution import Failure, Part, run_cadquery
 
 STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are only run
 AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
-NUMBER_WORTH = 0.0015  # of likeness: what a number of a program must bring
+NUMBER_WORTH = 0.002  # of likeness: what a number of a program must bring
 CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
 
 

@@ -97,7 +97,7 @@ def verify(
         found += _regrown(found, target, before(0.9))
         found.sort(key=_price)
     last = FINALISTS[effort]
-    found = _fine(found[:last], target, (4, 2, 2), before(1.0)) + found[last:]
+    found = _polished(found[:last], target, before(1.0)) + found[last:]
     found.sort(key=_price)
     finalists, rest = found[:last], found[last:]
     codes_of = [(one, _text(one.program, target)) for one in finalists]
@@ -176,6 +176,33 @@ def _fine(
     return [one for one in out if one.cost < NOTHING]
 
 
+def _polished(guesses: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
+    """Guesses fitted to the pixel, then rounded, which removes needless corners, and fitted again."""
+    out = []
+    for one in guesses:
+        best = (cost_of(one.program, target, 2), one)
+        program: Program | None = one.program
+        for _ in range(2):
+            if program is None or not go_on():
+                break
+            result = fit(program, target, (4, 2, 2), (4, 4, 4), go_on=go_on)
+            value = cost_of(result.program, target, 2)
+            if value < best[0]:
+                best = (value, _Guess(one.source, result.program, result.cost))
+            program, _ = _rounded(result.program, target)
+        out.append(best[1])
+    return out
+
+
+def _centred(program: Program) -> Program | None:
+    """The program about the origin, 100 long; None if it builds nothing."""
+    drawing = build(program)
+    if drawing is None:
+        return None
+    box = drawing.bounding_box
+    return centred(program, box, LONGEST / float((box[1] - box[0]).max()))
+
+
 def _regrown(found: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
     """Programs grown further from the best fits of any source, in the fixed camera."""
     seeds = []
@@ -209,13 +236,21 @@ def _in_front(program: Program) -> Program | None:
 
 
 def _text(program: Program, target: Target) -> str | None:
-    """The program centred, 100 long, with the roundest numbers that draw it as well."""
-    drawing = build(program)
-    if drawing is None:
-        return None
-    box = drawing.bounding_box
-    placed = centred(program, box, LONGEST / float((box[1] - box[0]).max()))
-    best = cost_of(placed, target, 2)
+    """The code of the rounded program."""
+    rough, decimals = _rounded(program, target)
+    # A centre between two grid lines needs one digit more.
+    return None if rough is None else to_code(rough, decimals + 1)
+
+
+def _rounded(program: Program, target: Target) -> tuple[Program | None, int]:
+    """The program centred, 100 long, with the roundest numbers that draw it as well, and how round.
+
+    None if it builds nothing.
+    """
+    placed = _centred(program)
+    best = NOTHING if placed is None else cost_of(placed, target, 2)
+    if placed is None or best == NOTHING:
+        return None, 0
     for decimals in DECIMALS:
         steps = []
         for step in rounded(placed, decimals):
@@ -224,6 +259,5 @@ def _text(program: Program, target: Target) -> str | None:
         rough = canonical(tuple(steps))
         worth = 1.1 * best + UNSEEN if decimals < DECIMALS[-1] else NOTHING
         if all(step.loops for step in rough) and cost_of(rough, target, 2) < worth:
-            # A centre between two grid lines needs one digit more.
-            return to_code(rough, decimals + 1)
-    return None
+            return rough, decimals
+    return None, 0

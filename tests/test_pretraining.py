@@ -72,6 +72,18 @@ def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     model, _ = load_model(out / "model")
     assert model.config.model_type == "llava"
+    # Another round starts from those weights, with other parts.
+    more = ["--base", str(out / "model"), "--seed", "2", "--out", str(tmp_path / "more")]
+    done = subprocess.run(
+        [sys.executable, "pretrain_nano.py", *flags, *folders, *more],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "all: " in done.stdout and "short: " not in done.stdout
+    assert {file.name[:5] for file in (tmp_path / "parts").iterdir()} == {"seed1", "seed2"}
+    longer, _ = load_model(tmp_path / "more" / "model")
+    pairs = zip(model.parameters(), longer.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
 
 
 def test_the_bundled_base_is_small_and_has_not_seen_the_bundled_parts() -> None:
