@@ -57,8 +57,11 @@ def aligned(
 ) -> list[Program]:
     """`program` with its pieces slid to where the part is framed as in the picture, best first.
 
-    frame: (2, 3) box whose camera `program` looks right in.
+    frame: (2, 3) box whose camera `program` looks right in. A program with an oblique plane,
+    which has no levels, comes back as it is.
     """
+    if _oblique(program):
+        return [program]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
     boxes = [_box(tuple(program[i] for i in piece)) for piece in pieces]
@@ -100,6 +103,8 @@ def settled(program: Program, target: Target, frame: Array, first: int) -> Progr
     Seen with the camera of `frame` (2, 3), in which a piece looks the same wherever it is, but
     for what it hides and what hides it.
     """
+    if _oblique(program):
+        return program
     for i in range(first, len(program)):
         rest = (*program[:i], *program[i + 1 :])
         if not rest or (i and program[i].operation != "union"):
@@ -115,6 +120,10 @@ def settled(program: Program, target: Target, frame: Array, first: int) -> Progr
                 best = (value, other)
         program = best[1]
     return program
+
+
+def _oblique(program: Program) -> bool:
+    return any(step.plane.name is None for step in program)
 
 
 def _pieces(program: Program) -> list[list[int]]:

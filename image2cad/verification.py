@@ -177,7 +177,7 @@ def _fine(
 
 
 def _polished(guesses: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
-    """Guesses fitted to the pixel, then rounded, which removes needless corners, and fitted again."""
+    """Guesses fitted to the pixel, rounded, which removes needless corners, and fitted again."""
     out = []
     for one in guesses:
         best = (cost_of(one.program, target, 2), one)

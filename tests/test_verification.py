@@ -163,6 +163,12 @@ def test_time_is_kept():
     assert verification.EFFORTS["low"] <= 10 and verification.EFFORTS["high"] <= 60
 
 
+def test_oblique_guesses_do_no_harm():
+    tilted = replace(BOSS, plane=Plane((0.0, 0.0, 9.0), (1.0, 0.0, 0.0), (0.0, -0.6, 0.8)))
+    answer = verify(picture_of((PLATE, tilted)), [to_code((PLATE, tilted))], "low")
+    assert answer.part is not None and answer.likeness > 0.95
+
+
 def test_programs_too_long_to_draw_here_are_only_run():
     many = "\n".join(
         ["import cadquery as cq", "s = cq.Workplane().box(1, 1, 1)"]
