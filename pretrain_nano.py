@@ -167,6 +167,7 @@ def main() -> int:
     set_seed(arguments.seed)
     if arguments.base:
         model, processor = load_base(arguments.base)
+        model = model.float()  # all weights are trained: half precision would lose small steps
     else:
         model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
     tokens = processor.tokenizer(codes, add_special_tokens=False)["input_ids"]

@@ -5,7 +5,7 @@
 All rows answer the same pictures in one run: IoU_best against the reference programs
 (failures 0) under `published`, VSR, and seconds a picture. The pictures are a folder with
 metadata.jsonl in GenCAD-Code's schema; the default lies beside the checkout. With --calibrate
-also how often answers of each likeness are good, from which verification.py's confidence is
+also how often answers of each likeness are good, from which the confidence of choosing.py is
 set. Takes about half an hour for 60 pictures on 2 cores.
 """
 
@@ -52,6 +52,9 @@ def main() -> None:
     references = [sample.cadquery for sample in samples]
     model, processor = load_model(options.model)
     started = time.perf_counter()
+    propose(model, processor, images, "none")
+    greedy = (time.perf_counter() - started) / len(images)
+    started = time.perf_counter()
     codes = propose(model, processor, images, options.effort)
     asked = (time.perf_counter() - started) / len(images)
     many = max(map(len, codes))
@@ -73,15 +76,20 @@ def main() -> None:
     for k, i in enumerate(owners):
         by_image[i].append(k)
     show("| answer | VSR | IoU_best | seconds a picture |\n| --- | --: | --: | --: |")
-    for name, chosen in (
-        ("greedy", [mine[0] for mine in by_image]),
-        (f"best of {many} by picture", [max(mine, key=lambda k: seen[k]) for mine in by_image]),
+    for name, chosen, seconds in (
+        ("greedy", [mine[0] for mine in by_image], greedy),
+        (
+            f"best of {many} by picture",
+            [max(mine, key=lambda k: seen[k]) for mine in by_image],
+            asked,
+        ),
         (
             f"best of {many} by IoU (oracle)",
-            [max(mine, key=scores.__getitem__) for mine in by_image],
+            [max(m, key=scores.__getitem__) for m in by_image],
+            asked,
         ),
     ):
-        row(name, [parts[k] for k in chosen], [scores[k] for k in chosen], asked)
+        row(name, [parts[k] for k in chosen], [scores[k] for k in chosen], seconds)
     none: list[list[str]] = [[] for _ in images]
     answers: list[Answer] = []
     for name, sources in (

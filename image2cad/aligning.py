@@ -1,6 +1,6 @@
 """Where the pieces of a part stand along the line of sight, which its picture hardly shows.
 
-    for program in aligned(program, target): ...     # best first, in the part's own camera
+    for other in aligned(program, target, frame): ...    # best first, in the part's own camera
 
 A piece that slides along the line of sight looks the same, and so does one whose hidden
 end moves. But the camera frames the whole part: only with every piece in its place is

@@ -95,5 +95,8 @@ def answer_many(
     return [answer for answer in out if answer is not None]
 
 
-def _verify(job: Job) -> Answer:
-    return verify(job.image, job.codes, job.effort, sources=job.sources)
+def _verify(job: Job) -> Answer | Lost:
+    try:
+        return verify(job.image, job.codes, job.effort, sources=job.sources)
+    except Exception as error:  # one picture's answer says so; the others go on
+        return Lost(f"{type(error).__name__}: {error}")

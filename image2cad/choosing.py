@@ -8,6 +8,7 @@ picture better. Left out: where they come from (verification.py).
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from metrics.execution import Failure, Part, run_cadquery
 
 STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are only run
 AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
+SECONDS = 10.0  # that a finalist may run
+ALIKE = 0.995  # likeness from which no program that cannot be drawn here needs to run
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program must bring
 CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
 
@@ -92,7 +95,7 @@ def hope_of(code: str, source: str, cost: float, picture: Picture) -> Hope:
     program = read(code) if len(code) <= LETTERS else None
     drawing = build(program) if program is not None and len(program) <= STEPS else None
     if program is None or drawing is None:
-        return Hope(code, source, cost, -1.0, -1.0, 0)
+        return Hope(code, source, cost, -1.0, -1.0, len(set(re.findall(r"\d+\.?\d*", code))))
     seen = likeness(draw(drawing), picture)
     return Hope(code, source, cost, seen, drawing.volume, numbers_of(program))
 
@@ -103,8 +106,13 @@ def choose(
     tried: Sequence[Tried],
     started: float,
     compare: bool,
+    until: float = float("inf"),
 ) -> Answer:
-    """The finalist that runs in isolation and is most like the picture; the first, if not so."""
+    """The finalist that runs in isolation and is most like the picture.
+
+    compare: False takes the first that runs. until: when, by `time.monotonic`, no more than
+    one that is valid is looked for.
+    """
     best: tuple[float, float, str, str, Part] | None = None
     fates = {one.code: one for one in tried}
     hopes = [hope_of(code, source, cost, picture) for code, source, cost in finalists]
@@ -113,7 +121,10 @@ def choose(
     for one in hopes:
         if best is not None and one.likeness >= 0 and one.worth <= best[0]:
             continue  # it draws the picture less well, and need not run
-        part = run_cadquery(one.code)
+        if best is not None and (time.monotonic() > until or best[1] > ALIKE):
+            fates[one.code] = Tried(one.source, one.code, one.cost, "not run: no time, or no need")
+            continue
+        part = run_cadquery(one.code, timeout=SECONDS)
         if isinstance(part, Failure):
             fates[one.code] = Tried(one.source, one.code, one.cost, str(part))
             continue

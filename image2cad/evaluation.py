@@ -120,7 +120,7 @@ def evaluate_verified(
         guesses = propose(model, processor, images, effort, batch_size, max_new_tokens)
 
     def keep(index: int, answer: Answer) -> None:
-        # An answer without a valid candidate is scored as the model's first guess: a failure.
+        # An answer without a valid candidate is scored as the model's first guess.
         row = {
             "code": answer.code or (guesses[index][0] if guesses[index] else ""),
             "likeness": answer.likeness,
@@ -133,7 +133,8 @@ def evaluate_verified(
             ],
         }
         done[todo[index].id] = row
-        if kept is not None:
+        lost = answer.code is None and not any(one.source for one in answer.tried)
+        if kept is not None and not lost:
             with open(kept, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": todo[index].id, **row}) + "\n")
 

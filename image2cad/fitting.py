@@ -39,6 +39,7 @@ FACE = 1 - 141 / 255  # darkness of a face along a main plane
 STEP = 0.008  # of a number for its derivative, as a share of the part, at blocks of 8 pixels
 FARTHEST = 0.3  # a number moves by this share of the part at most in one step
 SETTLED = 0.01  # gains below this share of the cost end a level
+MOST_NUMBERS = 150  # of a program that is fitted; more take longer than they are worth
 NOTHING = float("inf")  # cost of a program that builds nothing
 
 
@@ -149,6 +150,8 @@ def fit(
     beginning keep their numbers.
     """
     layout, values = parameters(program, tied)
+    if len(values) > MOST_NUMBERS:
+        return Fit(program, cost_of(program, target, box=box), 1)
     first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
     count = 0
 
@@ -162,12 +165,14 @@ def fit(
     for block, steps in zip(blocks, iterations, strict=True):
         here = gap(values, block)
         if here is None or first == len(values):
-            return Fit(program, NOTHING if here is None else cost_of(program, target), count)
+            break
         cost, damping = float(here @ here), 0.03
         for _ in range(steps):
             if not go_on():
                 break
-            slopes = _slopes(values, here, STEP * layout.size * block / 8, block, gap, first)
+            slopes = _slopes(values, here, STEP * layout.size * block / 8, block, gap, first, go_on)
+            if slopes is None:
+                break
             curvature = (slopes @ slopes.T).astype(np.float64)
             gradient = (slopes @ here).astype(np.float64)
             spread = np.diag(curvature) + 1e-6 * np.trace(curvature) + 1e-12
@@ -198,10 +203,16 @@ def _slopes(
     block: int,
     gap: Callable[[NDArray[np.float64], int], Floats | None],
     first: int,
-) -> Floats:
-    """Forward differences (P - first, N); backward where the step ahead builds nothing."""
+    go_on: Callable[[], bool],
+) -> Floats | None:
+    """Forward differences (P - first, N); backward where the step ahead builds nothing.
+
+    None where there was no time to finish.
+    """
     slopes = np.zeros((len(values) - first, len(here)), dtype=np.float32)
     for i in range(first, len(values)):
+        if not go_on():
+            return None
         for move in (step, -step):
             moved = values.copy()
             moved[i] += move

@@ -169,7 +169,7 @@ def _proposals(
             block = build((_extrusion(cap.plane, cap.loops, 0.0, inwards),))
             if cap.straight < best - 0.35 or block is None:
                 continue
-            known = levels(program, axis) if program else [0.0]
+            known = (levels(program, axis) if program else []) or [0.0]
             size = max(known) - min(known)
             outermost = max(known) if inwards < 0 else min(known)
             starts = list(known)
@@ -177,6 +177,8 @@ def _proposals(
                 starts += [outermost - inwards * share * size for share in (0.05, 0.12, 0.25)]
                 starts += [(a + b) / 2 for a, b in zip(known, known[1:], strict=False)]
             for start in starts:
+                if not go_on():
+                    return
                 ends = [end for end in known if (end - start) * inwards > 0.3]
                 ends += [start + inwards * depth for depth in DEPTHS]
                 loops = cap.at(start)

@@ -34,6 +34,7 @@ INWARDS = (-1.0, 1.0, -1.0)  # along that axis, away from the viewer
 DRIFT = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0))  # of a sketch with the level of its plane
 SHADE = 141  # of a face along the main axes
 LEAST = 30  # pixels of a face
+MOST = 40  # regions that are looked at; a drawing of a part has fewer
 HOLE = 12  # pixels of a hole
 BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
 
@@ -120,7 +121,7 @@ def flat_regions(picture: Array) -> list[Array]:
     labels, count = ndimage.label(np.abs(grey - SHADE) <= 2)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     order = np.argsort(-sizes[1:], kind="stable") + 1
-    masks = [labels == i for i in order if sizes[i] >= LEAST]
+    masks = [labels == i for i in order[:MOST] if sizes[i] >= LEAST]
     return [mask for mask in masks if edge[ndimage.binary_dilation(mask) & ~mask].mean() > BOUND]
 
 

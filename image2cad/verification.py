@@ -40,7 +40,7 @@ EQUAL_COSTS = 1e-7  # candidates whose costs are closer draw the same
 EQUAL = 2e-4  # cost from which nothing is left to explain
 CLEAR = 1e-3  # cost from which a part grown from the picture needs no other source
 FINALISTS = {"low": 4, "high": 8}
-NUMBER_PRICE = 4e-5  # of cost, for each number of a program
+AGAIN = 4e-5  # of cost, for each number of a program, on top of what growing charges
 WORSE = "draws the picture less well"
 PLACED = 4  # ways to place the pieces of grown programs that are fitted
 DECIMALS = (0, 1, 2)
@@ -92,6 +92,9 @@ def verify(
         if "templates" in sources:
             guesses += [_guess("templates", program, target) for program in templates()]
         found += _improved(guesses, target, effort, before(0.8))
+    # A good answer of the model stands as it is, whatever was found beside it.
+    best = sorted((one for one in guesses if one.source == "model"), key=lambda one: one.cost)[:2]
+    found += [replace(one, cost=cost_of(one.program, target)) for one in best]
     found.sort(key=_price)
     if found and found[0].cost > EQUAL and "traced" in sources:
         found += _regrown(found, target, before(0.9))
@@ -101,13 +104,13 @@ def verify(
     found.sort(key=_price)
     finalists, rest = found[:last], found[last:]
     codes_of = [(one, _text(one.program, target)) for one in finalists]
-    codes_of += [(one, to_code(rounded(one.program, 2))) for one in rest]
+    codes_of += [(one, to_code(rounded(_centred(one.program) or one.program, 2))) for one in rest]
     tried += [Tried(one.source, code, one.cost, WORSE) for one, code in codes_of if code]
     ranked = [(code, one.source, one.cost) for one, code in codes_of[: len(finalists)] if code]
     # What the light engine does not understand may still run.
     known = {one.code for one in tried if one.cost < NOTHING}
     ranked += [(code, "model", NOTHING) for code in own if code not in known]
-    return choose(picture, ranked, tried, started, True)
+    return choose(picture, ranked, tried, started, True, started + budget)
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -140,7 +143,7 @@ def _price(guess: _Guess) -> float:
     """The cost and a charge: of programs that look alike the one with fewer numbers is likelier."""
     if guess.cost == NOTHING:
         return NOTHING
-    return price_of(guess.program, guess.cost) + NUMBER_PRICE * numbers_of(guess.program)
+    return price_of(guess.program, guess.cost) + AGAIN * numbers_of(guess.program)
 
 
 def _improved(
@@ -152,7 +155,8 @@ def _improved(
     rough = []
     for one in islice(distinct(ranked, lambda one: one.cost, EQUAL_COSTS), many):
         if not go_on():
-            break
+            rough.append(_Guess(one.source, one.program, cost_of(one.program, target)))
+            continue
         result = fit(one.program, target, (16,), (4,), go_on=go_on)
         rough.append(_Guess(one.source, result.program, result.cost))
     rough.sort(key=_price)
@@ -205,6 +209,8 @@ def _centred(program: Program) -> Program | None:
 
 def _regrown(found: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
     """Programs grown further from the best fits of any source, in the fixed camera."""
+    if not go_on():
+        return []
     seeds = []
     for one in found[:2]:
         placed = _in_front(one.program)
@@ -220,7 +226,7 @@ def _placed(
     """Programs grown in the fixed camera, with their pieces where their own camera wants them."""
     found = []
     for one in grown:
-        for program in aligned(one.program, target, BOX):
+        for program in aligned(one.program, target, BOX, go_on=go_on) or [one.program]:
             found.append(_Guess(source, program, cost_of(program, target, 8)))
     found.sort(key=_price)
     return _fine(found[:PLACED], target, (8, 4), go_on)
