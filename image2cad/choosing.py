@@ -27,7 +27,6 @@ from metrics.execution import Failure, Part, run_cadquery
 STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are only run
 AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
 SECONDS = 10.0  # that a finalist may run
-ALIKE = 0.995  # likeness from which no program that cannot be drawn here needs to run
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program must bring
 CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
 
@@ -121,8 +120,8 @@ def choose(
     for one in hopes:
         if best is not None and one.likeness >= 0 and one.worth <= best[0]:
             continue  # it draws the picture less well, and need not run
-        if best is not None and (time.monotonic() > until or best[1] > ALIKE):
-            fates[one.code] = Tried(one.source, one.code, one.cost, "not run: no time, or no need")
+        if best is not None and time.monotonic() > until:
+            fates[one.code] = Tried(one.source, one.code, one.cost, "not run: no time was left")
             continue
         part = run_cadquery(one.code, timeout=SECONDS)
         if isinstance(part, Failure):
