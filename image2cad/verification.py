@@ -100,7 +100,7 @@ def verify(
         found += _regrown(found, target, before(0.9))
         found.sort(key=_price)
     last = FINALISTS[effort]
-    found = _polished(found[:last], target, before(1.0)) + found[last:]
+    found = _polished(found[:last], target, before(0.95)) + found[last:]
     found.sort(key=_price)
     finalists, rest = found[:last], found[last:]
     codes_of = [(one, _text(one.program, target)) for one in finalists]
@@ -110,7 +110,7 @@ def verify(
     # What the light engine does not understand may still run.
     known = {one.code for one in tried if one.cost < NOTHING}
     ranked += [(code, "model", NOTHING) for code in own if code not in known]
-    return choose(picture, ranked, tried, started, True, started + budget)
+    return choose(picture, ranked, tried, started, True, started + 1.1 * budget)
 
 
 def as_picture(image: Image.Image) -> Picture:
@@ -182,12 +182,13 @@ def _fine(
 
 def _polished(guesses: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
     """Guesses fitted to the pixel, rounded, which removes needless corners, and fitted again."""
-    out = []
+    out, exact = [], False
     for one in guesses:
         best = (cost_of(one.program, target, 2), one)
+        exact = exact or best[0] < UNSEEN
         program: Program | None = one.program
         for _ in range(2):
-            if program is None or not go_on():
+            if program is None or exact or not go_on():
                 break
             result = fit(program, target, (4, 2, 2), (4, 4, 4), go_on=go_on)
             value = cost_of(result.program, target, 2)
@@ -195,6 +196,7 @@ def _polished(guesses: list[_Guess], target: Target, go_on: Callable[[], bool]) 
                 best = (value, _Guess(one.source, result.program, result.cost))
             program, _ = _rounded(result.program, target)
         out.append(best[1])
+        exact = exact or best[0] < UNSEEN  # nothing can be better
     return out
 
 
