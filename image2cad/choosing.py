@@ -28,7 +28,7 @@ STEPS, LETTERS = 60, 20_000  # of a program that is drawn here; longer ones are 
 AGREEING = 0.01  # share of the volume by which CadQuery's solid may differ from the drawn one
 SECONDS = 10.0  # that a finalist may run
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program must bring
-CENTRE, WIDTH = 0.93, 0.02  # of the curve from likeness to confidence, guessed
+CENTRE, WIDTH = 0.91, 0.027  # of the curve from likeness to confidence: benchmarks/ablation.py
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Answer:
 
     code: the program, or None if no candidate was valid. part: what it builds.
     likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
-    confidence: a chance made from the likeness, not calibrated yet (see `confidence`).
+    confidence: chance of an IoU over 0.9, from the likeness (see `confidence`).
     source: where its structure came from. tried: the others, best first.
     """
 
@@ -61,7 +61,11 @@ class Answer:
 
 
 def confidence(value: float) -> float:
-    """Chance that an answer of this likeness has an IoU over 0.9: a guess, not calibrated yet."""
+    """Chance that an answer of this likeness has an IoU over 0.9.
+
+    A logistic fit to 60 real pictures answered with high effort: of 33 answers from 0.99 up
+    all had one, of 12 from 0.96 up 83 %, of 7 from 0.90 up 57 %, of 8 below 12 %.
+    """
     return float(1 / (1 + np.exp(-(value - CENTRE) / WIDTH)))
 
 
