@@ -37,7 +37,7 @@ class Profile:
 
     rings: (K, 2) points each. labels: for each point the number, from 2, of the curve that
     starts there or goes on. corners: whether a curve starts there. whole: rings that are one
-    circle. centres: of the curves that are arcs, with whether the curve is a full circle.
+    circle. arcs: of the curves that are, the centre, the start, and whether it is a full circle.
     caps: (T, 3) triangles over all points.
     """
 
@@ -45,7 +45,7 @@ class Profile:
     labels: list[Array]
     corners: list[Array]
     whole: list[bool]
-    centres: dict[int, tuple[Point, bool]]
+    arcs: dict[int, tuple[Point, Array, bool]]
     caps: Array
 
 
@@ -68,7 +68,7 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
     labels: list[Array] = []
     corners: list[Array] = []
     whole: list[bool] = []
-    centres: dict[int, tuple[Point, bool]] = {}
+    arcs: dict[int, tuple[Point, Array, bool]] = {}
     number = 2
     for loop in step.loops:
         points, marks = [], []
@@ -76,7 +76,7 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
             points.append(curve)
             marks.append(np.full(len(curve), number))
             if centre is not None:
-                centres[number] = (centre, circle)
+                arcs[number] = (centre, curve[0], circle)
             number += 1
         rings.append(np.concatenate(points))
         labels.append(np.concatenate(marks))
@@ -95,7 +95,7 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
             rings[i], labels[i] = ring[::-1], np.concatenate([back[1:], back[:1]])
             corners[i] = corners[i][::-1]
     caps = manifold3d.triangulate(rings)
-    return Profile(rings, labels, corners, whole, centres, caps) if len(caps) else None
+    return Profile(rings, labels, corners, whole, arcs, caps) if len(caps) else None
 
 
 def lines(shape: Profile) -> tuple[Array, list[int]]:
@@ -144,7 +144,7 @@ def prism(step: Extrusion) -> Shape | None:
     flat_away /= np.maximum(np.hypot(*along.T), 1e-300)[:, None]
     away = np.stack([flat_away, flat_away])  # at the start and at the end of each side
     labels = np.concatenate(shape.labels)
-    for number, (centre, _) in shape.centres.items():
+    for number, (centre, _, _) in shape.arcs.items():
         mine = labels == number
         for i, at in enumerate((flat[mine], flat[after[mine]])):
             radial = at - np.array(centre)

@@ -120,8 +120,8 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     for corner, circle in zip(shape.corners, shape.whole, strict=True):
         seams += [False, False, *[circle] * int(corner.sum())]
     walls = {}
-    for number, (centre, circle) in shape.centres.items():
-        walls[number] = _wall(plane, centre, flat[labels == number][0], circle)
+    for number, (centre, start, circle) in shape.arcs.items():
+        walls[number] = _wall(plane, centre, start, circle)
     triangles = np.concatenate([
         shape.caps[:, ::-1],
         shape.caps + count,
