@@ -64,7 +64,7 @@ def aligned(
         return [program]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
-    boxes = [_box(tuple(program[i] for i in piece)) for piece in pieces]
+    boxes = [_box(_steps(program, piece)) for piece in pieces]
     ways = [_Placed((0.0,), tuple(known[0]), boxes[0], 0)]
     for mine, box in zip(known[1:], boxes[1:], strict=True):
         longer = [
@@ -89,8 +89,7 @@ def aligned(
         steps = list(program)
         for piece, t in zip(pieces, way.slides, strict=True):
             for i in piece:
-                x, y, z = (t * value for value in EYE)
-                (steps[i],) = moved((steps[i],), (x, y, z))
+                steps[i] = _slid(steps[i], t)
         drawn.append((cost_of(tuple(steps), target, BLOCK), tuple(steps)))
     drawn.sort(key=lambda one: one[0])
     out = [_with_ends(one, cost, target, go_on) for cost, one in drawn[:most] if cost < NOTHING]
@@ -113,13 +112,19 @@ def settled(program: Program, target: Target, frame: Array, first: int) -> Progr
         theirs = tuple(np.array(levels(rest, axis)) for axis in range(3))
         best = (NOTHING, program)
         for t, ties in _slides(mine, theirs):
-            x, y, z = (t * way for way in EYE)
-            other = (*program[:i], *moved((program[i],), (x, y, z)), *program[i + 1 :])
+            other = (*program[:i], _slid(program[i], t), *program[i + 1 :])
             value = cost_of(other, target, BLOCK, frame) * (1 - AGREED * ties)
             if value < best[0]:
                 best = (value, other)
         program = best[1]
     return program
+
+
+def _slid(step: Extrusion, t: float) -> Extrusion:
+    """The extrusion moved by `t` along the line of sight."""
+    x, y, z = (t * way for way in EYE)
+    (out,) = moved((step,), (x, y, z))
+    return out
 
 
 def _oblique(program: Program) -> bool:
@@ -147,13 +152,12 @@ def _box(steps: Program) -> Array:
     """(2, 3) lowest and highest corner of what is added."""
     added = [step for i, step in enumerate(steps) if i == 0 or step.operation == "union"]
     ends = [
-        (levels((step,), axis)[0], levels((step,), axis)[-1]) for step in added for axis in AXES
+        (faces[0], faces[-1])
+        for step in added
+        for faces in (levels((step,), axis) for axis in range(3))
     ]
     table = np.array(ends).reshape(len(added), 3, 2)
     return np.stack([table[:, :, 0].min(axis=0), table[:, :, 1].max(axis=0)])
-
-
-AXES = (0, 1, 2)
 
 
 def _volume(step: Extrusion) -> float:
