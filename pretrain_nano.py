@@ -34,6 +34,7 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from image2cad.errors import InputError, run_cli
+from image2cad.examples import collate
 from image2cad.modeling import load_base
 from image2cad.nano import Shape, build_nano, train_tokenizer
 from image2cad.programs import to_code
@@ -41,7 +42,7 @@ from image2cad.prompting import IGNORED, encode_prompt
 from image2cad.rendering import draw
 from image2cad.runs import prepare_run
 from image2cad.synthesis import parts
-from image2cad.training import Settings, as_dict, collate, fit
+from image2cad.training import Settings, as_dict, fit
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
@@ -108,6 +109,7 @@ class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         tokenizer = processor.tokenizer  # type: ignore[attr-defined]
         bodies = tokenizer([f" {code}" for code in codes], add_special_tokens=False)["input_ids"]
         self.bodies = [np.array([*body, tokenizer.eos_token_id], dtype=np.int16) for body in bodies]
+        self.lengths = np.array([len(self.head) + len(body) for body in self.bodies])
         images = processor.image_processor  # type: ignore[attr-defined]
         self.mean, self.std = float(images.image_mean[0]), float(images.image_std[0])
 
@@ -119,7 +121,7 @@ class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         ids = torch.cat([self.head, body])
         labels = torch.cat([torch.full_like(self.head, IGNORED), body])
         grey = torch.from_numpy(self.pictures[index].astype(np.float32) / 255)
-        pixels = ((grey - self.mean) / self.std).expand(3, -1, -1)
+        pixels = ((grey - self.mean) / self.std).expand(1, 3, -1, -1)
         return {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),

@@ -8,7 +8,8 @@
 
 A base is a folder (models/nano) or a name on the hub. LoRA goes to the language
 model's linear layers only; the vision tower and the projector stay frozen. Left
-out: training (training.py) and merging the adapter into the base.
+out: what differs between bases (bases.py), training (training.py), and what follows it:
+the model card, merging, the hub (publishing.py).
 """
 
 from __future__ import annotations
@@ -23,18 +24,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 
+from image2cad.bases import architecture, load_processor, lora_targets, unquantised
 from image2cad.errors import InputError
 from image2cad.training import precision
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "models" / "nano"
 BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # what loaders raise
-# Bare names would match the CLIP tower too, whose layers are also called q_proj.
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-# Full names: "vision_tower" alone skips nothing.
-UNQUANTISED = ["model.vision_tower", "model.multi_modal_projector", "lm_head"]
 
 
 def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
@@ -45,24 +43,30 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
     quantisation); the rest stays in the machine's precision. Raises InputError if
     the base cannot be reached or is no image-and-text model.
     """
-    where = _locate(name)
+    where = locate(name)
     dtype = precision()
     options: dict[str, Any] = {"dtype": dtype}
+    try:
+        processor = load_processor(where)
+        skipped = unquantised(where)
+    except BROKEN as error:
+        raise InputError(_why_not(name, error)) from error
     if quantize:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=UNQUANTISED,
+            llm_int8_skip_modules=skipped,
         )
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
-        processor = AutoProcessor.from_pretrained(where)
         model = AutoModelForImageTextToText.from_pretrained(where, **options)
     except BROKEN as error:
         raise InputError(_why_not(name, error)) from error
+    if remark := architecture(model).remark:
+        print(remark)
     return model, processor
 
 
@@ -71,13 +75,14 @@ def attach_lora(model: Any, rank: int = 16, alpha: int = 32, dropout: float = 0.
 
     Raises InputError if the model has no layer of the expected names.
     """
-    if not any(re.fullmatch(LORA_TARGETS, name) for name, _ in model.named_modules()):
-        raise InputError("this base has no language_model layers named q_proj ... down_proj")
+    targets = lora_targets(model)
+    if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
+        raise InputError("this base has no language model with layers named q_proj ... down_proj")
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=LORA_TARGETS,
+        target_modules=targets,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -90,7 +95,7 @@ def save_adapter(model: Any, processor: Any, folder: Path, base: str | Path, car
     processor.save_pretrained(folder)
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = _portable(base)
+    config["base_model_name_or_path"] = portable(base)
     file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -100,13 +105,12 @@ def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
 
     Raises InputError if it, or the base it names, cannot be reached.
     """
-    folder = Path(_locate(name))
+    folder = Path(locate(name))
     if not (folder / "adapter_config.json").is_file():
         model, processor = load_base(name, quantize)
         return model.eval(), processor
     try:
         base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-        processor = AutoProcessor.from_pretrained(folder)
     except BROKEN as error:
         raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
     if not base:
@@ -118,42 +122,10 @@ def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
             f"the adapter {folder} was trained on the base {base!r}: {error}"
         ) from error
     try:
+        processor = load_processor(str(folder), locate(base))
         return PeftModel.from_pretrained(model, str(folder)).eval(), processor
     except BROKEN as error:
         raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
-
-
-def model_card(base: str | Path, summary: dict[str, Any]) -> str:
-    """The adapter's README: what it is, how it was trained, what it reached on held-out samples."""
-    scores = {key: summary[key] for key in ("n", "vsr", "iou_best", "iou_best_valid", "alignment")}
-    return f"""---
-base_model: {_portable(base)}
-library_name: peft
-pipeline_tag: image-text-to-text
----
-# LoRA adapter: a picture of a CAD part to CadQuery code
-
-Base: `{_portable(base)}`. Trained on {summary["trained_on"]} samples of
-`{summary["settings"]["data"]}`.
-Prompt: `USER: <image>\\nGenerate CADQuery code: ASSISTANT:`, with BOS before it.
-
-    from image2cad.modeling import load_model
-    model, processor = load_model("this folder")
-
-Its programs are untrusted code: run them through `metrics.execution.run_cadquery`.
-
-Scores on held-out samples:
-
-```json
-{json.dumps(scores, indent=2)}
-```
-
-Settings:
-
-```json
-{json.dumps(summary["settings"], indent=2)}
-```
-"""
 
 
 def trainable_share(model: Any) -> str:
@@ -170,7 +142,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _locate(name: str | Path) -> str:
+def locate(name: str | Path) -> str:
     """A folder that exists here or in the repository, else the name unchanged."""
     for folder in (Path(name), ROOT / name):
         if folder.is_dir():
@@ -178,9 +150,9 @@ def _locate(name: str | Path) -> str:
     return str(name)
 
 
-def _portable(base: str | Path) -> str:
+def portable(base: str | Path) -> str:
     """The base as an adapter should remember it: relative to the repository where it lies in it."""
-    where = Path(_locate(base))
+    where = Path(locate(base))
     if not where.is_dir():
         return str(base)
     full = where.resolve()
@@ -188,7 +160,7 @@ def _portable(base: str | Path) -> str:
 
 
 def _why_not(name: str | Path, error: Exception) -> str:
-    if Path(_locate(name)).is_dir():
+    if Path(locate(name)).is_dir():
         return f"{name} is no model folder that transformers can load: {_first_line(error)}"
     return (
         f"cannot load the base model {name!r}: it is no folder here, and the hub does not have it, "

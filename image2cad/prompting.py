@@ -4,7 +4,8 @@
     Generate CADQuery code: ASSISTANT: {code}
 
 Training, generation, the app and the rewards all come through here, so they cannot disagree.
-Left out: dropping over-long samples and padding a training batch, which training.py does.
+A base that marks pictures in another way gets its own marks in the place of <image>.
+Left out: dropping over-long samples, which examples.py does.
 """
 
 from __future__ import annotations
@@ -25,88 +26,166 @@ if TYPE_CHECKING:  # annotations only: importing this file must not cost the imp
 QUESTION = "Generate CADQuery code:"
 IMAGE_TOKEN = "<image>"
 IGNORED = -100  # the label that cross entropy leaves out
+# What stands for a token that is not there; fields that are not named here belong to the picture.
+FILLS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
+# Processors whose bases expect more around a picture than its own token: before all, before, after.
+AROUND = {
+    "Qwen2_5_VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
+    "Glm4vProcessor": ("[gMASK]<sop>", "<|begin_of_image|>", "<|end_of_image|>"),
+}
 
 
-def prompt_text() -> str:
+def prompt_text(processor: Any = None) -> str:
     """The text before the code, without BOS; training puts one space and the code behind it."""
-    return f"USER: {IMAGE_TOKEN}\n{QUESTION} ASSISTANT:"
+    first, before, after = AROUND.get(type(processor).__name__, ("", "", ""))
+    picture = before + getattr(processor, "image_token", IMAGE_TOKEN) + after
+    return f"{first}USER: {picture}\n{QUESTION} ASSISTANT:"
+
+
+def chat_template(processor: Any) -> str:
+    """A Jinja template for servers: a user's picture and QUESTION become the prompt that was trained.
+
+    It writes BOS, because those that use templates add none.
+    """
+    before, _, after = prompt_text(processor).partition(QUESTION)
+    head, tail = before.removesuffix("\n"), after.strip()
+    bos = processor.tokenizer.bos_token or ""
+    return (
+        "{%- for message in messages %}{%- if message.role == 'user' %}"
+        f"{{{{ {bos + head!r} }}}}"
+        "{%- if message.content is string %}{{ '\\n' + message.content }}"
+        "{%- else %}{%- for part in message.content if part.type == 'text' %}"
+        "{{ '\\n' + part.text }}{%- endfor %}{%- endif %}"
+        "{%- endif %}{%- endfor %}"
+        f"{{%- if add_generation_prompt %}}{{{{ {' ' + tail!r} }}}}{{%- endif %}}"
+    )
 
 
 def encode_example(processor: Any, image: Image.Image, code: str) -> dict[str, Tensor]:
     """One training sample: BOS, the prompt with its image tokens, " {code}", EOS.
 
-    Returns input_ids, attention_mask and labels (L,) int64 and pixel_values (3, H, W) float32.
-    Labels are -100 except on the tokens of the code and on EOS. Nothing is ever cut: L grows with
-    the code. Raises InputError where the code contains one of the tokenizer's special tokens, or
-    where the tokenizer merges the end of the prompt with the start of the code.
+    Returns input_ids, attention_mask and labels (L,) int64, and what the base wants of the
+    picture: for LLaVA pixel_values (1, 3, H, W) float32. Labels are -100 except on the tokens of
+    the code and on EOS. Nothing is ever cut: L grows with the code. Raises InputError as
+    `encode_code` does.
     """
-    tokenizer = processor.tokenizer
-    special = [token for token in tokenizer.all_special_tokens if token in code]
-    if special:
-        raise InputError(f"the code contains {special[0]!r}, a special token of the tokenizer")
-    encoded = _encode(processor, [image], [f"{prompt_text()} {code}"])
-    body = encoded["input_ids"][0]
-    pictures = int((body == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).sum())
-    expanded = prompt_text().replace(IMAGE_TOKEN, IMAGE_TOKEN * pictures)
-    prompt = tokenizer(expanded, add_special_tokens=False, truncation=False)["input_ids"]
-    if body[: len(prompt)].tolist() != list(prompt):
-        raise InputError(
-            "the tokenizer merges the end of the prompt with the start of the code, so that "
-            "generation would start from tokens that training never saw; use a tokenizer that "
-            "splits words at spaces"
-        )
-    # BOS and EOS as ids, not as text: a tokenizer splits a word after a written "<s>" differently,
-    # and no processor or collator adds EOS. A model that never saw EOS does not stop.
-    row = _with_bos(processor, body[None])[0]
-    row = row.new_tensor([*row.tolist(), _special_id(tokenizer, "eos")])
-    labels = row.clone()
-    labels[: 1 + len(prompt)] = IGNORED
-    return {
-        "input_ids": row,
-        "attention_mask": row.new_ones(len(row)),
-        "labels": labels,
-        "pixel_values": encoded["pixel_values"][0],
-    }
+    return add_code(encode_picture(processor, image), encode_code(processor, code))
 
 
-def encode_prompt(processor: Any, images: Sequence[Image.Image]) -> Any:
-    """The batch for `model.generate`: a BatchFeature with `.to(device)`, ready for `**`.
+def encode_picture(processor: Any, image: Image.Image) -> dict[str, Tensor]:
+    """The prompt of one picture: (L,) for every token, and the picture's own fields.
 
-    It holds input_ids and attention_mask (N, L) int64 and pixel_values (N, 3, H, W) float32. The
-    text is the same for every picture and so is the number of image tokens, so the rows have one
-    length: the batch is left-padded with no padding needed, and the reply starts at column L.
+    The tokens depend on the picture's size alone.
     """
-    batch = _encode(processor, list(images), [prompt_text()] * len(images))
-    batch["input_ids"] = _with_bos(processor, batch["input_ids"])
-    batch["attention_mask"] = batch["input_ids"].new_ones(batch["input_ids"].shape)
-    return batch
-
-
-def _encode(processor: Any, images: list[Image.Image], texts: list[str]) -> Any:
-    """Let the processor expand <image>; no special tokens, no padding, no truncation."""
     batch = processor(
-        images=[image.convert("RGB") for image in images],
-        text=texts,
+        images=[image.convert("RGB")],
+        text=[prompt_text(processor)],
         add_special_tokens=False,
         padding=False,
         truncation=False,
         return_tensors="pt",
     )
-    for name in set(batch.keys()) - {"input_ids", "attention_mask", "pixel_values"}:
-        del batch[name]
+    fields = {name: value[0] if name in FILLS else value for name, value in batch.items()}
+    # BOS as an id, not as text: a tokenizer splits a word after a written "<s>" differently.
+    if processor.tokenizer.bos_token_id is None:
+        return fields
+    first = {"input_ids": int(processor.tokenizer.bos_token_id), "attention_mask": 1}
+    return {
+        name: _with(value, first.get(name, 0), at_start=True) if name in FILLS else value
+        for name, value in fields.items()
+    }
+
+
+def encode_code(processor: Any, code: str) -> list[int]:
+    """The ids of " {code}" as they follow the prompt, and EOS.
+
+    Raises InputError where the code contains one of the tokenizer's special tokens, or where the
+    tokenizer merges the end of the prompt with the start of the code.
+    """
+    tokenizer = processor.tokenizer
+    special = [token for token in tokenizer.all_special_tokens if token in code]
+    if special:
+        raise InputError(f"the code contains {special[0]!r}, a special token of the tokenizer")
+    # One image token is enough here: what follows a special token does not depend on what precedes.
+    plain = {"add_special_tokens": False, "truncation": False}
+    prompt = tokenizer(prompt_text(processor), **plain)["input_ids"]
+    whole = tokenizer(f"{prompt_text(processor)} {code}", **plain)["input_ids"]
+    if whole[: len(prompt)] != prompt:
+        raise InputError(
+            "the tokenizer merges the end of the prompt with the start of the code, so that "
+            "generation would start from tokens that training never saw; use a tokenizer that "
+            "splits words at spaces"
+        )
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer has no EOS token; the prompt format needs one")
+    # No processor or collator adds EOS, and a model that never saw it does not stop.
+    return [*whole[len(prompt) :], int(tokenizer.eos_token_id)]
+
+
+def add_code(picture: dict[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor]:
+    """What `encode_picture` gives, continued with the ids of a program and with labels on these."""
+    tokens = picture["input_ids"]
+    out = dict(picture)
+    for name in picture.keys() & FILLS.keys():
+        fill = 1 if name == "attention_mask" else 0
+        out[name] = _with(picture[name], ids if name == "input_ids" else [fill] * len(ids))
+    out["labels"] = _with(tokens.new_full((len(tokens),), IGNORED), ids)
+    return out
+
+
+def stack(
+    examples: Sequence[dict[str, Tensor]], pad: int, left: bool = False
+) -> dict[str, Tensor]:
+    """A batch: tokens (N, L) padded to the longest, the pictures' fields one behind the other."""
+    import torch
+
+    batch = {}
+    for name in examples[0]:
+        values = [example[name] for example in examples]
+        if name in FILLS:
+            fill = pad if name == "input_ids" else FILLS[name]
+            side = "left" if left else "right"
+            batch[name] = torch.nn.utils.rnn.pad_sequence(values, True, fill, padding_side=side)
+        else:
+            batch[name] = torch.cat(_as_many(values) if name.startswith("pixel") else values)
     return batch
 
 
-def _with_bos(processor: Any, ids: Tensor) -> Tensor:
-    bos = ids.new_full((len(ids), 1), _special_id(processor.tokenizer, "bos"))
-    return bos.new_tensor([[*b, *row] for b, row in zip(bos.tolist(), ids.tolist(), strict=True)])
+def encode_prompt(processor: Any, images: Sequence[Image.Image]) -> Any:
+    """The batch for `model.generate`: a BatchFeature with `.to(device)`, ready for `**`.
+
+    It holds input_ids and attention_mask (N, L) int64 and the pictures' fields. Pictures of one
+    size make rows of one length; else rows are padded on the left. The reply starts at column L.
+    """
+    from transformers import BatchFeature
+
+    rows = [encode_picture(processor, image) for image in images]
+    return BatchFeature(stack(rows, padding_id(processor), left=True))
 
 
-def _special_id(tokenizer: Any, name: str) -> int:
-    number = getattr(tokenizer, f"{name}_token_id")
-    if number is None:
-        raise InputError(f"the tokenizer has no {name.upper()} token; the prompt format needs one")
-    return int(number)
+def padding_id(processor: Any) -> int:
+    """The token that fills up a row: it has no label and is never attended to."""
+    pad = processor.tokenizer.pad_token_id
+    return int(processor.tokenizer.eos_token_id if pad is None else pad)
+
+
+def _with(row: Tensor, more: int | Sequence[int], at_start: bool = False) -> Tensor:
+    added = [more] if isinstance(more, int) else list(more)
+    old = row.tolist()
+    return row.new_tensor([*added, *old] if at_start else [*old, *added])
+
+
+def _as_many(pictures: list[Tensor]) -> list[Tensor]:
+    """SmolVLM cuts a picture into tiles, (1, tiles, ...): as many for all, black where missing."""
+    import torch
+
+    most = max(value.shape[1] for value in pictures) if pictures[0].dim() > 3 else 0
+    if len({value.shape[1:] for value in pictures}) == 1 or most == 0:
+        return pictures
+    return [
+        torch.cat([value, value.new_zeros(1, most - value.shape[1], *value.shape[2:])], dim=1)
+        for value in pictures
+    ]
 
 
 THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)

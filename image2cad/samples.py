@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ __all__ = [
     "has_split",
     "load_samples",
     "load_train_and_held_out",
+    "read_chunks",
     "split_samples",
 ]
 
@@ -62,6 +63,15 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows in their order: usable ones, rejected ones, and how many were read for them."""
+
+    samples: list[Sample]
+    rejected: list[Rejected]
+    read: int
+
+
 def load_samples(
     source: str,
     split: str = "train",
@@ -79,29 +89,48 @@ def load_samples(
     Raises InputError where the source cannot be read, lacks a column, or has fewer than `at_least`
     usable rows.
     """
-    rows = read_rows(source, split, streaming)
     samples: list[Sample] = []
     rejected: list[Rejected] = []
-    seen: set[str] = set()
     with tqdm(desc=f"reading {source}", unit=" rows", total=limit, disable=not progress) as bar:
-        while limit is None or len(samples) < limit:
-            wanted = CHUNK if limit is None else min(CHUNK, limit - len(samples))
-            chunk = list(itertools.islice(rows, wanted))
-            if not chunk:
-                break
-            parsed = [_parse(row, number, seen) for number, row in chunk]
-            readable = [item for item in parsed if isinstance(item, Sample)]
-            rejected += [item for item in parsed if isinstance(item, Rejected)]
-            good, failed = _run(readable) if check_code else (readable, [])
-            samples += good
-            rejected += failed
-            bar.update(len(good))
+        for chunk in read_chunks(source, split, limit, streaming, check_code):
+            samples += chunk.samples
+            rejected += chunk.rejected
+            bar.update(len(chunk.samples))
     if len(samples) < at_least:
         why = f"; left out: {_reasons(rejected)}" if rejected else ""
         raise InputError(
             f"{source} ({split}) has {len(samples)} usable rows, {at_least} are needed{why}"
         )
     return samples, rejected
+
+
+def read_chunks(
+    source: str,
+    split: str = "train",
+    limit: int | None = None,
+    streaming: bool = False,
+    check_code: bool = True,
+    skip: int = 0,
+    seen: Iterable[str] = (),
+) -> Iterator[Chunk]:
+    """The rows of `load_samples` a few at a time, so that memory does not grow with their number.
+
+    skip: rows at the start that were read before, and seen: their ids. limit: usable rows at most.
+    """
+    rows = read_rows(source, split, streaming)
+    for _ in itertools.islice(rows, skip):
+        pass
+    ids, left = set(seen), limit
+    while left is None or left > 0:
+        taken = list(itertools.islice(rows, CHUNK if left is None else min(CHUNK, left)))
+        if not taken:
+            return
+        parsed = [_parse(row, number, ids) for number, row in taken]
+        readable = [item for item in parsed if isinstance(item, Sample)]
+        unreadable = [item for item in parsed if isinstance(item, Rejected)]
+        good, failed = _run(readable) if check_code else (readable, [])
+        left = None if left is None else left - len(good)
+        yield Chunk(good, [*unreadable, *failed], len(taken))
 
 
 def load_train_and_held_out(

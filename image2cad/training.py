@@ -1,35 +1,35 @@
 """Train a vision-language model on pictures and programs with the plain transformers Trainer.
 
     data = CodeDataset(samples, processor)
-    history = fit(model, data, Settings(epochs=3), Path("runs/mine"))
+    history = fit(model, data, Settings(epochs=3), Path("runs/mine"), pad)
 
-Samples are never cut: rows longer than the limit are left out and named. A loss
-that is zero or not a number stops the run. Checkpoints go to <folder>/checkpoints,
-and `resume=True` goes on from the last one. Left out: saving the model
-(modeling.py) and scores (evaluation.py).
+A loss that is zero or not a number stops the run. Checkpoints go to
+<folder>/checkpoints, and `resume=True` goes on from the last one, to the adapter that the
+uninterrupted run would have ended with. Several processes: `accelerate launch`. Left
+out: examples and their order (examples.py), saving the model (modeling.py), scores
+(evaluation.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import resource
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset, Sampler
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from image2cad.compact import compact_many
+from image2cad.bases import language_model
 from image2cad.errors import InputError
-from image2cad.prompting import IGNORED, encode_example, encode_prompt
-from image2cad.samples import Rejected, Sample
-
-TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
+from image2cad.examples import LengthOrder, collate
+from image2cad.prompting import IGNORED
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,14 @@ class Settings:
     epochs: passes over the data; steps: if positive, optimiser steps instead of epochs;
     batch_size: samples a device and forward pass; accumulate: passes a step;
     learning_rate: peak of a cosine schedule; warmup: share of steps until the peak;
-    save_steps: steps between checkpoints; log_steps: steps between logged losses;
-    eight_bit: paged 8-bit Adam (CUDA); checkpointing: recompute activations to save memory;
-    by_length: batches of similar length, faster, but a resumed run then sees another order;
+    save_steps: steps between checkpoints, and between validations; log_steps: steps between
+    logged losses; patience: validations without a better loss before the run ends, 0: never;
     tower_rate: share of the learning rate for everything outside the language model.
+
+    The levers, each of which changes memory or speed and not the result:
+    eight_bit: paged 8-bit Adam (CUDA); recompute: activations made again in the backward pass,
+    of "nothing", the "language" model or "everything"; labelled_only: logits only where a label
+    is; by_length: batches of similar length.
     """
 
     epochs: float = 3.0
@@ -54,77 +58,33 @@ class Settings:
     weight_decay: float = 0.0
     save_steps: int = 50
     log_steps: int = 5
+    patience: int = 0
     seed: int = 0
-    eight_bit: bool = False
-    checkpointing: bool = False
-    by_length: bool = False
     tower_rate: float = 1.0
+    eight_bit: bool = False
+    recompute: str = "nothing"
+    labelled_only: bool = True
+    by_length: bool = False
 
 
-def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
-    """The samples with short programs to learn from, and how many programs changed.
+class _Recipe(Trainer):
+    """The Trainer with our order of rows."""
 
-    A picture shows neither position nor size, so the part is centred and made 100
-    units long; the numbers then are whole or nearly so.
-    """
-    codes = compact_many([sample.cadquery for sample in samples], size=100, least_iou=TARGET_IOU)
-    pairs = list(zip(samples, codes, strict=True))
-    changed = sum(sample.cadquery != code for sample, code in pairs)
-    return [dataclasses.replace(sample, cadquery=code) for sample, code in pairs], changed
+    order: LengthOrder | None = None
 
-
-class CodeDataset(Dataset[dict[str, torch.Tensor]]):
-    """Samples as training examples, encoded when asked for.
-
-    `limit` is the longest sequence in tokens, BOS, picture, prompt and EOS included
-    (default: the model's positions). Longer rows are in `dropped`, never cut.
-    Raises InputError if nothing is left.
-    """
-
-    def __init__(self, samples: Sequence[Sample], processor: Any, limit: int | None = None) -> None:
-        self.processor = processor
-        self.samples: list[Sample] = []
-        self.dropped: list[Rejected] = []
-        head = encode_prompt(processor, [samples[0].image])["input_ids"].shape[1] if samples else 0
-        for sample in samples:
-            tokens = processor.tokenizer(f" {sample.cadquery}", add_special_tokens=False)
-            length = head + len(tokens["input_ids"]) + 1
-            special = [t for t in processor.tokenizer.all_special_tokens if t in sample.cadquery]
-            if special:
-                reason = f"the code holds {special[0]!r}, a special token of the tokenizer"
-                self.dropped.append(Rejected(sample.id, reason))
-            elif limit is not None and length > limit:
-                reason = f"{length} tokens; the limit is {limit}"
-                self.dropped.append(Rejected(sample.id, reason))
-            else:
-                self.samples.append(sample)
-        if not self.samples:
-            raise InputError(
-                f"no sample left to train on of {len(samples)}; the first: "
-                + (f"{self.dropped[0].id}: {self.dropped[0].reason}" if samples else "none given")
-            )
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        sample = self.samples[index]
-        return encode_example(self.processor, sample.image, sample.cadquery)
-
-
-def collate(examples: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
-    """Stack examples, padded on the right to the longest; padding has no label."""
-    fills = {"input_ids": pad, "attention_mask": 0, "labels": IGNORED}
-    batch = {
-        name: torch.nn.utils.rnn.pad_sequence([e[name] for e in examples], True, fill)
-        for name, fill in fills.items()
-    }
-    batch["pixel_values"] = torch.stack([e["pixel_values"] for e in examples])
-    return batch
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        return self.order or super()._get_train_sampler(train_dataset)
 
 
 class _Watch(TrainerCallback):
-    """Stops a run that cannot be learning."""
+    """Stops a run that cannot be learning, and tells the order which epoch it is."""
+
+    def __init__(self, order: LengthOrder | None) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.order is not None:
+            self.order.set_epoch(int(state.epoch or 0))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         loss = (logs or {}).get("loss")
@@ -140,6 +100,39 @@ def _check_loss(loss: float, step: int) -> None:
         )
     if loss == 0.0:
         raise InputError(f"the loss is exactly 0 at step {step}: no token carries a label")
+
+
+def labelled_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> Any:
+    """Cross entropy of the labelled tokens, summed and divided by their number in the whole step.
+
+    Takes logits (N, L, V) of all positions, or (N, K, V) of the positions before the K
+    columns that hold a label in any row, which is what `collate` asks the base for.
+    """
+    wanted = labels[:, 1:]
+    logits = outputs.logits
+    if logits.shape[1] == labels.shape[1]:
+        logits = logits[:, :-1]
+    else:
+        wanted = wanted[:, (wanted != IGNORED).any(0)]
+    count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / count
+
+
+def recompute_activations(model: Any, what: str) -> None:
+    """Keep no activations of `what`: "nothing", the "language" model or "everything".
+
+    The tower is frozen: nothing flows back through it, so keeping it out saves its second
+    forward pass and a backward pass that no one needs.
+    """
+    if what not in ("nothing", "language", "everything"):
+        raise ValueError(f"recompute is nothing, language or everything, not {what!r}")
+    if what == "nothing":
+        return
+    target = model if what == "everything" else language_model(model)
+    target.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def precision() -> torch.dtype:
@@ -159,25 +152,23 @@ def fit(
     folder: Path,
     pad: int,
     resume: bool = False,
+    validation: Dataset[dict[str, torch.Tensor]] | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place; return the logged losses, one dict a log.
 
-    With `resume`, goes on from the last checkpoint in <folder>/checkpoints if there is
-    one. Raises InputError when the loss is zero or not finite.
+    With `validation`, its loss is measured whenever a checkpoint is written, and the best
+    checkpoint is what `model` holds in the end. With `resume`, goes on from the last
+    checkpoint in <folder>/checkpoints if there is one. Raises InputError when the loss
+    is zero or not finite.
     """
     checkpoints = folder / "checkpoints"
     dtype = precision()
-    recompute: dict[str, Any] = {}
-    if settings.checkpointing:
-        recompute = {
-            "gradient_checkpointing": True,
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        }
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulate,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
@@ -187,9 +178,15 @@ def fit(
         optim="paged_adamw_8bit" if settings.eight_bit else "adamw_torch",
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
-        **recompute,
-        train_sampling_strategy="group_by_length" if settings.by_length else "random",
         remove_unused_columns=False,
+        label_names=["labels"],
+        prediction_loss_only=True,
+        eval_strategy="steps" if validation is not None else "no",
+        eval_steps=settings.save_steps,
+        load_best_model_at_end=validation is not None,
+        metric_for_best_model="eval_loss" if validation is not None else None,
+        greater_is_better=False if validation is not None else None,
+        restore_callback_states_from_checkpoint=True,
         save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=settings.log_steps,
@@ -198,22 +195,38 @@ def fit(
         seed=settings.seed,
         data_seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
         report_to="none",
     )
-    trainer = Trainer(
+    if arguments.n_gpu > 1:
+        print(f"{arguments.n_gpu} GPUs, one is used; `accelerate launch` starts one process each")
+        arguments._n_gpu = 1  # DataParallel would cut the batch's position list in pieces
+    recompute_activations(model, settings.recompute)
+    order = None
+    if settings.by_length:
+        lengths = getattr(data, "lengths")  # noqa: B009 - a promise of the examples, not of torch
+        order = LengthOrder(lengths, settings.batch_size * arguments.world_size, settings.seed)
+    stops = [EarlyStoppingCallback(settings.patience)] if validation and settings.patience else []
+    trainer = _Recipe(
         model=model,
         args=arguments,
         train_dataset=data,
-        data_collator=lambda examples: collate(examples, pad),
-        callbacks=[_Watch()],
+        eval_dataset=validation,
+        data_collator=lambda examples: collate(examples, pad, settings.labelled_only),
+        compute_loss_func=labelled_loss,
+        callbacks=[_Watch(order), *stops],
         optimizers=(_two_rates(model, settings) if settings.tower_rate != 1.0 else None, None),
     )
+    trainer.order = order
     last = _last_whole_checkpoint(checkpoints) if resume else None
     trainer.train(resume_from_checkpoint=last)
+    names = {"loss": "loss", "eval_loss": "validation_loss"}
     return [
-        {"step": float(entry["step"]), "loss": float(entry["loss"])}
+        {"step": float(entry["step"]), name: float(entry[key])}
         for entry in trainer.state.log_history
-        if "loss" in entry
+        for key, name in names.items()
+        if key in entry
     ]
 
 
@@ -224,8 +237,15 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written to its end: the Trainer's state comes last."""
-    whole = [file.parent for file in folder.glob("checkpoint-*/trainer_state.json")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
+    for state in sorted(folder.glob("checkpoint-*/trainer_state.json"), key=_step)[::-1]:
+        with contextlib.suppress(ValueError):  # cut off while it was written
+            json.loads(state.read_text(encoding="utf-8"))
+            return str(state.parent)
+    return None
+
+
+def _step(state: Path) -> int:
+    return int(state.parent.name.split("-")[1])
 
 
 def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
