@@ -1,134 +1,259 @@
 # %% [markdown]
 # # image2cad: fine-tune LLaVA-1.5-7B on pictures of CAD parts, on a free Colab T4
 #
-# Four cells: setup; data and model; train; generate and score. Choose Runtime, Change
-# runtime type, T4 GPU, then run them in order. The settings stand in the first cell.
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/image2cad/image2cad/blob/v0.1.0/notebooks/colab_training.ipynb)
+#
+# Four cells: setup; data and model; train; generate, score and try your own picture. Choose
+# Runtime, Change runtime type, T4 GPU, then run them in order. The settings stand in the first
+# cell. With DRIVE the run outlives the runtime: after a disconnect set RESUME and run all again.
 
 # %% 1. Setup
-"""Fine-tune LLaVA-1.5-7B (4-bit NF4, LoRA) on GenCAD-Code and score what it writes.
+"""Fine-tune a vision-language model (4-bit NF4, LoRA) on GenCAD-Code and score what it writes.
 
     python colab_training.py                                        # 30 samples, one GPU
     python colab_training.py --samples 1000 --held-out 50
+    python colab_training.py --samples 0 --epochs 1                 # all of it, from disk
+    accelerate launch colab_training.py --samples 0                 # on several GPUs
     python colab_training.py --base models/nano --data bundled      # the whole file on a CPU
 
-As a notebook: notebooks/colab_training.ipynb is made from this file. Leaves the
-adapter, predictions.jsonl, metrics.json and report.html in runs/colab-NNN.
-Not measured on a GPU yet: memory and time on a T4.
+As a notebook: notebooks/colab_training.ipynb is made from this file. Leaves the adapter,
+predictions.jsonl, metrics.json and report.html in runs/colab-NNN, or on the mounted Drive.
+Not measured on a GPU yet: memory and time on a T4 (benchmarks/t4_budget.py measures them).
 """
 
+import importlib.metadata
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
+from datetime import timedelta
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 BASE = "llava-hf/llava-1.5-7b-hf"  # @param {type:"string"}
 QUANTIZE = True  # @param {type:"boolean"}
 DATA = "CADCODER/GenCAD-Code"  # @param {type:"string"}
 SAMPLES = 30  # @param {type:"integer"}
+VALIDATION = 10  # @param {type:"integer"}
 HELD_OUT = 10  # @param {type:"integer"}
-COMPACT = True  # @param {type:"boolean"}
+EPOCHS = 3.0  # @param {type:"number"}
+LEARNING_RATE = 2e-4  # @param {type:"number"}
 RANK = 16  # @param {type:"integer"}
 ALPHA = 32  # @param {type:"integer"}
-EPOCHS = 3.0  # @param {type:"number"}
 BATCH_SIZE = 1  # @param {type:"integer"}
 ACCUMULATE = 8  # @param {type:"integer"}
-LEARNING_RATE = 2e-4  # @param {type:"number"}
 MAX_TOKENS = 2700  # @param {type:"integer"}
 MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
+COMPACT = True  # @param {type:"boolean"}
+CHECK = True  # @param {type:"boolean"}
+CACHE = True  # @param {type:"boolean"}
+PATIENCE = 3  # @param {type:"integer"}
+SAVE_STEPS = 50  # @param {type:"integer"}
 SEED = 0  # @param {type:"integer"}
+DRIVE = False  # @param {type:"boolean"}
 OUT = ""  # @param {type:"string"}
 RESUME = False  # @param {type:"boolean"}
-REPOSITORY = ""  # @param {type:"string"}
+MERGE = False  # @param {type:"boolean"}
+PUSH_TO = ""  # @param {type:"string"}
+PICTURE = ""  # @param {type:"string"}
+REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
+TAG = "v0.1.0"  # @param {type:"string"}
 
-PROJECT = Path("/content/image2cad")
-if importlib.util.find_spec("image2cad") is None:
-    if Path(f"{PROJECT}.zip").is_file():
-        zipfile.ZipFile(f"{PROJECT}.zip").extractall(PROJECT.parent)
-    elif REPOSITORY and not PROJECT.is_dir():
-        subprocess.run(["git", "clone", "--depth=1", REPOSITORY, str(PROJECT)], check=True)
-    if not (PROJECT / "image2cad").is_dir():
-        print(f"error: upload the project as {PROJECT}.zip, or set REPOSITORY to its git URL")
+COLAB = "google.colab" in sys.modules
+if COLAB and DRIVE:
+    from google.colab import drive
+
+    drive.mount("/content/drive")
+
+# The project: installed or beside this file, else from image2cad.zip, else the pinned tag.
+spec = importlib.util.find_spec("image2cad")
+if spec is None or spec.origin is None:
+    place = Path("image2cad-project")
+    if not place.is_dir() and Path("image2cad.zip").is_file():
+        zipfile.ZipFile("image2cad.zip").extractall(place)
+    elif not place.is_dir():
+        clone = ["git", "clone", "--quiet", "--depth=1", "--branch", TAG, REPOSITORY, str(place)]
+        if subprocess.run(clone).returncode != 0:
+            sys.exit(
+                f"error: there is no {TAG} at {REPOSITORY}; upload the project as image2cad.zip"
+            )
+    package = next(place.rglob("image2cad/__init__.py"), None)
+    if package is None:
+        print(f"error: {place} holds no image2cad; delete it and upload a whole image2cad.zip")
         sys.exit(2)
-    sys.path.insert(0, str(PROJECT))
-    needs = ["-r", str(PROJECT / "requirements.txt")]  # ranges that Colab's own torch satisfies
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", *needs], check=True)
+    project = package.parent.parent.resolve()
+    sys.path.insert(0, str(project))
+
+    def satisfied(requirement: Requirement) -> bool:
+        """Whether that is installed already, as torch is in Colab, or not wanted on this system."""
+        if requirement.marker is not None and not requirement.marker.evaluate():
+            return True
+        try:
+            return requirement.specifier.contains(
+                importlib.metadata.version(requirement.name), True
+            )
+        except importlib.metadata.PackageNotFoundError:
+            return False
+
+    needed = (project / "requirements.txt").read_text().splitlines()
+    needed = [line for text in needed if (line := text.split("#")[0].strip())]
+    lacking = [line for line in needed if not satisfied(Requirement(line))]
+    if lacking:
+        print(f"installing {', '.join(lacking)}")
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *lacking], check=True)
 
 import torch
+from accelerate import PartialState
+from PIL import Image
 from transformers import set_seed
 
-from image2cad.errors import friendly_exit
+from image2cad.errors import InputError, friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
+from image2cad.examples import CodeDataset
 from image2cad.flags import at_least, read_flags
-from image2cad.modeling import (
-    attach_lora,
-    load_base,
-    model_card,
-    quiet,
-    save_adapter,
-    trainable_share,
-)
-from image2cad.runs import check_run, prepare_run, run_folder
-from image2cad.samples import load_train_and_held_out
-from image2cad.training import CodeDataset, Settings, compact_targets, fit, memory_text, precision
+from image2cad.generation import generate_codes
+from image2cad.merging import merge
+from image2cad.modeling import attach_lora, load_base, quiet, save_adapter, trainable_share
+from image2cad.prompting import padding_id
+from image2cad.publishing import model_card, push, reload_and_compare
+from image2cad.report import write_sheet
+from image2cad.runs import check_run, prepare_run, run_folder, runs_root
+from image2cad.samples import Sample
+from image2cad.store import load_rows
+from image2cad.towers import cache_features, room_for, takes_features
+from image2cad.training import Settings, fit, memory_text, precision
+from image2cad.verification import verify
+from metrics import run_cadquery
 
 friendly_exit()
 quiet()
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"samples": 1, "held_out": 0, "rank": 1, "alpha": 1, "epochs": 0.01, "batch_size": 1}
-    | {"accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64, "max_new_tokens": 1, "seed": 0},
+    {"samples": 0, "validation": 0, "held_out": 1, "rank": 1, "alpha": 1, "epochs": 0.01}
+    | {"batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64}
+    | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
+if settings.picture and settings.picture != "upload" and not Path(settings.picture).is_file():
+    raise InputError(f"there is no picture {settings.picture}")
+# One process a GPU. The first one prepares data while the others wait, for hours if need be.
+process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+if not process.is_main_process:
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 out = run_folder("colab", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume)
+process.wait_for_everyone()  # none may start before all have looked
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 print(f"{device}, {precision()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
 
 # %% 2. Data and model
-train, held_out, rejected = load_train_and_held_out(
-    settings.data, "train", settings.held_out, settings.samples, settings.seed
-)
-for row in rejected:
+# Rows are read as a stream and kept on disk, so that memory does not grow with their number.
+with process.main_process_first():
+    rows = load_rows(
+        settings.data,
+        runs_root() / "rows",
+        settings.samples or None,
+        settings.validation,
+        settings.held_out,
+        settings.seed,
+        settings.compact,
+        settings.check,
+    )
+for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")
-if settings.compact:
-    train, changed = compact_targets(train)
-    print(f"{changed} of {len(train)} programs rewritten shorter")
 
 set_seed(settings.seed)
 model, processor = load_base(settings.base, settings.quantize)
 model = attach_lora(model, settings.rank, settings.alpha)
 print(trainable_share(model))
-data = CodeDataset(train, processor, settings.max_tokens)
-for row in data.dropped:
+
+# Tower and projector are frozen: what they make of a picture is computed once.
+features = None
+if settings.cache and not takes_features(model):
+    print(f"{type(model.get_base_model()).__name__} takes no picture features: computed every time")
+elif settings.cache and settings.epochs > 1:
+    place, count = Path("runs/features"), len(rows.train) + len(rows.validation)
+    with process.main_process_first():
+        if full := room_for(model, processor, rows.train[0].image, count, place):
+            print(f"picture features are computed every time: {full}")
+        else:
+            pictures = (row.image for part in (rows.train, rows.validation) for row in part)
+            features = cache_features(model, processor, pictures, place, count)
+data = CodeDataset(rows.train, processor, settings.max_tokens, features)
+for row in data.dropped[:20]:
     print(f"not trained on: {row.id}: {row.reason}")
-print(f"{len(data)} samples to train on, {len(held_out)} held out")
+validation = None
+if settings.validation:
+    validation = CodeDataset(rows.validation, processor, settings.max_tokens, features)
+print(f"{len(data)} samples to train on, {len(rows.validation)} to validate on, ", end="")
+print(f"{len(rows.held_out)} held out; {len(rows.rejected) + len(data.dropped)} left out")
 
 # %% 3. Train
-prepare_run(out, vars(settings), settings.resume)
-before = evaluate(model, processor, held_out, 4, settings.max_new_tokens)
+if process.is_main_process:
+    prepare_run(out, vars(settings), settings.resume)
+process.wait_for_everyone()
+batch = settings.batch_size * settings.accumulate * process.num_processes
+steps = max(int(len(data) * settings.epochs / batch), 1)
 plan = Settings(
     epochs=settings.epochs,
     batch_size=settings.batch_size,
     accumulate=settings.accumulate,
     learning_rate=settings.learning_rate,
+    save_steps=min(settings.save_steps, max(steps // 3, 1)),  # a short run is validated too
+    patience=settings.patience,
     seed=settings.seed,
     eight_bit=torch.cuda.is_available(),
-    checkpointing=True,
+    recompute="language",
+    by_length=True,
 )
-losses = fit(model, data, plan, out, processor.tokenizer.pad_token_id, settings.resume)
+losses = fit(model, data, plan, out, padding_id(processor), settings.resume, validation)
 print(memory_text())
+process.destroy_process_group()
+if not process.is_main_process:
+    sys.exit()
 
-# %% 4. Generate and score
-after = evaluate(model, processor, held_out, 4, settings.max_new_tokens)
+# %% 4. Generate, score, try your own picture
+with model.disable_adapter():
+    before = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
+after = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
 notes = {
     "settings": vars(settings),
     "trained_on": len(data),
-    "left_out": len(rejected),
+    "left_out": len(rows.rejected) + len(data.dropped),
     "losses": losses,
 }
 summary = summarise(after, before, notes)
-save_adapter(model, processor, out / "adapter", settings.base, model_card(settings.base, summary))
-write_results(out, held_out, summary, after, before, f"{settings.base} on {settings.data}")
+adapter = out / "adapter"
+save_adapter(model, processor, adapter, settings.base, model_card(settings.base, summary))
+check = rows.held_out[0]
+difference = reload_and_compare(model, processor, adapter, check, settings.quantize)
+print(f"reloaded in a new process: log-probabilities differ by {difference:.1e} at most")
+write_results(out, rows.held_out, summary, after, before, f"{settings.base} on {settings.data}")
 print(summary_text(summary))
-print(f"adapter: {out / 'adapter'}\nreport:  {out / 'report.html'}")
+print(f"adapter: {adapter}\nreport:  {out / 'report.html'}")
+
+if settings.merge:
+    print(f"{merge(adapter, out / 'merged')} matrices merged in float16: {out / 'merged'}")
+if settings.push_to:
+    print(f"pushed to {push(out / 'merged' if settings.merge else adapter, settings.push_to)}")
+
+sheet = out / "sheet.png"  # six held-out pictures, and drawings of what their programs build
+if settings.picture == "upload" and COLAB:
+    from google.colab import files
+
+    settings.picture = next(iter(files.upload()))
+if settings.picture:
+    image = Image.open(settings.picture).convert("RGB")
+    guesses = generate_codes(model, processor, [image], 1, settings.max_new_tokens)
+    answer = verify(image, guesses)  # corrected where its drawing differs from the picture
+    code = answer.code or guesses[0]
+    sheet = out / "picture.png"
+    write_sheet(sheet, [Sample(image, code, "picture")], [run_cadquery(code)], 1)
+    (out / "picture.py").write_text(code, encoding="utf-8")
+    print(f"{code}\nlikeness {answer.likeness:.3f}; {out / 'picture.py'}, {sheet}")
+if "ipykernel" in sys.modules:
+    from IPython.display import display
+
+    display(Image.open(sheet))

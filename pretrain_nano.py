@@ -42,7 +42,7 @@ from image2cad.prompting import IGNORED, encode_prompt
 from image2cad.rendering import draw
 from image2cad.runs import prepare_run
 from image2cad.synthesis import parts
-from image2cad.training import Settings, as_dict, fit
+from image2cad.training import Settings, as_dict, fit, labelled_loss
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
@@ -212,10 +212,11 @@ def losses(model: torch.nn.Module, data: Drawings, pad: int) -> tuple[float, flo
     """Loss on at most 128 examples with their own picture, and with their neighbour's."""
     examples = collate([data[i] for i in range(min(len(data), 128))], pad)
     batch = {name: value.to(next(model.parameters()).device) for name, value in examples.items()}
+    labels = batch.pop("labels")
     model.eval()
-    own = float(model(**batch).loss)
+    own = float(labelled_loss(model(**batch), labels))
     batch["pixel_values"] = batch["pixel_values"].roll(1, 0)
-    other = float(model(**batch).loss)
+    other = float(labelled_loss(model(**batch), labels))
     model.train()
     return own, other
 

@@ -19,18 +19,21 @@ from transformers import set_seed
 
 from image2cad.errors import friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
+from image2cad.examples import CodeDataset
 from image2cad.flags import at_least, read_flags
 from image2cad.modeling import (
     attach_lora,
     load_base,
-    model_card,
     quiet,
     save_adapter,
     trainable_share,
 )
+from image2cad.prompting import padding_id
+from image2cad.publishing import model_card
 from image2cad.runs import check_run, prepare_run, run_folder
 from image2cad.samples import load_train_and_held_out
-from image2cad.training import CodeDataset, Settings, compact_targets, fit, memory_text
+from image2cad.store import compact_targets
+from image2cad.training import Settings, fit, memory_text
 
 friendly_exit()
 quiet()
@@ -109,7 +112,7 @@ plan = Settings(
     learning_rate=settings.learning_rate,
     seed=settings.seed,
 )
-losses = fit(model, data, plan, out, processor.tokenizer.pad_token_id, settings.resume)
+losses = fit(model, data, plan, out, padding_id(processor), settings.resume)
 print(memory_text())
 
 # %% [markdown]

@@ -51,21 +51,29 @@ ARCHITECTURES = {
     "glm4v_moe": Architecture(
         "model.language_model",
         ("model.visual",),
-        "GLM-4.5V: the experts are neither trained nor stored in 4 bits, only what all tokens share",
+        "GLM-4.5V: its experts are neither trained nor stored in 4 bits; what all tokens share is",
     ),
 }
 
 
 class _QwenPictures(Qwen2_5_VLProcessor):
     def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **_: Any
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: Any = None,
+        **_: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, None, chat_template)
 
 
 class _GlmPictures(Glm4vProcessor):
     def __init__(
-        self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None, **_: Any
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: Any = None,
+        **_: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, None, chat_template)
 

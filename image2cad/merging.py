@@ -127,7 +127,9 @@ def _download(base: str) -> str:
     try:
         return str(snapshot_download(where, allow_patterns=["*.json", "*.safetensors", "*.model"]))
     except Exception as error:  # the hub raises many kinds; the user gets one line of each
-        raise InputError(f"cannot read the base {base!r}: no folder here, nor on the hub") from error
+        raise InputError(
+            f"cannot read the base {base!r}: no folder here, nor on the hub"
+        ) from error
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
         model = AutoModelForImageTextToText.from_pretrained(where, **options)
     except BROKEN as error:
         raise InputError(_why_not(name, error)) from error
+    for module in model.modules():
+        # On CPUs with bfloat16, bitsandbytes packs weights at the first evaluation and then has
+        # no gradient for them: training after a validation would go wrong without a word.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     if remark := architecture(model).remark:
         print(remark)
     return model, processor
@@ -140,6 +146,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("transformers", "bitsandbytes", "peft", "accelerate"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 
 
 def locate(name: str | Path) -> str:

@@ -43,7 +43,7 @@ def prompt_text(processor: Any = None) -> str:
 
 
 def chat_template(processor: Any) -> str:
-    """A Jinja template for servers: a user's picture and QUESTION become the prompt that was trained.
+    """A Jinja template for servers: a user's picture and QUESTION become the trained prompt.
 
     It writes BOS, because those that use templates add none.
     """
@@ -133,9 +133,7 @@ def add_code(picture: dict[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor
     return out
 
 
-def stack(
-    examples: Sequence[dict[str, Tensor]], pad: int, left: bool = False
-) -> dict[str, Tensor]:
+def stack(examples: Sequence[dict[str, Tensor]], pad: int, left: bool = False) -> dict[str, Tensor]:
     """A batch: tokens (N, L) padded to the longest, the pictures' fields one behind the other."""
     import torch
 

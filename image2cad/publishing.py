@@ -126,7 +126,9 @@ def _log_probabilities(model: Any, processor: Any, sample: Sample) -> torch.Tens
     row = encode_example(processor, sample.image, sample.cadquery)
     labels = row.pop("labels")
     batch = {
-        name: value.to(model.device)[None] if value.shape == labels.shape else value.to(model.device)
+        name: value.to(model.device)[None]
+        if value.shape == labels.shape
+        else value.to(model.device)
         for name, value in row.items()
     }
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)

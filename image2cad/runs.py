@@ -16,8 +16,14 @@ from typing import Any
 from image2cad.errors import InputError
 
 RUNS = Path("runs")
+DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts what outlives a runtime
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "metrics.json"
+
+
+def runs_root() -> Path:
+    """Where runs go: ./runs, or in Colab the mounted Google Drive."""
+    return DRIVE / "image2cad" / RUNS if DRIVE.is_dir() else RUNS
 
 
 def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
@@ -27,13 +33,14 @@ def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
     """
     if out:
         return Path(out)
-    earlier = sorted(RUNS.glob(f"{name}-[0-9][0-9][0-9]"))
+    runs = runs_root()
+    earlier = sorted(runs.glob(f"{name}-[0-9][0-9][0-9]"))
     if resume:
         if not earlier:
-            raise InputError(f"nothing to resume: there is no {RUNS}/{name}-001")
+            raise InputError(f"nothing to resume: there is no {runs}/{name}-001")
         return earlier[-1]
     last = int(earlier[-1].name[-3:]) if earlier else 0
-    return RUNS / f"{name}-{last + 1:03d}"
+    return runs / f"{name}-{last + 1:03d}"
 
 
 def check_free(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Rows to train on, read once as a stream and kept on disk: memory does not grow with them.
 
     rows, rejected = store_rows("CADCODER/GenCAD-Code", "train", Path("runs/rows"), limit=147_289)
-    rows[0].image, rows[0].cadquery         # a Sequence[Sample]; pictures are decoded when asked for
+    rows[0].image, rows[0].cadquery     # a Sequence[Sample]; pictures are decoded when asked for
 
 Reading, running and shortening every program takes a while, so it is done once: what is in the
 folder is used again, an interrupted run goes on after its last shard, and a higher limit adds
@@ -18,6 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,7 +28,7 @@ from tqdm.auto import tqdm
 from image2cad.compact import compact_many
 from image2cad.errors import InputError
 from image2cad.runs import write_whole
-from image2cad.samples import BUNDLED, Rejected, Sample, read_chunks
+from image2cad.samples import BUNDLED, Rejected, Sample, has_split, load_samples, read_chunks
 
 SHARD = 256  # usable rows a shard
 TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
@@ -48,10 +49,13 @@ def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
 
 
 class StoredRows(Sequence[Sample]):
-    """Rows of a data set with the columns id, picture, width, height and code."""
+    """Rows with the columns id, picture, width, height, code (to learn) and original (to score by).
 
-    def __init__(self, table: Any) -> None:
-        self.table = table
+    Samples have the program of `column`.
+    """
+
+    def __init__(self, table: Any, column: str = "code") -> None:
+        self.table, self.column = table, column
 
     def __len__(self) -> int:
         return len(self.table)
@@ -65,17 +69,61 @@ class StoredRows(Sequence[Sample]):
             return self.select(range(*index.indices(len(self))))
         row = self.table[index]
         image = Image.open(io.BytesIO(row["picture"])).convert("RGB")
-        return Sample(image, row["code"], row["id"])
+        return Sample(image, row[self.column], row["id"])
 
     def select(self, indices: Iterable[int]) -> StoredRows:
         """Those rows, in that order."""
-        return StoredRows(self.table.select(list(indices)))
+        return StoredRows(self.table.select(list(indices)), self.column)
+
+    def originals(self) -> StoredRows:
+        """The same rows with the programs that the source has."""
+        return StoredRows(self.table, "original")
 
     def outlines(self) -> Iterator[tuple[str, tuple[int, int], str]]:
         """(id, picture size, program) of every row, without reading its picture."""
-        for batch in self.table.select_columns(["id", "width", "height", "code"]).iter(1000):
+        for batch in self.table.select_columns(["id", "width", "height", self.column]).iter(1000):
             sizes = zip(batch["width"], batch["height"], strict=True)
-            yield from zip(batch["id"], sizes, batch["code"], strict=True)
+            yield from zip(batch["id"], sizes, batch[self.column], strict=True)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to learn from, rows whose loss says when to stop, rows to score on, and the rest."""
+
+    train: StoredRows
+    validation: StoredRows
+    held_out: list[Sample]
+    rejected: list[Rejected]
+
+
+def load_rows(
+    source: str,
+    folder: Path,
+    train: int | None,
+    validation: int,
+    held_out: int,
+    seed: int = 0,
+    compact: bool = True,
+    check_code: bool = True,
+) -> Rows:
+    """`train` rows (None: all), some to validate on and some to score on, no program in two places.
+
+    Rows to score on come from the test split where there is one, as they are there.
+    """
+    hub = source != "bundled" and not Path(source).exists()
+    apart: list[Sample] = []
+    rejected: list[Rejected] = []
+    extra = validation + held_out
+    if hub or has_split(source, "test"):
+        apart, rejected = load_samples(source, "test", held_out, streaming=hub)
+        extra = validation
+    limit = None if train is None else train + extra
+    stored, more = store_rows(source, "train", folder, limit, compact, check_code, apart)
+    if not apart:
+        stored, scored = hold_apart(stored, held_out, seed)
+        apart = list(scored.originals())
+    kept, validated = hold_apart(stored, validation, seed)
+    return Rows(kept[:train], validated, apart, rejected + more)
 
 
 def store_rows(
@@ -121,7 +169,7 @@ def hold_apart(rows: StoredRows, count: int, seed: int = 0) -> tuple[StoredRows,
     Rows with the same program stay on one side. At most a third is held apart.
     """
     groups: dict[str, list[int]] = {}
-    for index, (_, _, code) in enumerate(rows.outlines()):
+    for index, (_, _, code) in enumerate(rows.originals().outlines()):
         groups.setdefault(hashlib.sha256(f"{seed}:{code}".encode()).hexdigest(), []).append(index)
     wanted, chosen = min(count, len(rows) // 3), set[int]()
     for _, indices in sorted(groups.items()):
@@ -148,7 +196,7 @@ def _read(
     seen |= {row["id"] for s, _, _ in shards for row in json.loads(_text(s / LEFT_OUT))}
     streaming = source != "bundled" and not Path(source).exists()
     left = None if limit is None else limit - have
-    samples: list[Sample] = []
+    stored: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
     start = read
     for chunk in read_chunks(source, split, left, streaming, check_code, read, seen):
@@ -158,45 +206,46 @@ def _read(
             for sample in chunk.samples
             if sample.cadquery in known
         ]
-        samples += compact_targets(new)[0] if compact else new
+        short = compact_targets(new)[0] if compact else new
+        stored += [_row(s, original.cadquery) for s, original in zip(short, new, strict=True)]
         read += chunk.read
         bar.update(len(new))
-        if len(samples) >= SHARD:
-            _write(place, start, read, samples, rejected)
-            samples, rejected, start = [], [], read
+        if len(stored) >= SHARD:
+            _write(place, start, read, stored, rejected)
+            stored, rejected, start = [], [], read
     if read > start:
-        _write(place, start, read, samples, rejected)
+        _write(place, start, read, stored, rejected)
     if limit is None or sum(count for _, _, count in _shards(place)) < limit:
         (place / COMPLETE).touch()
 
 
 def _write(
-    place: Path, start: int, end: int, samples: list[Sample], rejected: list[Rejected]
+    place: Path, start: int, end: int, rows: list[dict[str, Any]], rejected: list[Rejected]
 ) -> None:
     """One shard, there completely or not at all."""
     from datasets import Dataset, disable_progress_bars, enable_progress_bars
 
-    name = f"rows-{start:08d}-{end:08d}-{len(samples)}"
+    name = f"rows-{start:08d}-{end:08d}-{len(rows)}"
     part = place / f"{name}.{os.getpid()}.part"
-    if samples:
+    if rows:
         disable_progress_bars()  # one bar for all shards is enough
-        Dataset.from_list([_row(sample) for sample in samples]).save_to_disk(str(part))
+        Dataset.from_list(rows).save_to_disk(str(part))
         enable_progress_bars()
     part.mkdir(exist_ok=True)
-    rows = [dataclasses.asdict(row) for row in rejected]
-    write_whole(part / LEFT_OUT, json.dumps(rows) + "\n")
+    left_out = json.dumps([dataclasses.asdict(row) for row in rejected])
+    write_whole(part / LEFT_OUT, left_out + "\n")
     if (place / name).exists():  # another process was faster
         shutil.rmtree(part)
     else:
         part.rename(place / name)
 
 
-def _row(sample: Sample) -> dict[str, Any]:
+def _row(sample: Sample, original: str) -> dict[str, Any]:
     data = io.BytesIO()
     sample.image.save(data, "PNG", compress_level=1)
     width, height = sample.image.size
     picture = {"picture": data.getvalue(), "width": width, "height": height}
-    return {"id": sample.id, **picture, "code": sample.cadquery}
+    return {"id": sample.id, **picture, "code": sample.cadquery, "original": original}
 
 
 def _shards(place: Path) -> list[tuple[Path, int, int]]:

@@ -37,16 +37,21 @@ def takes_features(model: Any) -> bool:
 
 
 def cache_features(
-    model: Any, processor: Any, images: Iterable[Image.Image], folder: Path, progress: bool = True
+    model: Any,
+    processor: Any,
+    images: Iterable[Image.Image],
+    folder: Path,
+    count: int | None = None,
+    progress: bool = True,
 ) -> Path:
     """Compute the features that are not on disk yet; return the subfolder of this tower.
 
-    Every picture is a file of its own, written whole or not at all, so that an interrupted
-    run goes on where it stopped.
+    count: how many pictures, for the progress bar. Every picture is a file of its own, written
+    whole or not at all, so that an interrupted run goes on where it stopped.
     """
     place = folder / fingerprint(model, processor)
     place.mkdir(parents=True, exist_ok=True)
-    for image in tqdm(images, desc="picture features", unit="picture", disable=not progress):
+    for image in tqdm(images, "picture features", count, disable=not progress):
         file = _file(place, image)
         if not file.is_file():
             file.parent.mkdir(exist_ok=True)

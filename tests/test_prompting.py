@@ -34,7 +34,7 @@ def test_the_loss_touches_code_and_eos_only(processor):
     assert int((ids == processor.tokenizer.bos_token_id).sum()) == 1
     assert ids[0] == processor.tokenizer.bos_token_id
     assert int((ids == processor.tokenizer.eos_token_id).sum()) == 1
-    assert row["pixel_values"].shape == (3, 28, 28)
+    assert row["pixel_values"].shape == (1, 3, 28, 28)
     assert row["attention_mask"].tolist() == [1] * len(ids)
 
 
@@ -62,7 +62,7 @@ def test_generation_starts_where_training_labels_start(processor):
     assert batch["attention_mask"].shape == batch["input_ids"].shape
     assert batch["attention_mask"].all()
     assert batch["pixel_values"].shape == (2, 3, 28, 28)
-    assert torch.equal(batch["pixel_values"][0], row["pixel_values"])
+    assert torch.equal(batch["pixel_values"][:1], row["pixel_values"])
     assert set(batch.keys()) == {"input_ids", "attention_mask", "pixel_values"}
 
 

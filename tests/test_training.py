@@ -16,12 +16,13 @@ import torch
 from transformers import Trainer, set_seed
 
 from image2cad.errors import InputError
+from image2cad.examples import CodeDataset, collate
 from image2cad.generation import generate_codes
 from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
 from image2cad.prompting import IGNORED, encode_prompt
 from image2cad.runs import RESULT_FILE, prepare_run, run_folder
 from image2cad.samples import Sample
-from image2cad.training import CodeDataset, Settings, collate, fit
+from image2cad.training import Settings, fit, labelled_loss
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,7 +46,8 @@ def test_the_loss_is_the_cross_entropy_of_code_and_eos_alone(
 ) -> None:
     model, processor = load_base(base)
     data = CodeDataset(samples, processor)
-    batch = collate([data[0], data[1], data[2]], processor.tokenizer.pad_token_id)
+    batch = collate([data[0], data[1], data[2]], processor.tokenizer.pad_token_id, False)
+    labels = batch.pop("labels")
     with torch.no_grad():
         output = model(**batch)
     log = output.logits[:, :-1].log_softmax(-1)
@@ -55,10 +57,14 @@ def test_the_loss_is_the_cross_entropy_of_code_and_eos_alone(
         ids = [*answer["input_ids"], processor.tokenizer.eos_token_id]
         length = int(batch["attention_mask"][row].sum())
         assert batch["input_ids"][row, length - len(ids) : length].tolist() == ids, "nothing is cut"
-        assert (batch["labels"][row] != IGNORED).sum() == len(ids)
+        assert (labels[row] != IGNORED).sum() == len(ids)
         for place, token in enumerate(ids, start=length - len(ids) - 1):
             terms.append(-log[row, place, token])
-    assert torch.isclose(output.loss, torch.stack(terms).mean(), atol=1e-5)
+    loss = labelled_loss(output, labels)
+    assert torch.isclose(loss, torch.stack(terms).mean(), atol=1e-5)
+    assert torch.isclose(loss, model(**batch, labels=labels).loss, atol=1e-5), (
+        "as transformers has it"
+    )
 
 
 def test_long_rows_are_left_out_by_name_and_never_cut(base: Path, samples: list[Sample]) -> None:
