@@ -58,6 +58,7 @@ RESUME = False  # @param {type:"boolean"}
 MERGE = False  # @param {type:"boolean"}
 PUSH_TO = ""  # @param {type:"string"}
 PICTURE = ""  # @param {type:"string"}
+EFFORT = "low"  # @param ["none", "low", "high"]
 REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
 TAG = "v0.1.0"  # @param {type:"string"}
 
@@ -124,7 +125,7 @@ from image2cad.samples import Sample
 from image2cad.store import load_rows
 from image2cad.towers import cache_features, room_for, takes_features
 from image2cad.training import Settings, fit, memory_text, precision
-from image2cad.verification import verify
+from image2cad.verification import EFFORTS, verify
 from metrics import run_cadquery
 
 friendly_exit()
@@ -136,6 +137,8 @@ at_least(
     | {"batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
+if settings.effort not in EFFORTS:
+    raise InputError(f"--effort is one of {', '.join(EFFORTS)}, not {settings.effort}")
 if settings.picture and settings.picture != "upload" and not Path(settings.picture).is_file():
     raise InputError(f"there is no picture {settings.picture}")
 # One process a GPU. The first one prepares data while the others wait, for hours if need be.
@@ -247,7 +250,9 @@ if settings.picture == "upload" and COLAB:
 if settings.picture:
     image = Image.open(settings.picture).convert("RGB")
     guesses = generate_codes(model, processor, [image], 1, settings.max_new_tokens)
-    answer = verify(image, guesses)  # corrected where its drawing differs from the picture
+    answer = verify(
+        image, guesses, settings.effort
+    )  # corrected where its drawing differs from the picture
     code = answer.code or guesses[0]
     sheet = out / "picture.png"
     write_sheet(sheet, [Sample(image, code, "picture")], [run_cadquery(code)], 1)

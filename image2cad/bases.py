@@ -22,22 +22,25 @@ from transformers import (
     AutoProcessor,
     AutoTokenizer,
     Glm4vProcessor,
+    ProcessorMixin,
     Qwen2_5_VLProcessor,
     SmolVLMProcessor,
 )
 
 from image2cad.errors import InputError
 
-PROJECTIONS = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|gate_up_proj"
+ATTENTION = "q_proj|k_proj|v_proj|o_proj"
 
 
 @dataclass(frozen=True)
 class Architecture:
     """language: the language model's name in the base; sight: those of tower and projector,
-    which stay frozen and in full precision; remark: what the recipe cannot do with it."""
+    which stay frozen and in full precision; trained: the linear layers that LoRA is added to;
+    remark: what the recipe cannot do with it."""
 
     language: str
     sight: tuple[str, ...]
+    trained: str = f"{ATTENTION}|gate_proj|up_proj|down_proj|gate_up_proj"
     remark: str = ""
 
 
@@ -51,7 +54,8 @@ ARCHITECTURES = {
     "glm4v_moe": Architecture(
         "model.language_model",
         ("model.visual",),
-        "GLM-4.5V: its experts are neither trained nor stored in 4 bits; what all tokens share is",
+        ATTENTION,  # PEFT takes any other name for a name of experts
+        "GLM-4.5V: attention alone is trained, and its experts are not stored in 4 bits",
     ),
 }
 
@@ -89,6 +93,8 @@ class _SmolPictures(SmolVLMProcessor):
     ) -> None:
         super().__init__(image_processor, tokenizer, None, image_seq_len, chat_template)
 
+    apply_chat_template = ProcessorMixin.apply_chat_template  # SmolVLM's asks for videos
+
 
 # transformers' own classes insist on a video processor, which insists on torchvision.
 WITHOUT_VIDEOS: dict[str, Any] = {
@@ -110,9 +116,8 @@ def load_processor(where: str, base: str | None = None) -> Any:
     kind = AutoConfig.from_pretrained(base or where).model_type
     if kind not in WITHOUT_VIDEOS or importlib.util.find_spec("torchvision") is not None:
         return AutoProcessor.from_pretrained(where)
-    rest = {}
-    if kind == "smolvlm":
-        rest["image_seq_len"] = SmolVLMProcessor.get_processor_dict(where)[0]["image_seq_len"]
+    said = ProcessorMixin.get_processor_dict(where)[0]
+    rest = {name: said[name] for name in ("chat_template", "image_seq_len") if name in said}
     images = AutoImageProcessor.from_pretrained(where)
     return WITHOUT_VIDEOS[kind](images, AutoTokenizer.from_pretrained(where), **rest)
 
@@ -143,7 +148,8 @@ def lora_targets(model: Any) -> str:
 
     Bare names would match the tower too, whose layers have the same names.
     """
-    return rf"(.*\.)?{re.escape(architecture(model).language)}\..*\.({PROJECTIONS})"
+    kind = architecture(model)
+    return rf"(.*\.)?{re.escape(kind.language)}\..*\.({kind.trained})"
 
 
 def language_model(model: Any) -> Any:

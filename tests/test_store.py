@@ -163,7 +163,8 @@ data = CodeDataset(rows.train, processor)
 assert len(data) == count, len(data)
 for index in range(0, count, 7):
     data[index]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+unit = 2**20 if sys.platform == "darwin" else 2**10
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 """
 
 

@@ -1,0 +1,206 @@
+"""Protects the promise that one flag changes the base: four architectures through the recipe.
+
+Tiny random models of LLaVA-1.5, Qwen2.5-VL, SmolVLM and GLM-4.5V: their prompts, what LoRA and
+4 bits touch, the whole of colab_training.py, and what it leaves: adapter, card, merged model.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import pipeline
+
+from image2cad.bases import load_processor
+from image2cad.errors import InputError
+from image2cad.generation import generate_codes
+from image2cad.merging import merge
+from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
+from image2cad.prompting import (
+    QUESTION,
+    encode_code,
+    encode_example,
+    encode_prompt,
+    prompt_text,
+)
+from image2cad.publishing import push, reload_and_compare
+from image2cad.samples import Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPTS = {
+    "llava": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
+    "qwen": "USER: <|vision_start|><|image_pad|><|vision_end|>\nGenerate CADQuery code: ASSISTANT:",
+    "smolvlm": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
+    "glm": "[gMASK]<sop>USER: <|begin_of_image|><|image|><|end_of_image|>\n"
+    "Generate CADQuery code: ASSISTANT:",
+}
+
+
+@pytest.fixture(scope="module", params=tiny.BASES)
+def kind(request: Any) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def any_base(kind: str, tmp_path_factory: Any, samples: list[Sample]) -> Path:
+    folder = tmp_path_factory.mktemp("bases") / kind
+    return tiny.BASES[kind](folder, [sample.cadquery for sample in samples])
+
+
+def test_the_sequence_is_what_the_processor_makes_of_the_whole_text(
+    kind: str, any_base: Path, samples: list[Sample]
+) -> None:
+    processor = load_processor(str(any_base))
+    tokenizer = processor.tokenizer
+    image, code = samples[0].image, samples[0].cadquery
+    row = encode_example(processor, image, code)
+    text = f"{prompt_text(processor)} {code}"
+    whole = processor(images=[image], text=[text], add_special_tokens=False, return_tensors="pt")
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    ids = whole["input_ids"][0].tolist()
+    assert row["input_ids"].tolist() == [*bos, *ids, tokenizer.eos_token_id]
+    assert row["input_ids"].tolist()[-len(encode_code(processor, code)) :] == encode_code(
+        processor, code
+    )
+    assert (tokenizer.bos_token or "") + prompt_text(processor) == PROMPTS[kind]
+    for name, value in whole.items():
+        if value.dim() != 2 or name == "image_grid_thw":
+            assert torch.equal(row[name], value), name
+    labels = row["labels"][row["labels"] >= 0].tolist()
+    assert tokenizer.decode(labels[:-1]) == f" {code}" and labels[-1] == tokenizer.eos_token_id
+
+
+def test_pictures_of_several_sizes_share_a_batch(any_base: Path, samples: list[Sample]) -> None:
+    model, processor = load_model(any_base)
+    images = [samples[0].image, samples[1].image.resize((224, 448)), Image.new("RGB", (60, 60))]
+    alone = [generate_codes(model, processor, [i], 1, 8, progress=False)[0] for i in images]
+    assert generate_codes(model, processor, images, 3, 8, progress=False) == alone
+
+
+def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
+    kind: str,
+    any_base: Path,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    flags = ["--base", str(any_base), "--data", "bundled", "--samples", "6", "--validation", "2"]
+    flags += ["--held-out", "2", "--epochs", "2", "--accumulate", "2", "--learning-rate", "0.01"]
+    flags += ["--max-new-tokens", "16", "--no-check", "--no-compact", "--merge"]
+    flags += ["--picture", str(ROOT / "data/samples/test/s20200000.png"), "--effort", "none"]
+    monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags])
+    names = runpy.run_path(str(ROOT / "colab_training.py"), run_name="__main__")
+    out = Path("runs/colab-001")
+    said = capsys.readouterr().out
+    assert "log-probabilities differ by" in said and "matrices merged" in said
+    assert ("its experts are not stored" in said) == (kind == "glm")
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["n"] == summary["before"]["n"] == 2 and summary["trained_on"] == 6
+    assert any("validation_loss" in entry for entry in summary["losses"])
+    trained = [n for n, p in names["model"].named_parameters() if p.requires_grad]
+    assert trained and not [n for n in trained if "lora_" not in n or "vis" in n]
+
+    model, processor = load_model(out / "adapter")
+    merged, merged_processor = load_model(out / "merged")
+    plain, _ = load_base(any_base)
+    batch = encode_prompt(processor, [samples[0].image])
+    with torch.no_grad():
+        wanted, got, base = (m.eval()(**batch).logits for m in (model, merged, plain))
+    assert (got - wanted).abs().max() < 0.1 * (base - wanted).abs().max()
+    stored = load_file(next((out / "merged").glob("*.safetensors")))
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+
+    # Servers write the prompt from the chat template: it has to be the one that was trained.
+    content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+    chat = merged_processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    assert chat == PROMPTS[kind]
+    assert "runs/colab-001" not in (out / "adapter/README.md").read_text()
+    assert '"samples": 6' in (out / "merged/README.md").read_text()
+
+
+def test_a_pipeline_serves_the_merged_model(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor = load_base(base)
+    model = attach_lora(model, rank=4, alpha=8)
+    save_adapter(model, processor, tmp_path / "adapter", base, "card")
+    assert merge(tmp_path / "adapter", tmp_path / "merged", progress=False) == 7
+    pipe = pipeline("image-text-to-text", model=str(tmp_path / "merged"), dtype=torch.float32)
+    content = [{"type": "image", "image": samples[0].image}, {"type": "text", "text": QUESTION}]
+    said = pipe(
+        text=[{"role": "user", "content": content}], return_full_text=False, max_new_tokens=9
+    )
+    served, own = load_model(tmp_path / "merged")
+    wanted = generate_codes(served, own, [samples[0].image], max_new_tokens=9, progress=False)
+    assert said[0]["generated_text"].strip() == wanted[0]
+
+
+def test_an_adapter_that_answers_otherwise_or_not_at_all_is_not_called_done(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor = load_base(base)
+    model = attach_lora(model, rank=4, alpha=8)
+    save_adapter(model, processor, tmp_path, base, "card")
+    weights = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: value + 0.5 for name, value in tensors.items()}, weights)
+    with pytest.raises(InputError, match="answers otherwise"):
+        reload_and_compare(model, processor, tmp_path, samples[0])
+    weights.write_bytes(weights.read_bytes()[:300])
+    with pytest.raises(InputError, match="cannot be loaded again: .*no whole adapter"):
+        reload_and_compare(model, processor, tmp_path, samples[0])
+
+
+def test_merging_and_pushing_say_what_is_wrong_and_lose_nothing(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor = load_base(base)
+    save_adapter(attach_lora(model, rank=4), processor, tmp_path / "adapter", base, "card")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    renamed = {name.replace("layers.0", "layers.7"): value for name, value in tensors.items()}
+    save_file(renamed, weights)
+    with pytest.raises(InputError, match="lacks 7 of the adapter's matrices"):
+        merge(tmp_path / "adapter", tmp_path / "merged", progress=False)
+    assert not (tmp_path / "merged").exists()
+    save_file(tensors, weights)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    with pytest.raises(InputError, match="already holds something"):
+        merge(tmp_path / "adapter", tmp_path / "full", progress=False)
+    with pytest.raises(InputError, match="was not pushed to me/mine"):
+        push(tmp_path / "adapter", "me/mine")
+    assert weights.is_file()
+
+
+def test_an_unknown_architecture_is_named(base: Path, tmp_path: Path) -> None:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+    model = Blip2ForConditionalGeneration(
+        Blip2Config(
+            vision_config={"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+                           "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+            qformer_config={"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+                            "num_attention_heads": 2, "encoder_hidden_size": 32},
+            text_config={"model_type": "opt", "hidden_size": 32, "ffn_dim": 32, "vocab_size": 400,
+                         "num_hidden_layers": 1, "num_attention_heads": 2,
+                         "word_embed_proj_dim": 32},
+        )
+    )  # fmt: skip
+    model.save_pretrained(tmp_path)
+    load_processor(str(base)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="is a blip-2; the recipe knows llava, qwen2_5_vl"):
+        load_base(tmp_path)
