@@ -52,11 +52,16 @@ KERNEL := "kernelspec": {"display_name": "Python 3", "language": "python", "name
 COLAB := "accelerator": "GPU", "colab": {"gpuType": "T4"}
 JUPYTEXT := $(PY) -m jupytext --quiet --update --from py:percent --to ipynb
 
+NOTEBOOKS ?= notebooks
+
 notebooks: $(INSTALLED_DEV)
-	@mkdir -p notebooks
+	@mkdir -p $(NOTEBOOKS)
 	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(COLAB)}' \
-		--output notebooks/colab_training.ipynb colab_training.py
-	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' --output notebooks/train_cpu.ipynb train_cpu.py
+		--output $(NOTEBOOKS)/colab_training.ipynb colab_training.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
+		--output $(NOTEBOOKS)/train_cpu.ipynb train_cpu.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
+		--output $(NOTEBOOKS)/evaluate.ipynb score_predictions.py
 
 $(PY):
 	@if [ -z "$(PYTHON)" ]; then \

@@ -21,6 +21,7 @@ predictions.jsonl, metrics.json and report.html in runs/colab-NNN, or on the mou
 Not measured on a GPU yet: memory and time on a T4 (benchmarks/t4_budget.py measures them).
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -29,6 +30,7 @@ import sys
 import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from packaging.requirements import Requirement
 
@@ -62,48 +64,61 @@ EFFORT = "low"  # @param ["none", "low", "high"]
 REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
 TAG = "v0.1.0"  # @param {type:"string"}
 
-COLAB = "google.colab" in sys.modules
-if COLAB and DRIVE:
+in_colab = "google.colab" in sys.modules
+if in_colab and DRIVE:
     from google.colab import drive
 
     drive.mount("/content/drive")
 
-# The project: installed or beside this file, else from image2cad.zip, else the pinned tag.
-spec = importlib.util.find_spec("image2cad")
-if spec is None or spec.origin is None:
-    place = Path("image2cad-project")
-    if not place.is_dir() and Path("image2cad.zip").is_file():
-        zipfile.ZipFile("image2cad.zip").extractall(place)
+
+def get_project(home: Path) -> Path:
+    """Where the project is: in `home`, unpacked from image2cad.zip or cloned at the pinned tag."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--repository", default=REPOSITORY)
+    parser.add_argument("--tag", default=TAG)
+    flags, _ = parser.parse_known_args()
+    place, archive = home / "image2cad-project", home / "image2cad.zip"
+    if not place.is_dir() and archive.is_file():
+        if not zipfile.is_zipfile(archive):
+            stop(f"{archive} is no whole zip file; upload it again")
+        zipfile.ZipFile(archive).extractall(place)
     elif not place.is_dir():
-        clone = ["git", "clone", "--quiet", "--depth=1", "--branch", TAG, REPOSITORY, str(place)]
-        if subprocess.run(clone).returncode != 0:
-            sys.exit(
-                f"error: there is no {TAG} at {REPOSITORY}; upload the project as image2cad.zip"
-            )
+        clone = ["git", "clone", "--quiet", "--depth=1", "--branch", flags.tag, flags.repository]
+        if subprocess.run([*clone, str(place)]).returncode != 0:
+            stop(f"no {flags.tag} at {flags.repository}; upload the project as {archive}")
     package = next(place.rglob("image2cad/__init__.py"), None)
     if package is None:
-        print(f"error: {place} holds no image2cad; delete it and upload a whole image2cad.zip")
-        sys.exit(2)
-    project = package.parent.parent.resolve()
-    sys.path.insert(0, str(project))
+        stop(f"{place} holds no image2cad; delete it and upload a whole image2cad.zip")
+    return package.parent.parent.resolve()
 
-    def satisfied(requirement: Requirement) -> bool:
-        """Whether that is installed already, as torch is in Colab, or not wanted on this system."""
-        if requirement.marker is not None and not requirement.marker.evaluate():
-            return True
+
+def lacking(requirements: Path) -> list[str]:
+    """What is not installed, or too old. Colab's own torch, for one, stays as it is."""
+    found = []
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        text = line.split("#")[0].strip()
+        if not text or ((one := Requirement(text)).marker and not one.marker.evaluate()):
+            continue
         try:
-            return requirement.specifier.contains(
-                importlib.metadata.version(requirement.name), True
-            )
+            if not one.specifier.contains(importlib.metadata.version(one.name), prereleases=True):
+                found.append(text)
         except importlib.metadata.PackageNotFoundError:
-            return False
+            found.append(text)
+    return found
 
-    needed = (project / "requirements.txt").read_text().splitlines()
-    needed = [line for text in needed if (line := text.split("#")[0].strip())]
-    lacking = [line for line in needed if not satisfied(Requirement(line))]
-    if lacking:
-        print(f"installing {', '.join(lacking)}")
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *lacking], check=True)
+
+def stop(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+spec = importlib.util.find_spec("image2cad")
+if spec is None or spec.origin is None:  # not installed, and not beside this file
+    project = get_project(Path("/content") if in_colab else Path())
+    sys.path.insert(0, str(project))
+    if needed := lacking(project / "requirements.txt"):
+        print(f"installing {', '.join(needed)}")
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", *needed], check=True)
 
 import torch
 from accelerate import PartialState
@@ -243,7 +258,7 @@ if settings.push_to:
     print(f"pushed to {push(out / 'merged' if settings.merge else adapter, settings.push_to)}")
 
 sheet = out / "sheet.png"  # six held-out pictures, and drawings of what their programs build
-if settings.picture == "upload" and COLAB:
+if settings.picture == "upload" and in_colab:
     from google.colab import files
 
     settings.picture = next(iter(files.upload()))

@@ -91,7 +91,14 @@ class _SmolPictures(SmolVLMProcessor):
         chat_template: Any = None,
         **_: Any,
     ) -> None:
-        super().__init__(image_processor, tokenizer, None, image_seq_len, chat_template)
+        # Not SmolVLM's own: it also insists on num2words, which counts the frames of a video.
+        self.image_seq_len = image_seq_len
+        self.image_token, self.video_token = "<image>", "<video>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+        self.fake_image_token = "<fake_token_around_image>"
+        self.global_image_token = "<global-img>"
+        self.end_of_utterance_token = "<end_of_utterance>"
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     apply_chat_template = ProcessorMixin.apply_chat_template  # SmolVLM's asks for videos
 
@@ -108,13 +115,14 @@ for _kind in (_QwenPictures, _GlmPictures, _SmolPictures):
 
 
 def load_processor(where: str, base: str | None = None) -> Any:
-    """The processor in a folder or on the hub; without torchvision, for pictures only.
+    """The processor in a folder or on the hub; for pictures only where packages for videos lack.
 
     base: the base it belongs to, where `where` holds an adapter. Raises what
     transformers raises where there is none.
     """
     kind = AutoConfig.from_pretrained(base or where).model_type
-    if kind not in WITHOUT_VIDEOS or importlib.util.find_spec("torchvision") is not None:
+    videos = ["torchvision", *(["num2words"] if kind == "smolvlm" else [])]
+    if kind not in WITHOUT_VIDEOS or all(importlib.util.find_spec(name) for name in videos):
         return AutoProcessor.from_pretrained(where)
     said = ProcessorMixin.get_processor_dict(where)[0]
     rest = {name: said[name] for name in ("chat_template", "image_seq_len") if name in said}

@@ -1,7 +1,7 @@
 """Protects the house: its floors, its independence and what a newcomer relies on when reading it.
 
-`metrics` stands alone and without torch, imports point down only, everything imports, everything
-needed is in the requirements, and the notebooks are what the scripts generate.
+`metrics` stands alone and without torch, imports point down only, everything imports, and
+everything needed is in the requirements.
 """
 
 import ast
@@ -17,7 +17,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("metrics", "image2cad")
-NOTEBOOKS = ("colab_training", "train_cpu")
 MODULES = {  # import name -> name in requirements.txt, where they differ
     "PIL": "pillow",
     "OCP": "cadquery",
@@ -139,18 +138,3 @@ def test_everything_imported_is_required_and_pinned():
                 assert MODULES.get(top, top).lower() in required, f"{path} imports {top}"
     pinned = requirement_names("constraints.txt")
     assert not (required | requirement_names("requirements-dev.txt")) - pinned
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_notebook_is_what_the_script_generates(name):
-    script, notebook = ROOT / f"{name}.py", ROOT / "notebooks" / f"{name}.ipynb"
-    if not (script.exists() and notebook.exists()):
-        pytest.skip(f"notebooks/{name}.ipynb is not made yet (make notebooks)")
-    import jupytext
-
-    def cells(path):
-        # ids are random, everything else of a cell must match
-        return [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
-
-    assert cells(notebook) == cells(script), "run `make notebooks`"
-    assert not any(cell.get("outputs") for cell in jupytext.read(notebook).cells)
