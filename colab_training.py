@@ -128,7 +128,7 @@ from transformers import set_seed
 from image2cad.errors import InputError, friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
 from image2cad.examples import CodeDataset
-from image2cad.flags import at_least, read_flags
+from image2cad.flags import at_least, in_notebook, read_flags
 from image2cad.generation import generate_codes
 from image2cad.merging import merge
 from image2cad.modeling import attach_lora, load_base, quiet, save_adapter, trainable_share
@@ -273,7 +273,7 @@ if settings.picture:
     write_sheet(sheet, [Sample(image, code, "picture")], [run_cadquery(code)], 1)
     (out / "picture.py").write_text(code, encoding="utf-8")
     print(f"{code}\nlikeness {answer.likeness:.3f}; {out / 'picture.py'}, {sheet}")
-if "ipykernel" in sys.modules:
+if in_notebook():
     from IPython.display import display
 
     display(Image.open(sheet))

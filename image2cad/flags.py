@@ -18,6 +18,12 @@ from typing import Any
 from image2cad.errors import InputError
 
 
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, whose command line is not the user's."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
 def read_flags(
     description: str | None, names: Mapping[str, Any], arguments: Sequence[str] | None = None
 ) -> SimpleNamespace:
@@ -32,7 +38,7 @@ def read_flags(
         if name.isupper() and isinstance(value, (str, int, float))
     }
     if arguments is None:
-        arguments = [] if "ipykernel" in sys.modules else sys.argv[1:]
+        arguments = [] if in_notebook() else sys.argv[1:]
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

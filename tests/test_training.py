@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from image2cad.errors import InputError
 from image2cad.examples import CodeDataset, collate
@@ -114,28 +114,6 @@ print(float((got - wanted).abs().max()), float((untrained - wanted).abs().max())
     )
     difference, untrained = map(float, done.stdout.split()[-2:])
     assert difference <= 1e-4 < untrained
-
-
-def test_a_run_killed_half_way_ends_where_the_uninterrupted_run_ends(
-    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, _, _ = train(base, samples, tmp_path / "whole", resume=False)
-
-    log_and_save = Trainer._maybe_log_save_evaluate
-
-    def killed_at_step_five(self: Any, *arguments: Any, **options: Any) -> None:
-        log_and_save(self, *arguments, **options)
-        if self.state.global_step == 5:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_maybe_log_save_evaluate", killed_at_step_five)
-        with pytest.raises(KeyboardInterrupt):
-            train(base, samples, tmp_path / "half", resume=False)
-    resumed, _, _ = train(base, samples, tmp_path / "half", resume=True)
-    wanted = adapter_of(whole)
-    for name, value in adapter_of(resumed).items():
-        assert torch.allclose(value, wanted[name], atol=1e-6), name
 
 
 def test_a_loss_that_says_nothing_stops_the_run(
