@@ -60,26 +60,19 @@ ARCHITECTURES = {
 }
 
 
-class _QwenPictures(Qwen2_5_VLProcessor):
+def _pictures_only(kind: type) -> Any:
+    """The same processor without videos, under the same name: the name is saved with it."""
+
     def __init__(
-        self,
+        self: Any,
         image_processor: Any = None,
         tokenizer: Any = None,
         chat_template: Any = None,
         **_: Any,
     ) -> None:
-        super().__init__(image_processor, tokenizer, None, chat_template)
+        kind.__init__(self, image_processor, tokenizer, None, chat_template)  # type: ignore[misc]
 
-
-class _GlmPictures(Glm4vProcessor):
-    def __init__(
-        self,
-        image_processor: Any = None,
-        tokenizer: Any = None,
-        chat_template: Any = None,
-        **_: Any,
-    ) -> None:
-        super().__init__(image_processor, tokenizer, None, chat_template)
+    return type(kind.__name__, (kind,), {"__init__": __init__})
 
 
 class _SmolPictures(SmolVLMProcessor):
@@ -103,15 +96,15 @@ class _SmolPictures(SmolVLMProcessor):
     apply_chat_template = ProcessorMixin.apply_chat_template  # SmolVLM's asks for videos
 
 
+_SmolPictures.__name__ = "SmolVLMProcessor"
+
 # transformers' own classes insist on a video processor, which insists on torchvision.
 WITHOUT_VIDEOS: dict[str, Any] = {
-    "qwen2_5_vl": _QwenPictures,
-    "glm4v": _GlmPictures,
-    "glm4v_moe": _GlmPictures,
+    "qwen2_5_vl": _pictures_only(Qwen2_5_VLProcessor),
+    "glm4v": _pictures_only(Glm4vProcessor),
+    "glm4v_moe": _pictures_only(Glm4vProcessor),
     "smolvlm": _SmolPictures,
 }
-for _kind in (_QwenPictures, _GlmPictures, _SmolPictures):
-    _kind.__name__ = _kind.__base__.__name__  # what a saved processor calls itself
 
 
 def load_processor(where: str, base: str | None = None) -> Any:

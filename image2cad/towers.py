@@ -69,7 +69,8 @@ def read_features(place: Path, image: Image.Image) -> torch.Tensor:
 def room_for(model: Any, processor: Any, image: Image.Image, count: int, folder: Path) -> str:
     """Why `count` such pictures do not fit on the disk, or nothing. A tenth stays free."""
     one = _features(model, processor, image)
-    wanted = count * one.numel() * one.element_size()
+    there = sum(1 for _ in (folder / fingerprint(model, processor)).rglob("*.safetensors"))
+    wanted = max(count - there, 0) * one.numel() * one.element_size()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if wanted <= 0.9 * free:

@@ -1,0 +1,84 @@
+"""That rows are stored and trained on with flat memory: peaks for 2,000 and 20,000 rows.
+
+    python benchmarks/streaming.py
+    python benchmarks/streaming.py --rows 500 5000
+
+Writes parquet files of that many rows (the bundled pictures, each row with a program of its
+own), stores them with image2cad.store, and encodes every row once as training does, each count
+in a new process. Programs are neither run nor shortened here: that has the same memory and
+takes most of the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+FILE = 1000  # rows a parquet file
+
+
+def write(folder: Path, count: int) -> None:
+    """Parquet files with the hub's columns."""
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    pictures = [path.read_bytes() for path in sorted((ROOT / "data/samples").rglob("*.png"))]
+    folder.mkdir()
+    for start in range(0, count, FILE):
+        numbers = range(start, min(start + FILE, count))
+        columns = {
+            "image": [{"bytes": pictures[i % len(pictures)], "path": None} for i in numbers],
+            "deepcad_id": [f"{i:08d}" for i in numbers],
+            "cadquery": [
+                f"import cadquery as cq\nresult = cq.Workplane().box({1 + i / 7}, 2, 3)\n"
+                for i in numbers
+            ],
+        }
+        Dataset.from_dict(columns).to_parquet(folder / f"train-{start:06d}.parquet")
+
+
+def use(folder: Path) -> None:
+    """Store the rows, encode every one; print rows, seconds and the peak of this process."""
+    from image2cad.examples import CodeDataset
+    from image2cad.modeling import load_base, quiet
+    from image2cad.store import load_rows
+
+    quiet()
+    start = time.perf_counter()
+    _, processor = load_base("models/nano")
+    options = {"compact": False, "check_code": False}
+    rows = load_rows(str(folder / "data"), folder / "rows", None, 20, 20, **options)
+    stored = time.perf_counter()
+    data = CodeDataset(rows.train, processor)
+    for index in range(len(data)):
+        data[index]
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    times = f"{stored - start:6.0f} s to store {time.perf_counter() - stored:6.0f} s to encode"
+    print(f"{len(data):7,} rows {times} {peak:7.0f} MiB peak")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[2_000, 20_000])
+    parser.add_argument("--use", type=Path, help="(internal) measure with this folder")
+    options = parser.parse_args()
+    if options.use:
+        return use(options.use)
+    for count in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder) / "data", count)
+            command = [sys.executable, __file__, "--use", folder]
+            subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
