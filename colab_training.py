@@ -24,9 +24,12 @@ Not measured on a GPU yet: memory and time on a T4 (benchmarks/t4_budget.py meas
 import argparse
 import importlib.metadata
 import importlib.util
+import math
 import os
+import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from datetime import timedelta
 from pathlib import Path
@@ -51,7 +54,7 @@ MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
 COMPACT = True  # @param {type:"boolean"}
 CHECK = True  # @param {type:"boolean"}
 CACHE = True  # @param {type:"boolean"}
-PATIENCE = 3  # @param {type:"integer"}
+PATIENCE = 0.3  # @param {type:"number"}
 SAVE_STEPS = 50  # @param {type:"integer"}
 SEED = 0  # @param {type:"integer"}
 DRIVE = False  # @param {type:"boolean"}
@@ -78,14 +81,20 @@ def get_project(home: Path) -> Path:
     parser.add_argument("--tag", default=TAG)
     flags, _ = parser.parse_known_args()
     place, archive = home / "image2cad-project", home / "image2cad.zip"
-    if not place.is_dir() and archive.is_file():
-        if not zipfile.is_zipfile(archive):
-            stop(f"{archive} is no whole zip file; upload it again")
-        zipfile.ZipFile(archive).extractall(place)
-    elif not place.is_dir():
-        clone = ["git", "clone", "--quiet", "--depth=1", "--branch", flags.tag, flags.repository]
-        if subprocess.run([*clone, str(place)]).returncode != 0:
-            stop(f"no {flags.tag} at {flags.repository}; upload the project as {archive}")
+    part = home / f"image2cad-project.{os.getpid()}"
+    if not place.is_dir():
+        if archive.is_file():
+            if not zipfile.is_zipfile(archive):
+                stop(f"{archive} is no whole zip file; upload it again")
+            zipfile.ZipFile(archive).extractall(part)
+        else:
+            clone = ["git", "clone", "--quiet", "--depth=1", "--branch", flags.tag]
+            if subprocess.run([*clone, flags.repository, str(part)]).returncode != 0:
+                stop(f"no {flags.tag} at {flags.repository}; upload the project as {archive}")
+        if place.is_dir():  # another process was faster
+            shutil.rmtree(part)
+        else:
+            part.rename(place)
     package = next(place.rglob("image2cad/__init__.py"), None)
     if package is None:
         stop(f"{place} holds no image2cad; delete it and upload a whole image2cad.zip")
@@ -113,12 +122,18 @@ def stop(message: str) -> NoReturn:
 
 
 spec = importlib.util.find_spec("image2cad")
-if spec is None or spec.origin is None:  # not installed, and not beside this file
-    project = get_project(Path("/content") if in_colab else Path())
+alone = spec is None or spec.origin is None  # not installed, and not beside this file
+if alone or in_colab:
+    found = spec.origin if spec is not None else None
+    home = Path("/content") if in_colab else Path()
+    project = Path(found).parents[1] if found else get_project(home)
     sys.path.insert(0, str(project))
-    if needed := lacking(project / "requirements.txt"):
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes
+    if (needed := lacking(project / "requirements.txt")) and first:
         print(f"installing {', '.join(needed)}")
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", *needed], check=True)
+    while not first and lacking(project / "requirements.txt"):
+        time.sleep(1)
 
 import torch
 from accelerate import PartialState
@@ -135,7 +150,7 @@ from image2cad.modeling import attach_lora, load_base, quiet, save_adapter, trai
 from image2cad.prompting import padding_id
 from image2cad.publishing import model_card, push, reload_and_compare
 from image2cad.report import write_sheet
-from image2cad.runs import check_run, prepare_run, run_folder, runs_root
+from image2cad.runs import RUNS, check_run, finish_run, prepare_run, run_folder, runs_root
 from image2cad.samples import Sample
 from image2cad.store import load_rows
 from image2cad.towers import cache_features, room_for, takes_features
@@ -162,7 +177,9 @@ if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 out = run_folder("colab", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume)
-process.wait_for_everyone()  # none may start before all have looked
+process.wait_for_everyone()  # none may claim the folder before all have looked
+if process.is_main_process:
+    prepare_run(out, vars(settings), settings.resume)
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 print(f"{device}, {precision()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
 
@@ -203,24 +220,24 @@ data = CodeDataset(rows.train, processor, settings.max_tokens, features)
 for row in data.dropped[:20]:
     print(f"not trained on: {row.id}: {row.reason}")
 validation = None
-if settings.validation:
+if len(rows.validation):
     validation = CodeDataset(rows.validation, processor, settings.max_tokens, features)
+    for row in validation.dropped:
+        print(f"not validated on: {row.id}: {row.reason}")
 print(f"{len(data)} samples to train on, {len(rows.validation)} to validate on, ", end="")
 print(f"{len(rows.held_out)} held out; {len(rows.rejected) + len(data.dropped)} left out")
 
 # %% 3. Train
-if process.is_main_process:
-    prepare_run(out, vars(settings), settings.resume)
-process.wait_for_everyone()
 batch = settings.batch_size * settings.accumulate * process.num_processes
 steps = max(int(len(data) * settings.epochs / batch), 1)
+save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
 plan = Settings(
     epochs=settings.epochs,
     batch_size=settings.batch_size,
     accumulate=settings.accumulate,
     learning_rate=settings.learning_rate,
-    save_steps=min(settings.save_steps, max(steps // 3, 1)),  # a short run is validated too
-    patience=settings.patience,
+    save_steps=save_steps,
+    patience=math.ceil(settings.patience * steps / save_steps),  # a share of the run
     seed=settings.seed,
     eight_bit=torch.cuda.is_available(),
     recompute="language",
@@ -245,17 +262,19 @@ notes = {
 summary = summarise(after, before, notes)
 adapter = out / "adapter"
 save_adapter(model, processor, adapter, settings.base, model_card(settings.base, summary))
+write_results(out, rows.held_out, summary, after, before, f"{settings.base} on {settings.data}")
 check = rows.held_out[0]
 difference = reload_and_compare(model, processor, adapter, check, settings.quantize)
+finish_run(out, summary)
 print(f"reloaded in a new process: log-probabilities differ by {difference:.1e} at most")
-write_results(out, rows.held_out, summary, after, before, f"{settings.base} on {settings.data}")
 print(summary_text(summary))
 print(f"adapter: {adapter}\nreport:  {out / 'report.html'}")
 
+merged = RUNS / out.name / "merged"  # not on the Drive: 14 GB
 if settings.merge:
-    print(f"{merge(adapter, out / 'merged')} matrices merged in float16: {out / 'merged'}")
+    print(f"{merge(adapter, merged)} matrices merged in float16: {merged}")
 if settings.push_to:
-    print(f"pushed to {push(out / 'merged' if settings.merge else adapter, settings.push_to)}")
+    print(f"pushed to {push(merged if settings.merge else adapter, settings.push_to)}")
 
 sheet = out / "sheet.png"  # six held-out pictures, and drawings of what their programs build
 if settings.picture == "upload" and in_colab:

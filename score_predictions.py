@@ -28,8 +28,10 @@ REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
 TAG = "v0.1.0"  # @param {type:"string"}
 
 if importlib.util.find_spec("metrics") is None:
-    package = f"image2cad @ git+{REPOSITORY}@{TAG}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", package], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    needs = ["cadquery>=2.5", "manifold3d>=3.0", "trimesh>=4.4", "scipy", "tqdm"]
+    subprocess.run([*pip, *needs], check=True)
+    subprocess.run([*pip, "--no-deps", f"image2cad @ git+{REPOSITORY}@{TAG}"], check=True)
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ from image2cad.modeling import (
 )
 from image2cad.prompting import padding_id
 from image2cad.publishing import model_card
-from image2cad.runs import check_run, prepare_run, run_folder
+from image2cad.runs import check_run, finish_run, prepare_run, run_folder
 from image2cad.samples import load_train_and_held_out
 from image2cad.store import compact_targets
 from image2cad.training import Settings, fit, memory_text
@@ -129,5 +129,6 @@ notes = {
 summary = summarise(after, before, notes)
 save_adapter(model, processor, out / "adapter", settings.base, model_card(settings.base, summary))
 write_results(out, held_out, summary, after, before, f"{settings.base} on {settings.data}")
+finish_run(out, summary)
 print(summary_text(summary))
 print(f"adapter: {out / 'adapter'}\nreport:  {out / 'report.html'}")

@@ -158,12 +158,14 @@ def compare(
         for name, (changes, cached) in LEVERS.items()
         if gpu or "8-bit" not in name
     ]
+    if plain is not data:
+        cases += [("- compact programs", plain, {}, True)]
     cases += [("plain, compact programs", data, PLAIN, False)]
     if plain is not data:
         cases += [("plain, verbose programs", plain, PLAIN, False)]
     found = {}
     for name, rows, changes, cached in cases:
-        rows.features = place if cached else None
+        rows.features = place if cached else None  # both programs of a part have one picture
         settings = replace(base, **{k: v for k, v in changes.items() if gpu or k != "eight_bit"})
         try:
             seconds, peak = measure(model, rows, settings, steps, pad)

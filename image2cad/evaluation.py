@@ -26,7 +26,7 @@ import numpy as np
 from image2cad.breakdown import breakdown, breakdown_text, step_files
 from image2cad.errors import InputError, run_cli
 from image2cad.report import interval_text, write_report, write_sheet
-from image2cad.runs import RESULT_FILE, prepare_run, write_whole
+from image2cad.runs import finish_run, prepare_run, write_whole
 from image2cad.samples import Sample, has_split, load_samples
 from image2cad.verification import EFFORTS, SOURCES, Answer
 from metrics import Failure, Part, compute, run_many
@@ -192,7 +192,7 @@ def write_results(
     before: Evaluation | None = None,
     title: str = "image2cad",
 ) -> None:
-    """Write predictions.jsonl, report.html, sheet.png, and last metrics.json: a finished run."""
+    """Write predictions.jsonl, report.html and sheet.png."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(row) + "\n" for row in after.rows)
     (folder / "predictions.jsonl").write_text(lines, encoding="utf-8")
@@ -206,7 +206,6 @@ def write_results(
         before.rows if before else None,
     )
     write_sheet(folder / "sheet.png", samples, after.parts)
-    write_whole(folder / RESULT_FILE, json.dumps(summary, indent=2) + "\n")
 
 
 def summary_text(summary: dict[str, Any]) -> str:
@@ -282,9 +281,10 @@ def main() -> int:
         kept = arguments.out / ANSWERS_FILE
         result = evaluate_verified(model, processor, samples, *chosen, *lengths, kept)
     tables = breakdown(result.parts, samples, step_files(arguments.data, samples))
-    notes = {"model": arguments.model, "data": arguments.data, "split": split, **tables}
-    summary = summarise(result, notes=notes)
+    named = {"model": arguments.model, "data": arguments.data, "split": split}
+    summary = summarise(result, notes={**named, **tables})
     write_results(arguments.out, samples, summary, result, title=arguments.model)
+    finish_run(arguments.out, summary)
     print(summary_text(summary))
     print(breakdown_text(tables))
     print(

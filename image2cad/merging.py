@@ -73,28 +73,28 @@ def merge(adapter: Path, out: Path, progress: bool = True) -> int:
 
 
 def _write_rest(base: Path, adapter: Path, out: Path, index: dict[str, str]) -> None:
-    """What belongs beside the weights: configuration, processor, index, model card."""
-    for file in base.glob("*.json"):
-        if not file.name.endswith(".index.json"):
-            shutil.copy(file, out / file.name)
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    """What belongs beside the weights: configuration, processor, index, model card.
+
+    Nothing else of the base: an old chat_template.json there would come before ours.
+    """
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization_config", None)
-    config["dtype"] = "float16"
-    for part in ("text_config", "vision_config"):
-        if "dtype" in config.get(part, {}):
-            config[part]["dtype"] = "float16"
+    for part in (config, config.get("text_config", {}), config.get("vision_config", {})):
+        part.pop("torch_dtype", None)  # as older versions called it
+        part["dtype"] = "float16"
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     processor = load_processor(str(adapter), str(base))
     processor.chat_template = chat_template(processor)
     processor.save_pretrained(out)
     # Servers stop at what this file says; a base may name another token than the trained one.
-    file = out / "generation_config.json"
+    file = base / "generation_config.json"
     generation = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     generation |= {
         "eos_token_id": processor.tokenizer.eos_token_id,
         "pad_token_id": processor.tokenizer.pad_token_id,
     }
-    file.write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(generation, indent=2) + "\n"
+    (out / "generation_config.json").write_text(text, encoding="utf-8")
     if index:
         table = json.dumps({"metadata": {}, "weight_map": index}, indent=2)
         (out / "model.safetensors.index.json").write_text(table + "\n", encoding="utf-8")

@@ -45,19 +45,28 @@ def prompt_text(processor: Any = None) -> str:
 def chat_template(processor: Any) -> str:
     """A Jinja template for servers: a user's picture and QUESTION become the trained prompt.
 
-    It writes BOS, because those that use templates add none.
+    It writes BOS, because those that use templates add none. Raises InputError where no text
+    has the tokens that training puts there.
     """
     before, _, after = prompt_text(processor).partition(QUESTION)
-    head, tail = before.removesuffix("\n"), after.strip()
-    bos = processor.tokenizer.bos_token or ""
+    tokenizer = processor.tokenizer
+    plain = {"add_special_tokens": False, "truncation": False}
+    wanted, heads = tokenizer(before, **plain)["input_ids"], [before]
+    if tokenizer.bos_token is not None:
+        # Llama's tokenizer splits the word after a written BOS as if no space came before it.
+        wanted = [tokenizer.bos_token_id, *wanted]
+        heads = [tokenizer.bos_token + before, f"{tokenizer.bos_token} {before}"]
+    head = next((text for text in heads if tokenizer(text, **plain)["input_ids"] == wanted), None)
+    if head is None:
+        raise InputError("no chat template gives the tokens that this base was trained with")
     return (
         "{%- for message in messages %}{%- if message.role == 'user' %}"
-        f"{{{{ {bos + head!r} }}}}"
+        f"{{{{ {head.removesuffix(chr(10))!r} }}}}"
         "{%- if message.content is string %}{{ '\\n' + message.content }}"
         "{%- else %}{%- for part in message.content if part.type == 'text' %}"
         "{{ '\\n' + part.text }}{%- endfor %}{%- endif %}"
         "{%- endif %}{%- endfor %}"
-        f"{{%- if add_generation_prompt %}}{{{{ {' ' + tail!r} }}}}{{%- endif %}}"
+        f"{{%- if add_generation_prompt %}}{{{{ {' ' + after.strip()!r} }}}}{{%- endif %}}"
     )
 
 

@@ -10,6 +10,7 @@ Left out: writing the adapter (modeling.py) and merging it into its base (mergin
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image2cad.errors import InputError, run_cli
+from image2cad.examples import collate
 from image2cad.modeling import ROOT, load_model, portable, quiet
-from image2cad.prompting import encode_example
+from image2cad.prompting import IGNORED, encode_example, padding_id
 from image2cad.samples import Sample
 
 SAME = 0.02  # largest difference of log-probabilities that half precision explains
@@ -82,6 +84,9 @@ def reload_and_compare(
 
     Raises InputError if it cannot be loaded, or if it does not say the same about `sample`.
     """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # for a while two models share the GPU
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
         sample.image.save(place / "picture.png")
@@ -124,20 +129,15 @@ def push(folder: Path, name: str) -> str:
 def _log_probabilities(model: Any, processor: Any, sample: Sample) -> torch.Tensor:
     """Of the program's own tokens, each after those before it."""
     row = encode_example(processor, sample.image, sample.cadquery)
-    labels = row.pop("labels")
-    batch = {
-        name: value.to(model.device)[None]
-        if value.shape == labels.shape
-        else value.to(model.device)
-        for name, value in row.items()
-    }
+    batch = collate([row], padding_id(processor))
+    labels = batch.pop("labels")[0, 1:]
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     training = model.training
     model.eval()
-    logits = model(**batch).logits[0, :-1].float().log_softmax(-1).cpu()
+    logits = model(**batch).logits[0].float().log_softmax(-1).cpu()
     model.train(training)
-    places = (labels[1:] >= 0).nonzero()[:, 0]
-    return logits[places, labels[1:][places]].contiguous()
+    return logits.gather(1, labels[labels != IGNORED][:, None])[:, 0].contiguous()
 
 
 def main() -> int:

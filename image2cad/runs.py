@@ -92,6 +92,11 @@ def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     write_whole(folder / SETTINGS_FILE, json.dumps(_remembered(settings), indent=2) + "\n")
 
 
+def finish_run(folder: Path, summary: dict[str, Any]) -> None:
+    """Write metrics.json, by which a run counts as finished."""
+    write_whole(folder / RESULT_FILE, json.dumps(summary, indent=2) + "\n")
+
+
 def write_whole(file: Path, text: str) -> None:
     """Write a file that is there completely or not at all, whenever the process ends."""
     part = file.with_name(file.name + ".part")

@@ -249,9 +249,18 @@ def _row(sample: Sample, original: str) -> dict[str, Any]:
 
 
 def _shards(place: Path) -> list[tuple[Path, int, int]]:
-    """(folder, rows of the source read up to its end, usable rows) of every whole shard."""
-    whole = [path for path in sorted(place.glob("rows-*")) if not path.name.endswith(".part")]
-    return [(path, int(path.name.split("-")[2]), int(path.name.split("-")[3])) for path in whole]
+    """(folder, rows of the source read up to its end, usable rows) of every whole shard.
+
+    One begins where the last one ended; others were left by a run at the same time.
+    """
+    chain: list[tuple[Path, int, int]] = []
+    for path in sorted(place.glob("rows-*")):
+        if path.name.endswith(".part"):
+            continue
+        start, end, count = map(int, path.name.split("-")[1:])
+        if start == (chain[-1][1] if chain else 0):
+            chain.append((path, end, count))
+    return chain
 
 
 def _open(shards: Sequence[Path]) -> Any:

@@ -12,10 +12,9 @@ out: examples and their order (examples.py), saving the model (modeling.py), sco
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import math
+import os
 import resource
 import sys
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from image2cad.bases import language_model
+from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
 from image2cad.errors import InputError
 from image2cad.examples import LengthOrder, collate
 from image2cad.prompting import IGNORED
@@ -43,10 +43,9 @@ class Settings:
     logged losses; patience: validations without a better loss before the run ends, 0: never;
     tower_rate: share of the learning rate for everything outside the language model.
 
-    The levers, each of which changes memory or speed and not the result:
-    eight_bit: paged 8-bit Adam (CUDA); recompute: activations made again in the backward pass,
-    of "nothing", the "language" model or "everything"; labelled_only: logits only where a label
-    is; by_length: batches of similar length.
+    The levers: eight_bit: paged 8-bit Adam (CUDA); recompute: activations made again in the
+    backward pass, of "nothing", the "language" model or "everything"; labelled_only: logits only
+    where a label is; by_length: batches of similar length.
     """
 
     epochs: float = 3.0
@@ -158,11 +157,16 @@ def fit(
 
     With `validation`, its loss is measured whenever a checkpoint is written, and the best
     checkpoint is what `model` holds in the end. With `resume`, goes on from the last
-    checkpoint in <folder>/checkpoints if there is one. Raises InputError when the loss
-    is zero or not finite.
+    checkpoint in <folder>/checkpoints if there is one, and trains no more if the run had
+    ended. Raises InputError when the loss is zero or not finite.
     """
     checkpoints = folder / "checkpoints"
+    if resume and (folder / TRAINED).is_file():
+        return load_trained(model, folder)
     dtype = precision()
+    # Paged states of several processes do not survive a checkpoint (bitsandbytes issue 1708).
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    optimiser = "adamw_8bit" if several else "paged_adamw_8bit"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=settings.epochs,
@@ -175,7 +179,7 @@ def fit(
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         adam_beta2=0.98,
-        optim="paged_adamw_8bit" if settings.eight_bit else "adamw_torch",
+        optim=optimiser if settings.eight_bit else "adamw_torch",
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
         remove_unused_columns=False,
@@ -196,7 +200,7 @@ def fit(
         data_seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=False,  # the pinning thread cannot copy the features' container
         report_to="none",
     )
     if arguments.n_gpu > 1:
@@ -219,33 +223,28 @@ def fit(
         optimizers=(_two_rates(model, settings) if settings.tower_rate != 1.0 else None, None),
     )
     trainer.order = order
-    last = _last_whole_checkpoint(checkpoints) if resume else None
-    trainer.train(resume_from_checkpoint=last)
+    last = last_whole_checkpoint(checkpoints) if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        # accelerate leaves a forward pass in half precision behind; the saved adapter has none.
+        for name in ("forward", "_original_forward"):
+            model.__dict__.pop(name, None)
     names = {"loss": "loss", "eval_loss": "validation_loss"}
-    return [
+    history = [
         {"step": float(entry["step"]), name: float(entry[key])}
         for entry in trainer.state.log_history
         for key, name in names.items()
         if key in entry
     ]
+    if trainer.is_world_process_zero():
+        save_trained(model, folder, history)
+    return history
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
     """The settings as plain JSON values."""
     return dataclasses.asdict(settings)
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer's state comes last."""
-    for state in sorted(folder.glob("checkpoint-*/trainer_state.json"), key=_step)[::-1]:
-        with contextlib.suppress(ValueError):  # cut off while it was written
-            json.loads(state.read_text(encoding="utf-8"))
-            return str(state.parent)
-    return None
-
-
-def _step(state: Path) -> int:
-    return int(state.parent.name.split("-")[1])
 
 
 def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:

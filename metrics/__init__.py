@@ -31,6 +31,7 @@ _WHERE = {
     "evaluate_codes": "best_iou",
     "evaluate_syntax_rate": "valid_syntax_rate",
     "evaluate_syntax_rate_simple": "valid_syntax_rate",
+    "export_step": "execution",
     "get_iou_best": "best_iou",
     "iou_aligned": "geometry",
     "iou_unit_box": "geometry",

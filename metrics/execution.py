@@ -2,7 +2,8 @@
 
 Two confined children per program, both forked from a warm process (worker.py): the first runs the
 code and hands over B-rep bytes, the second runs no generated code and measures them. This process
-parses nothing but numbers and arrays, each checked (wire.py), and never unpickles.
+parses nothing but numbers and arrays, each checked (wire.py), and never unpickles. Where a STEP
+file is wanted, export_step has it written by one more child of the second kind.
 
     >>> from metrics.execution import run_cadquery
     >>> run_cadquery("import cadquery as cq\\nresult = cq.Workplane().box(1, 2, 3)").volume
@@ -13,10 +14,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import files, warm, wire, worker
 from .parts import KINDS, Failure, Part, part_from_message
@@ -27,6 +28,7 @@ __all__ = [
     "Failure",
     "Part",
     "ProtectionError",
+    "export_step",
     "measure_file",
     "protection",
     "run_cadquery",
@@ -38,6 +40,8 @@ MEMORY = 4 << 30
 MAX_CODE = 4 << 20
 MAX_BREP = 64 << 20
 MAX_ARRAYS = 256 << 20
+MAX_STEP = 64 << 20
+Result = TypeVar("Result")
 
 
 class ProtectionError(RuntimeError):
@@ -76,15 +80,28 @@ def measure_file(
     return _run(number, path.read_bytes(), timeout, memory, require)
 
 
+def export_step(
+    brep: bytes, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+) -> bytes | Failure:
+    """The STEP file, in millimetres, of a part's B-rep bytes. Limits as for run_cadquery.
+
+    Confined, because B-rep bytes that a program had a hand in may crash the reader.
+    """
+    if not isinstance(brep, bytes):
+        raise TypeError(f"brep must be bytes, not {type(brep).__name__}")
+    if len(brep) > MAX_BREP:
+        return Failure("too large", f"the B-rep has {len(brep)} bytes, {MAX_BREP} are allowed")
+    reached = _protected(require)
+    answer = _job(worker.EXPORT_STEP, brep, timeout, memory, MAX_STEP)
+    if isinstance(answer, Failure):
+        return answer
+    return _read_trusted(answer, answer.seconds, reached, lambda _, body: body, "written as STEP")
+
+
 def _run(
     kind: int, job: bytes, timeout: float, memory: int, require: Sequence[str]
 ) -> Part | Failure:
-    reached = protection()
-    missing = [name for name in require if name not in reached]
-    if missing:
-        raise ProtectionError(
-            f"this machine cannot reach {', '.join(missing)}; it reaches {', '.join(reached)}"
-        )
+    reached = _protected(require)
     seconds = 0.0
     if kind == worker.READ_STL:
         answer = _job(kind, job, timeout, memory, MAX_ARRAYS)
@@ -108,6 +125,16 @@ def _run(
 def protection() -> tuple[str, ...]:
     """The protection layers that children run under on this machine (see sandbox.py)."""
     return warm.start()
+
+
+def _protected(require: Sequence[str]) -> tuple[str, ...]:
+    reached = protection()
+    missing = [name for name in require if name not in reached]
+    if missing:
+        raise ProtectionError(
+            f"this machine cannot reach {', '.join(missing)}; it reaches {', '.join(reached)}"
+        )
+    return reached
 
 
 def _job(kind: int, job: bytes, timeout: float, memory: int, limit: int) -> warm.Answer | Failure:
@@ -143,21 +170,38 @@ def _read_program(
 
 
 def _read_measure(answer: warm.Answer, seconds: float, reached: tuple[str, ...]) -> Part | Failure:
+    def read(header: dict[str, Any], body: bytes) -> Part:
+        return part_from_message(header, body, seconds, reached)
+
+    return _read_trusted(answer, seconds, reached, read, "measured")
+
+
+def _read_trusted(
+    answer: warm.Answer,
+    seconds: float,
+    reached: tuple[str, ...],
+    read: Callable[[dict[str, Any], bytes], Result],
+    done: str,
+) -> Result | Failure:
+    """What a child made that ran no generated code; `done` says what happened to the solid."""
+
+    def failed(kind: str, message: str) -> Failure:
+        return Failure(kind, message, None, seconds, reached)
+
     if answer.reason == worker.DEADLINE:
-        return Failure("timeout", "measuring the solid took too long", None, seconds, reached)
+        return failed("timeout", f"the solid took too long to be {done}")
     if answer.reason == worker.CANCELLED:
-        return Failure("too large", "the mesh of the solid is too large", None, seconds, reached)
+        return failed("too large", f"the solid is too large to be {done}")
     try:
         header, body = wire.unpack(answer.output)
         if answer.status == 0 and header.get("ok") is True:
-            return part_from_message(header, body, seconds, reached)
+            return read(header, body)
     except wire.WireError:
         header = {}
     kind, message = header.get("kind"), header.get("message")
     if answer.status == 0 and kind in KINDS and isinstance(message, str):
-        return Failure(str(kind), _printable(message), None, seconds, reached)
-    text = "the solid's B-rep cannot be read or measured"
-    return Failure("invalid solid", text, None, seconds, reached)
+        return failed(str(kind), _printable(message))
+    return failed("invalid solid", f"the solid's B-rep cannot be read or {done}")
 
 
 def _death(answer: warm.Answer, timeout: float) -> tuple[str, str] | None:

@@ -30,7 +30,7 @@ from . import sandbox
 
 JOB = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
 DONE = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
-PROGRAM, MEASURE, READ_STEP, READ_STL = 1, 2, 3, 4
+PROGRAM, MEASURE, READ_STEP, READ_STL, EXPORT_STEP = 1, 2, 3, 4, 5
 ENDED, DEADLINE, CANCELLED = 0, 1, 2
 UNEXPECTED, UNCONFINED = 70, 71  # exit codes of a child
 
@@ -221,13 +221,16 @@ def _answer(kind: int, job: bytes) -> bytes:
 
     if kind == MEASURE:
         return measure.measure(job)
-    if kind in (READ_STEP, READ_STL):
+    if kind in (READ_STEP, READ_STL, EXPORT_STEP):
         try:
             if kind == READ_STL:
                 return files.measure_stl(job)
-            return wire.pack({"ok": True}, files.step_to_brep(job))
+            convert = files.step_to_brep if kind == READ_STEP else files.brep_to_step
+            return wire.pack({"ok": True}, convert(job))
         except ValueError as error:
             return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
+        except MemoryError:
+            return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
     header, brep = program.run(job.decode("utf-8", "surrogatepass"))
     return wire.pack(header, brep)
 

@@ -26,6 +26,7 @@ from image2cad.merging import merge
 from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
 from image2cad.prompting import (
     QUESTION,
+    chat_template,
     encode_code,
     encode_example,
     encode_prompt,
@@ -52,7 +53,9 @@ def kind(request: Any) -> str:
 @pytest.fixture(scope="module")
 def any_base(kind: str, tmp_path_factory: Any, samples: list[Sample]) -> Path:
     folder = tmp_path_factory.mktemp("bases") / kind
-    return tiny.BASES[kind](folder, [sample.cadquery for sample in samples])
+    tiny.BASES[kind](folder, [sample.cadquery for sample in samples])
+    (folder / "chat_template.json").write_text('{"chat_template": "the template of the base"}')
+    return folder
 
 
 def test_the_sequence_is_what_the_processor_makes_of_the_whole_text(
@@ -76,6 +79,40 @@ def test_the_sequence_is_what_the_processor_makes_of_the_whole_text(
             assert torch.equal(row[name], value), name
     labels = row["labels"][row["labels"] >= 0].tolist()
     assert tokenizer.decode(labels[:-1]) == f" {code}" and labels[-1] == tokenizer.eos_token_id
+
+
+def test_a_served_prompt_has_the_tokens_that_were_trained_with_a_llama_tokenizer(
+    base: Path, samples: list[Sample]
+) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+    nano = load_processor(str(base))
+    for scheme in ("first", "always"):  # how versions of Llama's tokenizer differ
+        fast = Tokenizer(models.BPE(unk_token="<unk>"))
+        fast.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+        fast.decoder = decoders.Metaspace(prepend_scheme=scheme)
+        special = ["<unk>", "<s>", "</s>", "<image>"]
+        trainer = trainers.BpeTrainer(special_tokens=special, show_progress=False)
+        fast.train_from_iterator([prompt_text(), samples[0].cadquery] * 3, trainer)
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=fast, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+            extra_special_tokens={"image_token": "<image>"},
+        )  # fmt: skip
+        processor = LlavaProcessor(
+            nano.image_processor, tokenizer, patch_size=14, num_additional_image_tokens=1,
+            vision_feature_select_strategy="default",
+        )  # fmt: skip
+        processor.chat_template = chat_template(processor)
+        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+        chat = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True
+        )
+        trained = encode_prompt(processor, [samples[0].image])["input_ids"][0].tolist()
+        served = processor(
+            images=[samples[0].image], text=[chat], add_special_tokens=False, return_tensors="pt"
+        )
+        assert served["input_ids"][0].tolist() == trained, scheme
 
 
 def test_pictures_of_several_sizes_share_a_batch(any_base: Path, samples: list[Sample]) -> None:
@@ -126,7 +163,7 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     chat = merged_processor.apply_chat_template(
         [{"role": "user", "content": content}], add_generation_prompt=True
     )
-    assert chat == PROMPTS[kind]
+    assert chat == PROMPTS[kind], "not the template that lay beside the base"
     assert "runs/colab-001" not in (out / "adapter/README.md").read_text()
     assert '"samples": 6' in (out / "merged/README.md").read_text()
 

@@ -22,10 +22,14 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from transformers import set_seed
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+import image2cad.training as training
+from image2cad.bases import language_model
+from image2cad.checkpoints import TRAINED, last_whole_checkpoint
 from image2cad.examples import CodeDataset, LengthOrder, collate
-from image2cad.modeling import attach_lora, load_base
-from image2cad.prompting import padding_id
+from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
+from image2cad.prompting import encode_prompt, padding_id
 from image2cad.samples import Sample
 from image2cad.towers import cache_features
 from image2cad.training import Settings, fit, labelled_loss, recompute_activations
@@ -59,6 +63,19 @@ def assert_same(a: tuple[float, torch.Tensor], b: tuple[float, torch.Tensor]) ->
     assert a[0] == pytest.approx(b[0], rel=1e-5)
     assert a[1].abs().max() > 1e-4
     assert (a[1] - b[1]).abs().max() <= 1e-4 * a[1].abs().max()
+
+
+def tower_layer(model: Any) -> Any:
+    """The first layer of the tower that a base may recompute."""
+    names = ("vision_tower", "visual", "vision_model")
+    layers = [
+        module
+        for name, module in model.named_modules()
+        if hasattr(module, "gradient_checkpointing")
+        and any(part in names for part in name.split("."))
+        and isinstance(module, GradientCheckpointingLayer)
+    ]
+    return layers[0]
 
 
 @pytest.fixture(scope="module", params=tiny.BASES)
@@ -95,7 +112,19 @@ def test_a_lever_changes_neither_loss_nor_gradient(
     else:
         recompute_activations(model, what)
         batch = collate([data[i] for i in range(4)], pad, False)
+        calls = {"language": 0, "tower": 0}
+        layers = {"language": language_model(model).layers[0], "tower": tower_layer(model)}
+        for name, layer in layers.items():
+
+            def count(*_: Any, name: str = name) -> None:
+                calls[name] += 1
+
+            # A piece of the layer: the layer's own hooks stay outside of what is recomputed.
+            next(layer.children()).register_forward_pre_hook(count)
     assert_same(loss_and_gradient(model, batch), plain)
+    if what in ("language", "everything"):
+        assert calls["language"] == 2, "once forward, once again on the way back"
+        assert what == "everything" or calls["tower"] == 1, "the tower is left alone"
 
 
 def test_all_levers_together_change_nothing_in_four_bits_and_after_an_evaluation(
@@ -257,9 +286,52 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_gets_worse_ends_early(
     history = fit(model, data, settings, tmp_path, padding_id(processor), validation=others)
     losses = [entry["validation_loss"] for entry in history if "validation_loss" in entry]
     assert len(losses) < 50 and min(losses) == losses[-3] < losses[-1]
+    ended = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.zero_()
+    pad = padding_id(processor)
+    assert fit(model, data, settings, tmp_path, pad, True, others) == history, "it had ended"
+    assert all(torch.equal(p, ended[n]) for n, p in model.named_parameters() if n in ended)
     batch = collate([others[i] for i in range(6)], padding_id(processor))
     labels = batch.pop("labels")
     model.eval()
     with torch.no_grad():
         now = float(labelled_loss(model(**batch), labels))
     assert abs(now - losses[-3]) < abs(now - losses[-1])
+
+
+def test_a_model_trained_in_half_precision_is_the_one_that_is_saved(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "precision", lambda: torch.bfloat16)
+    model, processor = with_lora(base)
+    data = CodeDataset(samples[:4], processor)
+    settings = Settings(steps=3, batch_size=2, learning_rate=1e-2)
+    fit(model, data, settings, tmp_path, padding_id(processor))
+    assert {p.dtype for n, p in model.named_parameters() if "lora" in n} == {torch.float32}
+    save_adapter(model, processor, tmp_path / "adapter", base, "card")
+    again, _ = load_model(tmp_path / "adapter")
+    batch = encode_prompt(processor, [samples[0].image])
+    with torch.no_grad():
+        assert torch.equal(model.eval()(**batch).logits, again(**batch).logits)
+
+
+def test_a_checkpoint_that_lacks_a_file_is_passed_over(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    model, processor = with_lora(base)
+    data = CodeDataset(samples[:4], processor)
+    settings = Settings(steps=4, batch_size=2, save_steps=2)
+    fit(model, data, settings, tmp_path, padding_id(processor))
+    checkpoints = tmp_path / "checkpoints"
+    second, fourth = checkpoints / "checkpoint-2", checkpoints / "checkpoint-4"
+    for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
+        assert last_whole_checkpoint(checkpoints) == str(fourth)
+        whole = (fourth / name).read_bytes()
+        (fourth / name).write_bytes(whole[: len(whole) // 2])
+        assert last_whole_checkpoint(checkpoints) == str(second), name
+        (fourth / name).unlink()
+        assert last_whole_checkpoint(checkpoints) == str(second), name
+        (fourth / name).write_bytes(whole)
+    assert (tmp_path / TRAINED).is_file()

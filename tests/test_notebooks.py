@@ -152,9 +152,10 @@ def test_the_script_alone_gets_the_pinned_tag_from_a_git_remote(
     alone.write_text(changed(script, COMPACT=False, **quick))
 
     def run(address: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(alone), "--repository", address]
+        command = [sys.executable, *launch, str(alone), "--repository", address]
         return subprocess.run(command, cwd=no_project, capture_output=True, text=True)
 
+    launch: list[str] = []
     (no_project / "image2cad.zip").write_bytes(b"PK broken")
     broken = run(remote.as_uri())
     assert broken.returncode == 2 and "is no whole zip file" in broken.stderr
@@ -163,13 +164,18 @@ def test_the_script_alone_gets_the_pinned_tag_from_a_git_remote(
     assert nowhere.returncode == 2 and "Traceback" not in nowhere.stderr
     assert f"error: no {tag} at file://" in nowhere.stderr
     assert not (no_project / "image2cad-project").exists()
+    # Two processes, which both find no project.
+    launch += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0"]
     done = run(remote.as_uri())
     assert done.returncode == 0, done.stderr[-3000:]
     assert str(no_project / "image2cad-project") in subprocess.run(
         [sys.executable, "-c", "import image2cad; print(image2cad.__file__)"],
         cwd=no_project / "image2cad-project", capture_output=True, text=True,
     ).stdout  # fmt: skip
-    assert "4 samples to train on" in done.stdout and "reloaded in a new process" in done.stdout
+    assert done.stdout.count("4 samples to train on") == 1, "the second process says nothing"
+    assert done.stdout.count("reloaded in a new process") == 1
     assert (no_project / "runs/colab-001/report.html").is_file()
 
 

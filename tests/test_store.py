@@ -94,6 +94,20 @@ def test_interrupted_reading_goes_on_after_the_last_whole_shard(
     assert [row.id for row in rows] == [f"p{i}" for i in range(300)]
 
 
+def test_two_readers_at_once_leave_no_row_twice(tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "data", 120)
+    quick(source, tmp_path / "rows", 40)
+    place = next((tmp_path / "rows").iterdir())
+    shard = next(place.glob("rows-*"))
+    other = tmp_path / "other"
+    quick(source, other, 100)
+    longer = next(next(other.iterdir()).glob("rows-*"))
+    longer.rename(place / longer.name)  # as a second run would have left it
+    rows, _ = quick(source, tmp_path / "rows")
+    assert [row.id for row in rows] == [f"p{i}" for i in range(120)]
+    assert shard.exists()
+
+
 def test_programs_are_shortened_checked_and_never_in_two_places(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "data", 12)
     long = "import cadquery as cq\nw = cq.Workplane(cq.Plane(cq.Vector(0, 0, 0), cq.Vector(1, 0, 0)"

@@ -1,0 +1,300 @@
+"""Protects what people take away: every file that a part is exported to is that part.
+
+Each format is read back by another program (CadQuery, trimesh, ezdxf) and compared with the part
+or the sketch. B-rep bytes that a hostile program could have left behind cost one export only.
+"""
+
+import io
+import json
+import math
+import zipfile
+from dataclasses import replace
+
+import ezdxf
+import numpy as np
+import pytest
+import trimesh
+
+from image2cad.errors import InputError
+from image2cad.exports import FORMATS, MEDIA, export
+from image2cad.parsing import parse
+from image2cad.programs import to_code
+from metrics import execution
+from metrics.execution import KINDS, Failure, Part, ProtectionError, export_step, run_cadquery
+
+CODES = {
+    "drilled and filleted": (
+        "result = cq.Workplane().box(10, 20, 30).edges('|Z').fillet(2).faces('>Z').hole(4)"
+    ),
+    "ball on a cone": (
+        "cone = cq.Solid.makeCone(6, 2, 8)\n"
+        "result = cq.Workplane(cone).union(cq.Workplane().sphere(3).translate((0, 0, 9)))"
+    ),
+    "small and far away": "result = cq.Workplane().box(.2, .1, .05).translate((30, -20, 10))",
+    "two solids": (
+        "result = cq.Workplane().pushPoints([(0, 0), (9, 0)]).box(4, 5, 6).add(\n"
+        "    cq.Workplane().sphere(1).translate((0, 9, 0)))"
+    ),
+    "two boxes that touch in an edge": (
+        "result = cq.Workplane().box(2, 2, 2).union(cq.Workplane().box(2, 2, 2)"
+        ".translate((2, 2, 0)))"
+    ),
+}  # fmt: skip
+SKETCHES = {
+    "a slot, both arcs clockwise": (
+        "import cadquery as cq\nsolid = cq.Workplane('XZ').moveTo(-4, 2).lineTo(4, 2)"
+        ".threePointArc((6, 0), (4, -2)).lineTo(-4, -2).threePointArc((-6, 0), (-4, 2)).close()"
+        ".moveTo(1, 0).circle(0.5).extrude(-3)"
+    ),
+    "more than half a circle, over the angle 0, closed by itself": (
+        "import cadquery as cq\nsolid = cq.Workplane(cq.Plane((1, 2, 3), (0, 0.6, 0.8), (1, 0, 0)))"
+        ".moveTo(3, -4).threePointArc((5, 0), (-3, -4)).close().extrude(2, both=True)"
+    ),
+    "rectangle with a bowl": (
+        "import cadquery as cq\nsolid = cq.Workplane('YZ', origin=(5, 0, 0)).moveTo(1, -1)"
+        ".rect(8, 6).moveTo(0.5, 0).lineTo(2.5, 0).threePointArc((1.5, -1), (0.5, 0)).close()"
+        ".extrude(0.7)"
+    ),
+    "the first sketch of two": (
+        "import cadquery as cq\n"
+        "solid = cq.Workplane('XY').polyline([(0, 0), (7.5, 0), (0, 3.25)]).close().extrude(1)\n"
+        "solid = solid.union(cq.Workplane('XY').circle(50).extrude(1))"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts(samples):
+    codes = CODES | {sample.id: sample.cadquery for sample in samples[:6]}
+    ran = {name: run_cadquery(code) for name, code in codes.items()}
+    assert all(isinstance(part, Part) for part in ran.values()), ran
+    return ran
+
+
+def test_step_is_the_part_exactly(parts, tmp_path):
+    import cadquery as cq
+
+    for name, part in parts.items():
+        file = tmp_path / "part.step"
+        file.write_bytes(export(part, "", "step"))
+        back = cq.importers.importStep(str(file))
+        solids = back.solids().vals()
+        assert len(solids) == part.solids, name
+        volume = sum(solid.Volume() for solid in solids)
+        assert volume == pytest.approx(part.volume, rel=1e-6), name
+        box = cq.Compound.makeCompound(solids).BoundingBox()
+        got = [[box.xmin, box.ymin, box.zmin], [box.xmax, box.ymax, box.zmax]]
+        size = np.ptp(part.bounding_box, axis=0).max()
+        assert np.abs(np.array(got) - part.bounding_box).max() <= 1e-6 * size, name
+        assert b"SI_UNIT(.MILLI.,.METRE.)" in file.read_bytes()
+
+
+def test_meshes_are_closed_and_hold_the_part(parts):
+    for name, part in parts.items():
+        # What a tessellation may be off; only 32-bit numbers where there is nothing round.
+        near = {"rel": 1e-2 if len(part.vertices) > 8 * part.face_count else 1e-4}
+        size = np.ptp(part.bounding_box, axis=0).max()
+        for kind in ("stl", "3mf"):
+            mesh = trimesh.load_mesh(io.BytesIO(export(part, "", kind)), file_type=kind)
+            assert mesh.volume == pytest.approx(part.volume, **near), (name, kind)
+            assert np.abs(mesh.bounds - part.bounding_box).max() < 0.01 * size, (name, kind)
+            # Corners that touch are merged on reading, and four triangles then share an edge.
+            assert mesh.is_watertight or name == "two boxes that touch in an edge", (name, kind)
+
+
+def test_3mf_packages_are_laid_out_as_slicers_read_them(parts):
+    for name, part in parts.items():
+        with zipfile.ZipFile(io.BytesIO(export(part, "", "3mf"))) as package:
+            assert package.testzip() is None
+            files = ["[Content_Types].xml", "_rels/.rels", "3D/3dmodel.model"]
+            assert package.namelist() == files
+            model = package.read("3D/3dmodel.model").decode()
+        assert 'unit="millimeter"' in model and '<item objectid="1"/>' in model
+        lines = [line for line in model.splitlines() if line.startswith("<triangle ")]
+        faces = np.array([line.split('"')[1:6:2] for line in lines], int)
+        edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()
+        # Every edge once in each direction: what the specification calls a manifold.
+        directed = {(a, b) for a, b in edges}
+        assert len(directed) == len(edges) and {(b, a) for a, b in directed} == directed, name
+
+
+def test_glb_stands_upright_and_is_smooth_and_grey(parts):
+    # z up becomes y up and what was in front (-y) stays in front (+z): turned, not mirrored.
+    code = "result = cq.Workplane().box(2, 3, 30, centered=False).translate((1, 10, 100))"
+    mesh = trimesh.load_scene(io.BytesIO(export(run_cadquery(code), "", "glb")), file_type="glb")
+    assert mesh.bounds == pytest.approx(np.array([[1, 100, -13], [3, 130, -10]]))
+    for name, part in parts.items():
+        data = export(part, "", "glb")
+        scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False)
+        (mesh,) = scene.geometry.values()
+        turned = part.normals[:, [0, 2, 1]] * [1, 1, -1]
+        assert mesh.vertex_normals == pytest.approx(turned, abs=1e-6), name
+        assert np.linalg.norm(mesh.vertex_normals, axis=1) == pytest.approx(1, abs=1e-5)
+        # Against the triangles: the normals point out of the part.
+        corners = mesh.vertex_normals[mesh.faces].mean(1)
+        proper = mesh.area_faces > 0  # the pole of a ball has triangles without area
+        assert (corners * mesh.face_normals).sum(1)[proper].min() > 0.5, name
+        mesh.merge_vertices(merge_norm=True)
+        assert mesh.volume == pytest.approx(part.volume, rel=1e-2), name
+        length = int.from_bytes(data[12:16], "little")
+        (material,) = json.loads(data[20 : 20 + length])["materials"]
+        look = material["pbrMetallicRoughness"]
+        assert len(set(look["baseColorFactor"][:3])) == 1 and look["metallicFactor"] == 0
+
+
+def walk(entities):
+    """Area and length of loops written one after the other, each entity where the last ended."""
+    areas, length, here, start = [], 0.0, None, None
+    for entity in entities:
+        if entity.dxftype() == "CIRCLE":
+            assert here is None
+            areas.append(math.pi * entity.dxf.radius**2)
+            length += 2 * math.pi * entity.dxf.radius
+            continue
+        if entity.dxftype() == "ARC":
+            ends, radius = (entity.start_point, entity.end_point), entity.dxf.radius
+            angle = math.radians((entity.dxf.end_angle - entity.dxf.start_angle) % 360)
+            cap, piece = radius**2 * (angle - math.sin(angle)) / 2, radius * angle
+        else:
+            assert entity.dxftype() == "LINE"
+            ends, cap = (entity.dxf.start, entity.dxf.end), 0.0
+            piece = ends[0].distance(ends[1])
+        if here is None:
+            # A loop starts at the end that the next entity does not have; here: not at the joint.
+            here = start = ends[0] if joined(entities, entity, ends[1]) else ends[1]
+            areas.append(0.0)
+        forward = ends[0].isclose(here, abs_tol=1e-9)
+        assert forward or ends[1].isclose(here, abs_tol=1e-9), "a gap"
+        there = ends[1] if forward else ends[0]
+        areas[-1] += (here.x * there.y - here.y * there.x) / 2 + (cap if forward else -cap)
+        length += piece
+        here = None if there.isclose(start, abs_tol=1e-9) else there
+    assert here is None, "not closed"
+    return [abs(area) for area in areas], length
+
+
+def joined(entities, entity, point):
+    following = entities[entities.index(entity) + 1]
+    if following.dxftype() == "ARC":
+        ends = (following.start_point, following.end_point)
+    else:
+        ends = (following.dxf.start, following.dxf.end)
+    return any(end.isclose(point, abs_tol=1e-9) for end in ends)
+
+
+def test_dxf_is_the_first_sketch(samples):
+    for code in [*SKETCHES.values(), *(sample.cadquery for sample in samples)]:
+        step = parse(code)[0]
+        data = export(None, code, "dxf")
+        document = ezdxf.read(io.StringIO(data.decode()))
+        assert not document.audit().has_errors
+        assert document.units == ezdxf.units.MM
+        areas, length = walk(list(document.modelspace()))
+        # The prism over the sketch, as CadQuery builds it, knows its area and its outline.
+        prism = run_cadquery(to_code((step,), decimals=12))
+        net = prism.volume / abs(step.depth)
+        outline = (prism.area - 2 * net) / abs(step.depth)
+        assert length == pytest.approx(outline, rel=1e-9), code
+        if sum(areas) < 2 * max(areas) and prism.solids == 1:  # one outline, the others its holes
+            assert 2 * max(areas) - sum(areas) == pytest.approx(net, rel=1e-9), code
+    # In the plane's own coordinates, wherever the plane is.
+    data = export(None, SKETCHES["rectangle with a bowl"], "dxf")
+    points = [line.dxf.start for line in ezdxf.read(io.StringIO(data.decode())).query("LINE")]
+    assert {(point.x, point.y) for point in points} >= {(-3, -4), (5, -4), (5, 2), (-3, 2)}
+
+
+def test_dxf_and_py_never_run_the_program(tmp_path):
+    mark = tmp_path / "mark"
+    hostile = f"open({str(mark)!r}, 'w')\nresult = cq.Workplane().rect(1, 1).extrude(1)"
+    assert export(None, hostile, "py") == hostile.encode()
+    unreadable = {
+        hostile: "sketches and extrusions",
+        "": "sketches and extrusions",
+        "result = oops(": "sketches and extrusions",
+        CODES["ball on a cone"]: "sketches and extrusions",
+        "import cadquery as cq\nr = cq.Workplane().moveTo(0, 0).threePointArc((1, 1), (2, 2))"
+        ".close().extrude(1)": "no centre",
+        "import cadquery as cq\nr = cq.Workplane().moveTo(0, 0).threePointArc((1e300, 1), (2, 2))"
+        ".close().extrude(1)": "too large",
+    }  # fmt: skip
+    for code, reason in unreadable.items():
+        with pytest.raises(InputError, match=reason):
+            export(None, code, "dxf")
+    with pytest.raises(InputError, match="surrogate"):
+        export(None, "# \ud800", "py")
+    assert not mark.exists()
+
+
+def test_what_cannot_be_exported_says_why(parts):
+    part = parts["two solids"]
+    assert set(FORMATS) == set(MEDIA) == {"step", "stl", "3mf", "glb", "dxf", "py"}
+    for kind in ("obj", "", "STEP"):
+        with pytest.raises(InputError, match="step, stl, 3mf, glb, dxf, py"):
+            export(part, "", kind)
+    with pytest.raises(InputError, match="no exact surfaces"):
+        export(replace(part, brep=b""), "", "step")
+    with pytest.raises(InputError, match="no STEP file: invalid solid"):
+        export(replace(part, brep=part.brep[:-200]), "", "step")
+    for kind in ("stl", "3mf", "glb"):
+        with pytest.raises(InputError, match="too large"):
+            export(replace(part, vertices=part.vertices * 1e40), "", kind)
+
+
+def test_open_meshes_are_closed_or_kept(parts):
+    part = parts["drilled and filleted"]
+    lacking = replace(part, triangles=part.triangles[3:], faces=part.faces[3:])
+    mesh = trimesh.load_mesh(io.BytesIO(export(lacking, "", "stl")), file_type="stl")
+    assert mesh.is_watertight and mesh.volume == pytest.approx(part.volume, rel=0.05)
+    torn = part.triangles.copy()
+    torn[::9] = torn[::9, ::-1]  # nothing but voxels would close this
+    for kind in ("stl", "3mf", "glb"):
+        data = io.BytesIO(export(replace(part, triangles=torn), "", kind))
+        mesh = trimesh.load_mesh(data, file_type=kind)
+        assert len(mesh.faces) == len(part.triangles), kind
+
+
+def test_hostile_brep_bytes_cost_one_export(parts):
+    brep = parts["drilled and filleted"].brep
+    wanted = strip(export_step(brep))
+    random = np.random.default_rng(0)
+    hostile = [b"", b"\0" * 9, random.bytes(5000), brep[: len(brep) // 2], brep[:-1], b"x" + brep]
+    for number in range(40):
+        changed = bytearray(brep)
+        for place in random.integers(len(brep), size=1 + number):
+            changed[place] = random.integers(256)
+        hostile.append(bytes(changed))
+    failures = 0
+    for data in hostile:
+        got = export_step(data, timeout=10)
+        assert isinstance(got, bytes | Failure)
+        if isinstance(got, Failure):
+            failures += 1
+            assert got.kind in KINDS and got.message.isprintable() and got.protection
+        else:
+            assert got.startswith(b"ISO-10303-21;")
+    assert failures > len(hostile) / 2
+    assert strip(export_step(brep)) == wanted
+
+
+def strip(step):
+    """A STEP file without its time stamp."""
+    assert isinstance(step, bytes), step
+    return step[step.index(b"DATA;") :]
+
+
+def test_limits_of_an_export(parts, monkeypatch):
+    brep = parts["drilled and filleted"].brep
+    got = export_step(brep, timeout=0)
+    assert isinstance(got, Failure) and got.kind == "timeout"
+    with pytest.raises(ProtectionError, match="moat"):
+        export_step(brep, require=("moat",))
+    with pytest.raises(TypeError, match="bytes"):
+        export_step("text")
+    monkeypatch.setattr(execution, "MAX_STEP", 1000)
+    got = export_step(brep)
+    assert isinstance(got, Failure) and got.kind == "too large" and "STEP" in got.message
+    monkeypatch.setattr(execution, "MAX_BREP", 1000)
+    got = export_step(brep)
+    assert isinstance(got, Failure) and got.kind == "too large" and "1000 are allowed" in str(got)
+    monkeypatch.undo()
+    assert isinstance(export_step(brep), bytes)
