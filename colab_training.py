@@ -150,7 +150,15 @@ from image2cad.modeling import attach_lora, load_base, quiet, save_adapter, trai
 from image2cad.prompting import padding_id
 from image2cad.publishing import model_card, push, reload_and_compare
 from image2cad.report import write_sheet
-from image2cad.runs import RUNS, check_run, finish_run, prepare_run, run_folder, runs_root
+from image2cad.runs import (
+    RUNS,
+    check_run,
+    finish_run,
+    prepare_run,
+    run_folder,
+    runs_root,
+    unfinished,
+)
 from image2cad.samples import Sample
 from image2cad.store import load_rows
 from image2cad.towers import cache_features, room_for, takes_features
@@ -175,11 +183,12 @@ if settings.picture and settings.picture != "upload" and not Path(settings.pictu
 process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
 if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+if settings.resume and not unfinished("colab", settings.out):
+    print("no unfinished run to go on with: this is a new one")  # cut off before it trained
+    settings.resume = False
 out = run_folder("colab", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume)
 process.wait_for_everyone()  # none may claim the folder before all have looked
-if process.is_main_process:
-    prepare_run(out, vars(settings), settings.resume)
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 print(f"{device}, {precision()}, torch {torch.__version__}, Python {sys.version.split()[0]}")
 
@@ -228,6 +237,9 @@ print(f"{len(data)} samples to train on, {len(rows.validation)} to validate on, 
 print(f"{len(rows.held_out)} held out; {len(rows.rejected) + len(data.dropped)} left out")
 
 # %% 3. Train
+if process.is_main_process:
+    prepare_run(out, vars(settings), settings.resume)
+process.wait_for_everyone()
 batch = settings.batch_size * settings.accumulate * process.num_processes
 steps = max(int(len(data) * settings.epochs / batch), 1)
 save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
@@ -284,9 +296,7 @@ if settings.picture == "upload" and in_colab:
 if settings.picture:
     image = Image.open(settings.picture).convert("RGB")
     guesses = generate_codes(model, processor, [image], 1, settings.max_new_tokens)
-    answer = verify(
-        image, guesses, settings.effort
-    )  # corrected where its drawing differs from the picture
+    answer = verify(image, guesses, settings.effort)
     code = answer.code or guesses[0]
     sheet = out / "picture.png"
     write_sheet(sheet, [Sample(image, code, "picture")], [run_cadquery(code)], 1)

@@ -43,6 +43,12 @@ def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
     return runs / f"{name}-{last + 1:03d}"
 
 
+def unfinished(name: str, out: str = "") -> bool:
+    """Whether the run that `run_folder` would resume was begun and has not ended."""
+    folders = [Path(out)] if out else sorted(runs_root().glob(f"{name}-[0-9][0-9][0-9]"))[-1:]
+    return any((f / SETTINGS_FILE).is_file() and not (f / RESULT_FILE).is_file() for f in folders)
+
+
 def check_free(folder: Path) -> None:
     """Raise InputError unless `folder` is empty or can be made."""
     if folder.exists() and not folder.is_dir():

@@ -15,12 +15,13 @@ import pytest
 import torch
 from transformers import set_seed
 
+import image2cad.runs as runs
 from image2cad.errors import InputError
 from image2cad.examples import CodeDataset, collate
 from image2cad.generation import generate_codes
 from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
 from image2cad.prompting import IGNORED, encode_prompt
-from image2cad.runs import RESULT_FILE, prepare_run, run_folder
+from image2cad.runs import RESULT_FILE, prepare_run, run_folder, unfinished
 from image2cad.samples import Sample
 from image2cad.training import Settings, fit, labelled_loss
 
@@ -195,6 +196,7 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="nothing to resume"):
         run_folder("train_cpu", resume=True)
+    assert not unfinished("train_cpu")
     first = run_folder("train_cpu")
     prepare_run(first, {"epochs": 1, "out": "", "resume": False}, resume=False)
     with pytest.raises(InputError, match="already holds"):
@@ -202,10 +204,16 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(
     with pytest.raises(InputError, match="epochs: 1 then, 2 now"):
         prepare_run(run_folder("train_cpu", resume=True), {"epochs": 2}, resume=True)
     prepare_run(run_folder("train_cpu", resume=True), {"epochs": 1, "resume": True}, resume=True)
+    assert unfinished("train_cpu") and unfinished("", str(first))
     (first / RESULT_FILE).write_text("{}")
+    assert not unfinished("train_cpu")
     with pytest.raises(InputError, match="finished"):
         prepare_run(first, {"epochs": 1}, resume=True)
     assert run_folder("train_cpu") != first
+    monkeypatch.setattr(runs, "DRIVE", tmp_path / "drive")
+    assert run_folder("train_cpu") == Path("runs/train_cpu-002"), "no Drive is mounted"
+    (tmp_path / "drive").mkdir()
+    assert run_folder("train_cpu") == tmp_path / "drive/image2cad/runs/train_cpu-001"
     with pytest.raises(InputError, match="nothing to resume"):
         prepare_run(tmp_path / "other", {}, resume=True)
     assert not (tmp_path / "other").exists()
