@@ -161,7 +161,7 @@ from image2cad.runs import (
 )
 from image2cad.samples import Sample
 from image2cad.store import load_rows
-from image2cad.towers import cache_features, room_for, takes_features
+from image2cad.towers import features_for
 from image2cad.training import Settings, fit, memory_text, precision
 from image2cad.verification import EFFORTS, verify
 from metrics import run_cadquery
@@ -215,16 +215,10 @@ print(trainable_share(model))
 
 # Tower and projector are frozen: what they make of a picture is computed once.
 features = None
-if settings.cache and not takes_features(model):
-    print(f"{type(model.get_base_model()).__name__} takes no picture features: computed every time")
-elif settings.cache and settings.epochs > 1:
-    place, count = Path("runs/features"), len(rows.train) + len(rows.validation)
+if settings.cache and settings.epochs > 1:
     with process.main_process_first():
-        if full := room_for(model, processor, rows.train[0].image, count, place):
-            print(f"picture features are computed every time: {full}")
-        else:
-            pictures = (row.image for part in (rows.train, rows.validation) for row in part)
-            features = cache_features(model, processor, pictures, place, count)
+        parts = [rows.train, rows.validation]
+        features = features_for(model, processor, parts, Path("runs/features"))
 data = CodeDataset(rows.train, processor, settings.max_tokens, features)
 for row in data.dropped[:20]:
     print(f"not trained on: {row.id}: {row.reason}")

@@ -15,7 +15,7 @@ import hashlib
 import inspect
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 
 from image2cad.bases import sight_parameters
 from image2cad.prompting import FILLS, encode_picture
+from image2cad.samples import Sample
 
 NAME = "features"
 
@@ -34,6 +35,22 @@ def takes_features(model: Any) -> bool:
     """Whether the base's forward pass takes what `get_image_features` gave."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "mm_encoder_outputs" in inspect.signature(base.forward).parameters
+
+
+def features_for(
+    model: Any, processor: Any, parts: Sequence[Sequence[Sample]], folder: Path
+) -> Path | None:
+    """`cache_features` of all the samples, or None with the reason in one line."""
+    count = sum(len(samples) for samples in parts)
+    why = "this version of the base takes none"
+    if takes_features(model):
+        first = next(sample.image for samples in parts for sample in samples)
+        why = room_for(model, processor, first, count, folder)
+    if why:
+        print(f"picture features are computed every time: {why}")
+        return None
+    images = (sample.image for samples in parts for sample in samples)
+    return cache_features(model, processor, images, folder, count)
 
 
 def cache_features(

@@ -7,6 +7,7 @@ killed ends with the adapter of one that was not; several processes learn what o
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from safetensors.torch import load_file
 from transformers import set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+import image2cad.towers as towers
 import image2cad.training as training
 from image2cad.bases import language_model
 from image2cad.checkpoints import TRAINED, last_whole_checkpoint
@@ -147,6 +149,27 @@ def test_all_levers_together_change_nothing_in_four_bits_and_after_an_evaluation
     with torch.no_grad():
         model(**{name: value for name, value in batch.items() if name != "labels"})
     assert_same(loss_and_gradient(model.train(), batch), plain)
+
+
+def test_features_that_do_not_fit_or_are_not_taken_are_computed_every_time_and_it_is_said(
+    base: Path,
+    samples: list[Sample],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, processor = load_base(base)
+    parts = [samples[:3], samples[3:5]]
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(towers.shutil, "disk_usage", lambda _: free._replace(free=9_000))
+    assert towers.features_for(model, processor, parts, tmp_path) is None
+    assert "5 pictures need 0 GB, 0 GB are free" in capsys.readouterr().out
+    monkeypatch.undo()
+    place = towers.features_for(model, processor, parts, tmp_path)
+    assert place is not None and len(list(place.rglob("*.safetensors"))) == 5
+    monkeypatch.setattr(type(model), "forward", lambda self, input_ids: None)
+    assert towers.features_for(model, processor, parts, tmp_path) is None
+    assert "takes none" in capsys.readouterr().out
 
 
 def test_rows_of_a_batch_are_about_equally_long_and_the_order_depends_on_seed_and_epoch_only():
