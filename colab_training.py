@@ -227,8 +227,11 @@ if len(rows.validation):
     validation = CodeDataset(rows.validation, processor, settings.max_tokens, features)
     for row in validation.dropped:
         print(f"not validated on: {row.id}: {row.reason}")
-print(f"{len(data)} samples to train on, {len(rows.validation)} to validate on, ", end="")
-print(f"{len(rows.held_out)} held out; {len(rows.rejected) + len(data.dropped)} left out")
+left_out = len(rows.rejected) + len(data.dropped)
+counts = (
+    f"{len(rows.validation)} to validate on, {len(rows.held_out)} held out; {left_out} left out"
+)
+print(f"{len(data)} samples to train on, {counts}")
 
 # %% 3. Train
 if process.is_main_process:
@@ -259,13 +262,8 @@ if not process.is_main_process:
 with model.disable_adapter():
     before = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
 after = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
-notes = {
-    "settings": vars(settings),
-    "trained_on": len(data),
-    "left_out": len(rows.rejected) + len(data.dropped),
-    "losses": losses,
-}
-summary = summarise(after, before, notes)
+facts = {"trained_on": len(data), "left_out": left_out, "losses": losses}
+summary = summarise(after, before, {"settings": vars(settings), **facts})
 adapter = out / "adapter"
 save_adapter(model, processor, adapter, settings.base, model_card(settings.base, summary))
 write_results(out, rows.held_out, summary, after, before, f"{settings.base} on {settings.data}")
