@@ -17,6 +17,7 @@ from image2cad.evaluation import (
     summary_text,
     write_results,
 )
+from image2cad.runs import finish_run
 from image2cad.samples import Sample
 from image2cad.verification import Answer, Tried
 
@@ -46,6 +47,8 @@ def test_failures_stay_in_the_mean_and_the_page_shows_all_of_it_escaped(tmp_path
 
     summary = summarise(after, before)
     write_results(tmp_path, samples, summary, after, before, title="a <i>run</i>")
+    assert not (tmp_path / "metrics.json").exists(), "the run is not finished yet"
+    finish_run(tmp_path, summary)
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(summary))
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == names and [row["ok"] for row in rows] == [1, 1, 0]
