@@ -1,0 +1,202 @@
+"""The web app and the HTTP API, in one process.
+
+    python app.py                                       # offline, with the bundled nano model
+    python app.py --model runs/colab_training-001/adapter --port 8000
+    python app.py --backend-url http://gpu-box:8000/v1 --backend-model llava-cad
+
+The page is at /, the API's documentation at /docs. Keys come from the environment, never from
+flags, which other users of a machine can see: IMAGE2CAD_KEYS="one,another" asks for one of them in
+the API and at the page's door, IMAGE2CAD_BACKEND_KEY is sent to --backend-url. Runs on Hugging
+Face Spaces as it is, ZeroGPU included. Left out: TLS, which belongs to a proxy in front.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import importlib
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from image2cad.errors import InputError, run_cli
+from image2cad.flags import at_least, read_flags
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from image2cad.backends import Backend
+    from image2cad.service import Service
+
+HOST = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # Spaces say 0.0.0.0
+PORT = 7860  # 0: any free one
+MODEL = "models/nano"  # a base or an adapter: a folder or a name on the hub
+QUANTIZE = False  # store the model in 4 bits
+BACKEND_URL = ""  # an OpenAI-compatible server that generates instead of a model here
+BACKEND_MODEL = ""  # its model
+HOSTS = ""  # "example.org,another.org": where the API may fetch pictures; else data URLs only
+WORKERS = 0  # pictures worked on at a time, one core each; 0: all cores
+OPEN_PAGE = False  # where there are keys: whether the page asks for none
+GRACE = 10  # seconds that requests may take to end when the server stops
+
+GPU_SECONDS = {"none": 30, "low": 60, "high": 120}  # asked of ZeroGPU, for each effort
+
+# Heavy imports are inside the functions: worker processes import this file too.
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    settings = read_flags(__doc__, globals())
+    at_least(settings, {"port": 0, "workers": 0, "grace": 0})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: with all that is cleaned up
+    place = settings.host, settings.port
+    with tempfile.TemporaryDirectory(prefix="image2cad-") as files, listen(*place) as listener:
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "5")  # seconds to see that one has left
+        os.environ.setdefault("GRADIO_TEMP_DIR", files)  # uploads go when the server stops
+        if needs_no_hub(settings.model):
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        gpu = gpu_decorator()  # imports `spaces`, which has to come before torch
+        service = make_service(settings, gpu)
+        try:
+            serve(service, settings, listener)
+        finally:
+            service.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens already, so that a port in use is told before a model is loaded.
+
+    Raises InputError if that cannot be.
+    """
+    if port > 65535:  # getaddrinfo would take another in its place
+        raise InputError(f"--port must be at most 65535, not {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except (socket.gaierror, UnicodeError) as error:
+        raise InputError(f"--host {host} is no address of this machine") from error
+    except OSError as error:
+        why = error.strerror
+        if error.errno == errno.EADDRINUSE:
+            why = "it is in use; stop what runs there, or name another with --port"
+        raise InputError(f"cannot listen on port {port} of {host}: {why}") from error
+    return listener
+
+
+def needs_no_hub(model: str) -> bool:
+    """Whether `model` is a whole base in a folder. An adapter may name a base on the hub."""
+    folders = (Path(model), Path(__file__).resolve().parent / model)
+    return any((folder / "config.json").is_file() for folder in folders)
+
+
+def gpu_decorator() -> Callable[..., Any] | None:
+    """`spaces.GPU` where that package is installed, as it is on Hugging Face Spaces."""
+    if importlib.util.find_spec("spaces") is None:
+        return None
+    return importlib.import_module("spaces").GPU
+
+
+def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Service:
+    """The service that the settings ask for. Raises InputError for a model that is not there."""
+    from image2cad.backends import local_backend, remote_backend
+    from image2cad.service import Service
+
+    if settings.backend_url:
+        if not settings.backend_model:
+            raise InputError("--backend-url needs --backend-model, the name of its model")
+        key = os.environ.get("IMAGE2CAD_BACKEND_KEY", "")
+        backend = remote_backend(settings.backend_url, settings.backend_model, key)
+    else:
+        backend = local_backend(settings.model, settings.quantize)
+        if gpu is not None:
+            backend = on_gpu(backend, gpu)
+    return Service(backend, workers=settings.workers or None)
+
+
+def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
+    """The backend with its model call, and that alone, under `spaces.GPU`.
+
+    On ZeroGPU the call runs in a process that has the GPU and cannot start others, so that
+    programs and verification stay outside. What goes in and out is pickled.
+    """
+
+    def seconds(image: Image.Image, effort: str) -> int:
+        return GPU_SECONDS[effort]
+
+    def propose(image: Image.Image, effort: str) -> list[str]:
+        return backend.propose(image, effort)
+
+    return replace(backend, propose=gpu(duration=seconds)(propose))
+
+
+def serve(service: Service, settings: Any, listener: socket.socket) -> None:
+    """Page and API on `listener`, until a signal."""
+    import gradio as gr
+    import uvicorn
+
+    from image2cad.api import make_api
+    from image2cad.page import LOOK, make_page
+
+    keys = listed(os.environ.get("IMAGE2CAD_KEYS", ""))
+    closed = bool(keys) and not settings.open_page
+    page = make_page(service)
+    app = gr.mount_gradio_app(
+        make_api(service, keys=keys, hosts=listed(settings.hosts)),
+        page,
+        path="/",
+        auth=(lambda name, password: is_key(password, keys)) if closed else None,
+        auth_message="Any name, and an API key as the password." if closed else None,
+        max_file_size=service.limits.picture_bytes,
+        mcp_server=not closed and importlib.util.find_spec("mcp") is not None,
+        ssr_mode=False,
+        show_error=False,
+        **LOOK,
+    )
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace
+    )
+    server = uvicorn.Server(config)
+    announce_to_zero_gpu(page, server)
+    host, port = listener.getsockname()[:2]
+    print(f"image2cad is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    server.run(sockets=[listener])
+
+
+def listed(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def is_key(text: str, keys: Sequence[str]) -> bool:
+    """Whether `text` is one of the keys; takes as long for a near miss as for a far one."""
+    given = text.encode("utf-8", "surrogatepass")
+    return any([hmac.compare_digest(given, key.encode()) for key in keys])
+
+
+def announce_to_zero_gpu(page: Any, server: Any) -> None:
+    """Do what `spaces` does in gr.Blocks.launch, which is not called for a page that is mounted.
+
+    It moves the models to where the GPU's processes find them, and tells the Space that there is
+    a function for the GPU. It reads the port from `page.server`.
+    """
+    start = getattr(sys.modules.get("spaces.zero"), "startup", None)
+    if start is not None:
+        page.server = server
+        start()
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,85 @@
+"""Asks the service for a visitor's picture, so that the work ends when nobody wants it any more.
+
+    stops = Stops()
+    page.unload(stops.stop)                         # the visitor leaves
+    cancel.click(stops.stop, queue=False)           # or cancels
+    got = await ask(service, stops, file, "low", request.session_hash, tell)
+
+The work runs in a thread; a flag tells the service to give it up. It is set as well when the task
+that awaits the work is cancelled, which is what a gradio client's job.cancel() does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+
+import gradio as gr
+
+from image2cad.errors import InputError
+from image2cad.service import Busy, Cancelled, Generated, Late, Service, open_picture
+from image2cad.uploads import uploaded
+
+THREADS = 32  # pictures that may be worked on or wait; beyond, gradio lets them wait
+# What the service raises that is no defect of the app.
+EXPECTED = (InputError, Busy, Late, Cancelled)
+
+
+class Stops:
+    """Flags that end what is being made for a visitor, by session; and the threads that work."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="visitor")
+        self._flags: dict[str, set[threading.Event]] = defaultdict(set)
+
+    @contextmanager
+    def flag(self, session: str | None) -> Iterator[threading.Event]:
+        """A flag of this session; set by `stop`, and when the block ends in any way."""
+        one, name = threading.Event(), session or ""
+        self._flags[name].add(one)
+        try:
+            yield one
+        finally:
+            one.set()
+            self._flags[name].discard(one)
+            if not self._flags[name]:
+                del self._flags[name]
+
+    def stop(self, request: gr.Request) -> None:
+        """End all that is being made for the visitor who sends this."""
+        for one in list(self._flags.get(request.session_hash or "", ())):
+            one.set()
+
+
+def told(error: Exception | str) -> str:
+    """What a visitor is told of an error that is no defect of the app."""
+    text = str(error)
+    return text[:1].upper() + text[1:]
+
+
+async def ask(
+    service: Service,
+    stops: Stops,
+    file: str | None,
+    effort: str,
+    session: str | None,
+    tell: Callable[[float, str], None],
+) -> Generated:
+    """What the service makes of an uploaded picture. Cancelling the task ends the work.
+
+    Raises what the service raises, and InputError for what is no picture.
+    """
+    path = uploaded(file)
+
+    def work() -> Generated:
+        image = open_picture(path.read_bytes(), service.limits)
+        return service.generate(image, effort, tell, stop.is_set)
+
+    with stops.flag(session) as stop:
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(stops.threads, context.run, work)

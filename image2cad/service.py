@@ -1,0 +1,255 @@
+"""The image-to-CAD service behind the page and the API: limits, queues, processes, deadlines.
+
+    service = Service(local_backend("models/nano"))
+    made = service.generate(open_picture(data, service.limits), effort="low")
+    made.code, made.part, made.confidence
+    service.close()
+
+One per process, for many threads. The model is asked in this process; all that can hang or
+crash (drawing, fitting, running and comparing programs, writing files) happens in worker
+processes, which are killed when a deadline passes or a client leaves. Left out: HTTP (api.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from PIL import Image
+
+from image2cad import jobs
+from image2cad.backends import Backend, Stopped, unwanted
+from image2cad.errors import InputError
+from image2cad.limits import Limits, TooLarge, open_picture
+from image2cad.processes import TICK, Lost, Pool
+from image2cad.queueing import Busy, Queue
+from image2cad.verification import EFFORTS, verify
+from metrics.execution import Failure, Part, default_workers, run_cadquery
+
+__all__ = [
+    "Busy",
+    "Cancelled",
+    "Generated",
+    "Late",
+    "Limits",
+    "Service",
+    "TooLarge",
+    "open_picture",
+]
+
+ASKED, CHECKED = 0.3, 0.95  # shares of the progress: the model has answered, the picture is drawn
+NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
+
+
+class Late(Exception):
+    """The deadline passed, and the work was stopped."""
+
+
+class Cancelled(Exception):
+    """Whoever asked no longer wants an answer, and the work was stopped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """What came of a picture.
+
+    code: the program; where none was valid, the model's first. part: what it builds, or why it
+    builds nothing. likeness, confidence, source: as in choosing.py, 0 and "" for a failure.
+    seconds: of work, without the queue. candidates: how many programs were considered. tokens:
+    of the model's prompt and of all its programs.
+    """
+
+    code: str
+    part: Part | Failure
+    likeness: float
+    confidence: float
+    source: str
+    seconds: float
+    candidates: int
+    tokens: tuple[int, int]
+
+
+Cancel = Callable[[], bool] | None
+Progress = Callable[[float, str], None] | None
+
+
+class Service:
+    """Generates, executes, scores and exports; thread-safe.
+
+    Its methods block. They raise InputError for what cannot be used, Busy where too many wait,
+    Late at the deadline, and Cancelled soon after `cancelled` returns True.
+    """
+
+    def __init__(
+        self, backend: Backend, limits: Limits | None = None, workers: int | None = None
+    ) -> None:
+        """workers: pictures that are worked on at a time, each on one core; all cores if None."""
+        self.backend, self.limits = backend, limits or Limits()
+        self.workers, running = workers or default_workers(), self.limits.running
+        # One process a core already keeps all cores busy; read by the processes that start now.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        self._closed = threading.Event()
+        self._model = ThreadPoolExecutor(backend.calls, thread_name_prefix="model")
+        self._verifying = Pool(self.workers, jobs.warm_for_pictures)
+        self._quick = Pool(running, jobs.warm_for_programs)
+        room = (self.limits.waiting, self.limits.queue_seconds)
+        self._pictures, self._programs = Queue(self.workers, *room), Queue(running, *room)
+
+    def generate(
+        self,
+        image: Image.Image,
+        effort: str = "low",
+        progress: Progress = None,
+        cancelled: Cancel = None,
+    ) -> Generated:
+        """The program whose drawing is most like `image` (RGB, any size).
+
+        effort: "none" takes the model's program as it is. progress: called with a share of 1
+        and what is going on, from when the picture has a place in the queue.
+        """
+        if effort not in EFFORTS:
+            raise InputError(f"effort is one of {', '.join(EFFORTS)}, not {effort!r}")
+        tell = progress or (lambda share, text: None)
+        wanted = _check(cancelled)
+
+        def queued() -> None:
+            wanted()
+            tell(0.0, "waiting for a free place")
+
+        with self._pictures.place(queued):
+            started = time.monotonic()
+            check = _check(cancelled, self.limits.seconds[effort])
+            tell(0.02, "asking the model")
+            codes, tokens = self._ask(image, effort, check)
+            asked = time.monotonic()
+
+            def look() -> None:
+                check()
+                spent = (time.monotonic() - asked) / max(EFFORTS[effort], 1.0)
+                text = f"checking {len(codes)} programs and fitting them to the picture"
+                tell(ASKED + (CHECKED - ASKED) * min(spent, 1.0), text)
+
+            answer = self._verifying.call(verify, image, codes, effort, check=look)
+            if isinstance(answer, Lost):
+                logging.getLogger(__name__).warning("verification: %s", answer.reason)
+            if isinstance(answer, Lost) or answer.part is None:
+                code = codes[0] if codes else ""
+                seen, sure, source, count = 0.0, 0.0, "", len(codes)
+                part = self._run(self._verifying, code, check) if code else NO_PROGRAM
+            else:
+                code, part, seen = answer.code, answer.part, answer.likeness
+                sure, source, count = answer.confidence, answer.source, len(answer.tried) + 1
+            seconds = time.monotonic() - started
+        tell(1.0, "done")
+        return Generated(code, part, seen, sure, source, seconds, count, tokens)
+
+    def execute(self, code: str, cancelled: Cancel = None) -> Part | Failure:
+        """The part that a program builds."""
+        self._check_size(code)
+        with self._programs.place(_check(cancelled)):
+            return self._run(self._quick, code, _check(cancelled, self.limits.quick_seconds))
+
+    def score(
+        self, prediction: str, reference: str, alignment: str = "best", cancelled: Cancel = None
+    ) -> dict[str, Any]:
+        """A program's scores against another's, as of metrics.compute with extras for one pair.
+
+        "failure" is the prediction's Failure, or None. Raises InputError for an unknown alignment
+        and for a reference without a usable solid.
+        """
+        self._check_size(prediction, reference)
+        with self._programs.place(_check(cancelled)):
+            check = _check(cancelled, self.limits.quick_seconds)
+            job = (prediction, reference, alignment, self._runner())
+            scored = self._quick.call(jobs.score, *job, check=check)
+        if isinstance(scored, Lost):
+            raise RuntimeError(f"scoring: {scored.reason}")
+        return scored
+
+    def export(
+        self, part: Part, code: str, kinds: Sequence[str], cancelled: Cancel = None
+    ) -> tuple[dict[str, bytes], dict[str, str]]:
+        """Files of the kinds named, and for the kinds that make no sense the reason.
+
+        Kinds are those of exports.py; InputError for others. Takes no place in a queue, as
+        whoever asks has had one.
+        """
+        jobs.check_kinds(kinds)
+        check = _check(cancelled, self.limits.quick_seconds)
+        made = self._quick.call(jobs.write_files, part, code, list(kinds), check=check)
+        return ({}, dict.fromkeys(kinds, made.reason)) if isinstance(made, Lost) else made
+
+    def load(self) -> dict[str, tuple[int, int]]:
+        """How many are running and waiting, of pictures and of programs."""
+        return {"pictures": self._pictures.load(), "programs": self._programs.load()}
+
+    def ready(self) -> bool:
+        """Whether a process of each kind is warm."""
+        return self._verifying.ready() and self._quick.ready()
+
+    def close(self) -> None:
+        """Stop the model and kill the worker processes."""
+        self._closed.set()
+        self._model.shutdown(wait=False, cancel_futures=True)
+        self._verifying.close()
+        self._quick.close()
+
+    def _ask(
+        self, image: Image.Image, effort: str, check: Callable[[], None]
+    ) -> tuple[list[str], tuple[int, int]]:
+        """What the model proposes."""
+        stop = threading.Event()
+        context = copy_context()  # it also tells a ZeroGPU Space whose quota it is
+        context.run(unwanted.set, lambda: stop.is_set() or self._closed.is_set())
+        job = self._model.submit(context.run, _propose, self.backend, image, effort)
+        try:
+            while not job.done():
+                check()
+                wait([job], TICK)
+            return job.result()
+        except (Stopped, CancelledError) as error:
+            raise Cancelled("the service is closed") from error
+        finally:
+            stop.set()
+            job.cancel()
+
+    def _check_size(self, *codes: str) -> None:
+        for code in codes:
+            if len(code.encode("utf-8", "surrogatepass")) > self.limits.code_bytes:
+                raise TooLarge(f"a program may have {self.limits.code_bytes:,} bytes")
+
+    def _runner(self) -> Callable[[str], Part | Failure]:
+        limits = self.limits
+        return partial(run_cadquery, timeout=limits.program_seconds, memory=limits.program_memory)
+
+    def _run(self, pool: Pool, code: str, check: Callable[[], None]) -> Part | Failure:
+        part = pool.call(self._runner(), code, check=check)
+        return Failure("crash", part.reason) if isinstance(part, Lost) else part
+
+
+def _check(cancelled: Cancel, seconds: float = float("inf")) -> Callable[[], None]:
+    """A function that raises Cancelled or Late when it is time to stop."""
+    end = time.monotonic() + seconds
+
+    def check() -> None:
+        if cancelled is not None and cancelled():
+            raise Cancelled("cancelled")
+        if time.monotonic() > end:
+            raise Late(f"stopped after {seconds:g} s")
+
+    return check
+
+
+def _propose(
+    backend: Backend, image: Image.Image, effort: str
+) -> tuple[list[str], tuple[int, int]]:
+    codes = backend.propose(image, effort)
+    return codes, backend.tokens(image, codes)
