@@ -24,6 +24,8 @@ import numpy as np
 import trimesh
 from ezdxf import units
 from ezdxf.layouts import Modelspace
+from trimesh.path import Path3D
+from trimesh.path.entities import Line
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
@@ -43,7 +45,7 @@ MEDIA = {
 }
 FORMATS = tuple(MEDIA)
 
-GREY = (0.6, 0.6, 0.6, 1.0)
+GREY = (0.3, 0.3, 0.3, 1.0)  # linear; viewers' lights make it paler
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 CLOSED = 1e-6  # CadQuery's close() draws no line shorter than this
 LARGEST = 1e30  # of a coordinate; STL and GLB hold 32-bit numbers
@@ -179,6 +181,12 @@ def _glb(part: Part) -> bytes:
     )
     scene = trimesh.Scene()
     scene.add_geometry(mesh, node_name="part", geom_name="part")
+    ends = zip(part.edge_starts[:-1], part.edge_starts[1:], strict=True)
+    lines = [Line(list(range(start, end))) for start, end in ends]
+    if lines:  # a ball has none
+        points, black = part.edge_points @ Z_UP_TO_Y_UP.T, [[20, 20, 20, 255]] * len(lines)
+        edges = Path3D(lines, points, colors=black, process=False)
+        scene.add_geometry(edges, node_name="edges")
     return scene.export(file_type="glb", include_normals=True)
 
 

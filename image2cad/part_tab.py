@@ -23,7 +23,7 @@ from image2cad.verification import EFFORTS
 from image2cad.viewing import remark
 from image2cad.visiting import Entry, edit, generate, go_back, move, save
 
-EXAMPLES = 9
+EXAMPLES = 8  # two rows
 FORMATS = {"step": "STEP", "stl": "STL", "3mf": "3MF", "glb": "GLB", "dxf": "DXF", "py": ".py"}
 BACKGROUND = (0.95, 0.96, 0.97, 1.0)  # behind the part: red, green, blue, opacity
 START = "Give a picture, or write a program and press Rebuild."

@@ -170,8 +170,10 @@ def guard(
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
-        if scope["type"] != "http" or not (path in paths or path.startswith("/v1/")):
+        if scope["type"] != "http":
             return await app(scope, receive, send)
+        if not (path in paths or path.startswith("/v1/")):
+            return await app(scope, _counted(receive, service.limits), send)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         name = given if IDENTIFIER.fullmatch(given) else uuid.uuid4().hex
@@ -252,6 +254,21 @@ def _limited(receive: Receive, limits: Limits, seen: _Seen) -> Receive:
         return message
 
     return limited
+
+
+def _counted(receive: Receive, limits: Limits) -> Receive:
+    """`receive` that counts the bytes of the body as they come, for the page's own requests."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limits.body_bytes:
+            raise HTTPException(413, _too_large(limits))
+        return message
+
+    return counted
 
 
 def _too_large(limits: Limits) -> str:

@@ -12,12 +12,12 @@ import functools
 import http.server
 import io
 import threading
-import time
 
 import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from watching import eventually
 
 from image2cad.api import make_api
 from image2cad.backends import local_backend
@@ -49,15 +49,6 @@ def data_url(data):
 def chat(url, model=MODEL, **more):
     parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}]
     return {"model": model, "messages": [{"role": "user", "content": parts}], **more}
-
-
-def eventually(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def works(client):

@@ -14,7 +14,8 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
-from server import BOX, MODEL, base, chat, client, data_url, eventually, picture, service, works
+from server import BOX, MODEL, base, chat, client, data_url, picture, service, works
+from watching import eventually
 
 from image2cad.api import make_api
 from image2cad.backends import Backend, Unreachable, remote_backend

@@ -20,12 +20,12 @@ from server import (
     client,
     data_url,
     encoded,
-    eventually,
     picture,
     running,
     service,
     works,
 )
+from watching import eventually
 
 from image2cad.limits import Limits
 

@@ -199,6 +199,17 @@ def test_the_app_uses_the_gpu_for_the_model_and_nothing_else(address: str, folde
 # in this process
 
 
+def test_a_huge_body_is_refused_where_the_page_asks_too(address: str) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(60):
+            yield bytes(1 << 20)
+
+    for path in ("/gradio_api/queue/join", "/v1/execute"):
+        answer = httpx.post(f"{address}{path}", content=endless(), timeout=60)
+        assert answer.status_code in (401, 413), path
+    assert httpx.get(f"{address}/health").status_code == 200
+
+
 @pytest.fixture
 def app():
     return runpy.run_path(str(ROOT / "app.py"))

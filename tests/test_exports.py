@@ -1,7 +1,7 @@
 """Protects what people take away: every file that a part is exported to is that part.
 
 Each format is read back by another program (CadQuery, trimesh, ezdxf) and compared with the part
-or the sketch. B-rep bytes that a hostile program could have left behind cost one export only.
+or the sketch.
 """
 
 import io
@@ -19,8 +19,7 @@ from image2cad.errors import InputError
 from image2cad.exports import FORMATS, MEDIA, export
 from image2cad.parsing import parse
 from image2cad.programs import to_code
-from metrics import execution
-from metrics.execution import KINDS, Failure, Part, ProtectionError, export_step, run_cadquery
+from metrics.execution import Part, run_cadquery
 
 CODES = {
     "drilled and filleted": (
@@ -126,7 +125,13 @@ def test_glb_stands_upright_and_is_smooth_and_grey(parts):
     for name, part in parts.items():
         data = export(part, "", "glb")
         scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False)
-        (mesh,) = scene.geometry.values()
+        mesh, edges = scene.geometry.values()
+        steps = np.linalg.norm(np.diff(part.edge_points, axis=0), axis=1)
+        within = np.setdiff1d(np.arange(len(steps)), part.edge_starts[1:-1] - 1)
+        # trimesh reads glTF's separate lines, which are pairs of points, as one long one.
+        pairs = edges.vertices[edges.entities[0].points].reshape(-1, 2, 3)
+        length = np.linalg.norm(pairs[:, 1] - pairs[:, 0], axis=1).sum()
+        assert length == pytest.approx(steps[within].sum(), rel=1e-4), name
         turned = part.normals[:, [0, 2, 1]] * [1, 1, -1]
         assert mesh.vertex_normals == pytest.approx(turned, abs=1e-6), name
         assert np.linalg.norm(mesh.vertex_normals, axis=1) == pytest.approx(1, abs=1e-5)
@@ -137,8 +142,8 @@ def test_glb_stands_upright_and_is_smooth_and_grey(parts):
         mesh.merge_vertices(merge_norm=True)
         assert mesh.volume == pytest.approx(part.volume, rel=1e-2), name
         length = int.from_bytes(data[12:16], "little")
-        (material,) = json.loads(data[20 : 20 + length])["materials"]
-        look = material["pbrMetallicRoughness"]
+        materials = json.loads(data[20 : 20 + length])["materials"]
+        look = next(m for m in materials if m["name"] == "grey")["pbrMetallicRoughness"]
         assert len(set(look["baseColorFactor"][:3])) == 1 and look["metallicFactor"] == 0
 
 
@@ -251,50 +256,3 @@ def test_open_meshes_are_closed_or_kept(parts):
         data = io.BytesIO(export(replace(part, triangles=torn), "", kind))
         mesh = trimesh.load_mesh(data, file_type=kind)
         assert len(mesh.faces) == len(part.triangles), kind
-
-
-def test_hostile_brep_bytes_cost_one_export(parts):
-    brep = parts["drilled and filleted"].brep
-    wanted = strip(export_step(brep))
-    random = np.random.default_rng(0)
-    hostile = [b"", b"\0" * 9, random.bytes(5000), brep[: len(brep) // 2], brep[:-1], b"x" + brep]
-    for number in range(40):
-        changed = bytearray(brep)
-        for place in random.integers(len(brep), size=1 + number):
-            changed[place] = random.integers(256)
-        hostile.append(bytes(changed))
-    failures = 0
-    for data in hostile:
-        got = export_step(data, timeout=10)
-        assert isinstance(got, bytes | Failure)
-        if isinstance(got, Failure):
-            failures += 1
-            assert got.kind in KINDS and got.message.isprintable() and got.protection
-        else:
-            assert got.startswith(b"ISO-10303-21;")
-    assert failures > len(hostile) / 2
-    assert strip(export_step(brep)) == wanted
-
-
-def strip(step):
-    """A STEP file without its time stamp."""
-    assert isinstance(step, bytes), step
-    return step[step.index(b"DATA;") :]
-
-
-def test_limits_of_an_export(parts, monkeypatch):
-    brep = parts["drilled and filleted"].brep
-    got = export_step(brep, timeout=0)
-    assert isinstance(got, Failure) and got.kind == "timeout"
-    with pytest.raises(ProtectionError, match="moat"):
-        export_step(brep, require=("moat",))
-    with pytest.raises(TypeError, match="bytes"):
-        export_step("text")
-    monkeypatch.setattr(execution, "MAX_STEP", 1000)
-    got = export_step(brep)
-    assert isinstance(got, Failure) and got.kind == "too large" and "STEP" in got.message
-    monkeypatch.setattr(execution, "MAX_BREP", 1000)
-    got = export_step(brep)
-    assert isinstance(got, Failure) and got.kind == "too large" and "1000 are allowed" in str(got)
-    monkeypatch.undo()
-    assert isinstance(export_step(brep), bytes)

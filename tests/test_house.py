@@ -21,6 +21,8 @@ MODULES = {  # import name -> name in requirements.txt, where they differ
     "PIL": "pillow",
     "OCP": "cadquery",
     "huggingface_hub": "transformers",
+    "multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
 }
 NOTEBOOK_ONLY = {"IPython", "google"}  # imported where a notebook runs, which has them
 

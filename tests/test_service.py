@@ -1,27 +1,22 @@
-"""Protects the service below the API: processes that can be stopped, queues, pictures, no orphans.
+"""Protects the service below the API: pictures, answers, deadlines, and nothing left behind.
 
-What hangs is killed and replaced, what is cancelled or late stops, and nothing is left behind.
+What is cancelled or late stops, and the next call is answered as ever.
 """
 
 import io
 import math
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from watching import descendants, eventually
 
 from image2cad.backends import Backend
 from image2cad.errors import InputError
 from image2cad.limits import Limits, TooLarge, open_picture
-from image2cad.processes import Lost, Pool
-from image2cad.queueing import Busy, Queue
 from image2cad.rendering import draw
 from image2cad.service import Cancelled, Late, Service
 from metrics import warm
@@ -35,128 +30,6 @@ def encoded(image, kind="PNG", **options):
     stream = io.BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
-
-
-def descendants(parent):
-    """Processes below `parent`, zombies and multiprocessing's own tracker left out."""
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            command = (stat.parent / "cmdline").read_text()
-        except OSError:  # it has just ended
-            continue
-        if fields[0] != "Z" and "resource_tracker" not in command:
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = set(), [parent]
-    while todo:
-        more = children.get(todo.pop(), [])
-        found |= set(more)
-        todo += more
-    return found
-
-
-def eventually(condition, seconds=30):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-# processes
-
-
-def test_a_pool_survives_what_its_calls_do():
-    before = descendants(os.getpid())
-    pool = Pool(2)
-    try:
-        assert pool.call(math.factorial, 5) == 120
-        first = {pool.call(os.getpid) for _ in range(4)}
-        with pytest.raises(ValueError, match="factorial"):
-            pool.call(math.factorial, -1)
-        assert {pool.call(os.getpid) for _ in range(4)} == first  # what raises costs no process
-        died = pool.call(os._exit, 3)
-        assert isinstance(died, Lost) and "ended with 3" in died.reason
-        killed = pool.call(signal.raise_signal, signal.SIGKILL)
-        assert isinstance(killed, Lost) and "SIGKILL" in killed.reason
-
-        def stop():
-            raise KeyError("stopped")
-
-        with pytest.raises(KeyError):
-            pool.call(time.sleep, 1000, check=stop)
-        assert pool.call(math.factorial, 5) == 120 and pool.ready()
-        idle = (descendants(os.getpid()) - before).pop()
-        os.kill(idle, signal.SIGKILL)  # as a system does that is short of memory
-        assert eventually(lambda: not alive(idle))
-        answers = [pool.call(math.factorial, 5) for _ in range(4)]
-        assert answers == [120] * 4
-        # More calls than processes: all are answered, from as many threads.
-        got, threads = [], []
-        for number in range(12):
-            call = threading.Thread(target=lambda n=number: got.append(pool.call(math.sqrt, n)))
-            threads.append(call)
-            call.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(got) == [math.sqrt(n) for n in range(12)]
-        # Closing ends a call that is under way.
-        lost = []
-        sleeper = threading.Thread(target=lambda: lost.append(pool.call(time.sleep, 1000)))
-        sleeper.start()
-        time.sleep(0.5)
-    finally:
-        pool.close()
-    sleeper.join(30)
-    assert isinstance(lost[0], Lost) and not pool.ready()
-    assert eventually(lambda: not descendants(os.getpid()) - before)
-    with pytest.raises(RuntimeError, match="closed"):
-        pool.call(os.getpid)
-
-
-def test_a_queue_is_bounded_and_keeps_the_order():
-    queue, order, leave = Queue(running=1, waiting=2, seconds=60), [], threading.Event()
-
-    def work(name):
-        with queue.place():
-            order.append(name)
-            leave.wait(30)
-
-    threads = []
-    for count, name in enumerate("abc"):
-        threads.append(threading.Thread(target=work, args=(name,)))
-        threads[-1].start()
-        assert eventually(lambda n=count: queue.load() == (1, n))
-    with pytest.raises(Busy) as refused, queue.place():
-        pass
-    assert refused.value.retry_after >= 1
-    leave.set()
-    for thread in threads:
-        thread.join()
-    assert order == ["a", "b", "c"] and queue.load() == (0, 0)
-    # Whoever gives up, or has waited too long, leaves the line to the others.
-    short = Queue(running=1, waiting=2, seconds=0.3)
-
-    def gone():
-        raise Cancelled
-
-    with short.place():
-        with pytest.raises(Cancelled), short.place(gone):
-            pass
-        with pytest.raises(Busy), short.place():
-            pass
-        assert short.load() == (1, 0)
-    with short.place():
-        pass
 
 
 # pictures
@@ -329,28 +202,3 @@ def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model,
     assert isinstance(service.generate(picture, "none").part, Part)
     assert model.asked == asked + 2  # the second was given up before it began
     assert service.load() == {"pictures": (0, 0), "programs": (0, 0)}
-
-
-def test_nothing_outlives_a_server_that_is_killed():
-    program = """
-import os, sys, threading, time
-from image2cad.processes import Pool
-from metrics import warm
-from metrics.execution import run_cadquery
-if __name__ == "__main__":
-    pool = Pool(1)
-    threading.Thread(target=pool.call, args=(run_cadquery, "while True: pass", 300)).start()
-    print("started", flush=True)
-    time.sleep(300)
-"""
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-    server = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=env)
-    try:
-        assert server.stdout.readline() == b"started\n"
-        # worker, its warm process, a warden, the program
-        assert eventually(lambda: len(descendants(server.pid)) >= 4, 60)
-        below = descendants(server.pid)
-    finally:
-        server.kill()
-        server.communicate()
-    assert eventually(lambda: not any(map(alive, below)))
