@@ -37,11 +37,7 @@ def tessellate(
     `center` (3,) and `size`, the radius of gyration, are in the units of `shape`. The solids of
     `shape` are numbered in the order in which an explorer meets them.
     """
-    move, shrink = gp_Trsf(), gp_Trsf()
-    move.SetTranslation(gp_Vec(*(-center)))
-    shrink.SetScale(gp_Pnt(0, 0, 0), 1 / size)
-    shape = BRepBuilderAPI_Transform(shape, shrink.Multiplied(move), True).Shape()
-    shape = _meshed(shape, notes)
+    shape, center, size = _meshed(shape, center, size, notes)
     blocks: dict[str, list[Any]] = {name: [] for name in wire.ARRAYS}
     edges_seen = TopTools_IndexedMapOfShape()
     count = 0
@@ -77,29 +73,43 @@ def tessellate(
     }
 
 
-def _meshed(shape: TopoDS_Shape, notes: list[str]) -> TopoDS_Shape:
-    """The shape with its mesh; healed first if a face has none, as where a hole touches a face.
+def _meshed(
+    shape: TopoDS_Shape, center: np.ndarray, size: float, notes: list[str]
+) -> tuple[TopoDS_Shape, np.ndarray, float]:
+    """The shape with its mesh, and where it is: x of the mesh is size * x + center of the part.
 
-    Only if it is valid: healing would make something else of the others.
+    At radius of gyration 1, where the smallest parts mesh too. A face that has no mesh there may
+    have one at its own size: OpenCASCADE's tolerances do not shrink with a shape. What still has
+    none is healed, as where a hole touches a face; only if it is valid, for healing would make
+    something else of the others.
     """
-    BRepMesh_IncrementalMesh(shape, LINEAR, False, ANGULAR, False)
-    if not _unmeshed(shape) or not BRepCheck_Analyzer(shape).IsValid():
-        return shape
-    fix = ShapeFix_Shape(shape)
+    move, shrink = gp_Trsf(), gp_Trsf()
+    move.SetTranslation(gp_Vec(*(-center)))
+    shrink.SetScale(gp_Pnt(0, 0, 0), 1 / size)
+    small = BRepBuilderAPI_Transform(shape, shrink.Multiplied(move), True).Shape()
+    if _mesh(small, LINEAR):
+        return small, center, size
+    own = BRepBuilderAPI_Transform(shape, gp_Trsf(), True).Shape()
+    if _mesh(own, LINEAR * size):
+        return own, np.zeros(3), 1.0
+    if not BRepCheck_Analyzer(small).IsValid():
+        return small, center, size
+    fix = ShapeFix_Shape(small)
     fix.Perform()
     healed = fix.Shape()
     solid = TopAbs_ShapeEnum.TopAbs_SOLID
-    BRepMesh_IncrementalMesh(healed, LINEAR, False, ANGULAR, False)
-    if _unmeshed(healed) or len(children(healed, solid)) != len(children(shape, solid)):
-        return shape
+    if not _mesh(healed, LINEAR) or len(children(healed, solid)) != len(children(small, solid)):
+        return small, center, size
     notes.append("healed before meshing")
-    return healed
+    return healed, center, size
 
 
-def _unmeshed(shape: TopoDS_Shape) -> bool:
+def _mesh(shape: TopoDS_Shape, linear: float) -> bool:
+    """Mesh every face; whether every face has a mesh now."""
+    BRepMesh_IncrementalMesh(shape, linear, False, ANGULAR, False)
     place = TopLoc_Location()
     faces = children(shape, TopAbs_ShapeEnum.TopAbs_FACE)
-    return any(BRep_Tool.Triangulation_s(TopoDS.Face_s(face), place) is None for face in faces)
+    return all(BRep_Tool.Triangulation_s(TopoDS.Face_s(face), place) for face in faces)
 
 
 def children(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 import metrics
+import metrics.bodies
+import metrics.geometry
 from metrics import references, wire
 from metrics.execution import Failure, Part, run_cadquery
 from metrics.meshes import solid_manifolds, union
@@ -186,6 +188,22 @@ def test_meshes_that_are_no_manifold_are_repaired_and_reported():
         solids, notes = solid_manifolds(part.vertices, triangles, np.zeros(len(triangles), int))
         assert union(solids).volume() == pytest.approx(6, rel=0.02), name
         assert notes, name
+
+
+def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
+    """OpenCASCADE meshes this wall at its own size and not at radius of gyration 1."""
+    code = (
+        "result = cq.Workplane('XY', origin=(0, 0, -25)).circle(50).extrude(50)\n"
+        "bore = cq.Workplane('YZ', origin=(-50, 0, 0)).moveTo(-21, -10).circle(15).extrude(100)\n"
+        "result = result.cut(bore)"
+    )
+    got = run_cadquery(code)
+    assert isinstance(got, Part) and not got.notes
+    assert not metrics.geometry.body(got).notes
+    assert len(np.unique(got.faces)) == got.face_count == 6
+    assert metrics.geometry.body(got).volume == pytest.approx(
+        got.volume / metrics.bodies._gyration(got) ** 3, rel=2e-3
+    )
 
 
 def test_wire_refuses_what_does_not_fit():
