@@ -29,6 +29,7 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 
+from image2cad.api_errors import answer_errors, answer_to, error
 from image2cad.docspage import PAGE
 from image2cad.jobs import check_kinds
 from image2cad.leaving import begun, finished
@@ -42,14 +43,7 @@ from image2cad.openai_format import (
     picture_bytes,
 )
 from image2cad.service import Generated, Service, open_picture
-from image2cad.serving import (
-    answer_errors,
-    answer_to,
-    error,
-    guard,
-    log_to_stderr,
-    new_metrics,
-)
+from image2cad.serving import guard, log_to_stderr, new_metrics
 from metrics.execution import Failure, Part
 
 SPARE = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
@@ -88,8 +82,11 @@ def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = 
     answer_errors(app)
     log_to_stderr()
     every = [*open_routes.routes, *routes.routes]
-    paths = {"/openapi.json", *(route.path for route in every if isinstance(route, Route))}
-    app.add_middleware(guard, service=service, metrics=app.state.metrics, paths=paths, keys=keys)
+    methods = {"/openapi.json": ["GET"]}
+    methods |= {r.path: sorted(r.methods or ()) for r in every if isinstance(r, Route)}
+    app.add_middleware(
+        guard, service=service, metrics=app.state.metrics, methods=methods, keys=keys
+    )
     return app
 
 

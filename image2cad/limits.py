@@ -57,7 +57,8 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     """The picture in `data`, upright, on white, RGB.
 
     Its size is read from the file's head: one that is too large is refused before it is decoded.
-    Raises InputError for what is no picture, TooLarge for too many bytes or pixels.
+    Raises InputError for what is no picture or has one colour, TooLarge for too many bytes or
+    pixels.
     """
     if not data:
         raise InputError("the picture is empty")
@@ -84,4 +85,8 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     except Exception as error:  # as above
         raise InputError("the picture is damaged: it cannot be decoded") from error
     white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    picture = Image.alpha_composite(white, rgba).convert("RGB")
+    darkest, lightest = picture.convert("L").getextrema()
+    if darkest == lightest:
+        raise InputError("the picture is blank: all of it has one colour")
+    return picture

@@ -130,7 +130,7 @@ def _inline(address: str, limits: Limits) -> bytes:
     if len(text) > limits.picture_bytes * 4 / 3 + 4:
         raise TooLarge(f"the picture is too large: {limits.picture_bytes:,} bytes are allowed")
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)  # some break its lines
     except (binascii.Error, ValueError) as error:
         raise HTTPException(400, "the data URL does not hold valid base64") from error
 

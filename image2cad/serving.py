@@ -1,12 +1,11 @@
-"""Around every request of the API: keys, size limits, metrics, a line in the log, errors as JSON.
+"""Around every request of the API: keys, methods, size limits, metrics, a line in the log.
 
     metrics = new_metrics(service)
-    app.add_middleware(guard, service=service, metrics=metrics, paths=paths, keys=keys)
-    answer_errors(app)
+    app.add_middleware(guard, service=service, metrics=metrics, methods=methods, keys=keys)
 
 A log line names the request, its route, status and seconds, never a picture, a program or an
 address. Other paths, such as those of a page that is mounted beside the API, are left alone.
-Left out: the routes (api.py).
+Left out: the routes (api.py), and what errors look like (api_errors.py).
 """
 
 from __future__ import annotations
@@ -19,47 +18,21 @@ import re
 import time
 import traceback
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
+from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from image2cad.backends import Unreachable
-from image2cad.errors import InputError
-from image2cad.limits import Limits, TooLarge
-from image2cad.service import Busy, Cancelled, Late, Service
+from image2cad.api_errors import CLIENT_LEFT, answer_to, error
+from image2cad.limits import Limits
+from image2cad.service import Service
 
 LOG = logging.getLogger("image2cad.requests")
-CLIENT_LEFT = 499  # in logs and metrics only, as nobody is there to read it
-ERRORS = {  # status -> OpenAI's type of error, and our code
-    400: ("invalid_request_error", "bad_request"),
-    401: ("authentication_error", "invalid_api_key"),
-    404: ("invalid_request_error", "not_found"),
-    405: ("invalid_request_error", "method_not_allowed"),
-    408: ("invalid_request_error", "too_slow"),
-    413: ("invalid_request_error", "too_large"),
-    422: ("invalid_request_error", "invalid_input"),
-    429: ("rate_limit_error", "busy"),
-    CLIENT_LEFT: ("invalid_request_error", "client_left"),
-    502: ("server_error", "backend_unreachable"),
-    503: ("server_error", "not_ready"),
-    504: ("server_error", "deadline"),
-}
-STATUS: dict[type, int] = {
-    InputError: 422,
-    TooLarge: 413,
-    Unreachable: 502,
-    Busy: 429,
-    Late: 504,
-    Cancelled: CLIENT_LEFT,
-}
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds
 IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 
@@ -104,49 +77,6 @@ def new_metrics(service: Service) -> Metrics:
     )
 
 
-def error(
-    status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    """An error in OpenAI's shape."""
-    kind, usual = ERRORS.get(status, ("server_error", "internal_error"))
-    # A surrogate in what came in would make the answer impossible to encode.
-    text = message.encode("utf-8", "replace").decode()
-    body = {"error": {"message": text, "type": kind, "code": code or usual}}
-    return JSONResponse(body, status, headers)
-
-
-def answer_to(exception: Exception) -> JSONResponse:
-    """The answer that says what an exception of the service means."""
-    status = next((STATUS[kind] for kind in type(exception).__mro__ if kind in STATUS), 500)
-    wait = {"Retry-After": str(exception.retry_after)} if isinstance(exception, Busy) else None
-    # The text of an exception that nobody expected may hold anything.
-    text = str(exception) if status != 500 else "an error of ours; the log says more"
-    return error(status, text, headers=wait)
-
-
-def answer_errors(app: FastAPI) -> None:
-    """Let every expected exception become a status and a clear message."""
-
-    async def ours(_: Request, exception: Exception) -> JSONResponse:
-        return answer_to(exception)
-
-    for kind in STATUS:
-        app.add_exception_handler(kind, ours)
-
-    @app.exception_handler(StarletteHTTPException)
-    async def http(_: Request, exception: StarletteHTTPException) -> JSONResponse:
-        return error(exception.status_code, str(exception.detail), headers=exception.headers)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, exception: RequestValidationError) -> JSONResponse:
-        # Without the input, which may be a picture.
-        faults = [
-            f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {fault['msg']}"
-            for fault in exception.errors()
-        ]
-        return error(422, "; ".join(faults[:5]))
-
-
 @dataclass
 class _Seen:
     """What the middleware learns of a request while it is answered."""
@@ -163,21 +93,24 @@ def guard(
     app: ASGIApp,
     service: Service,
     metrics: Metrics,
-    paths: Collection[str],
+    methods: Mapping[str, Sequence[str]],
     keys: Sequence[str],
 ) -> ASGIApp:
-    """Middleware for the paths named and all of /v1; only the latter want a key."""
+    """Middleware for the paths in `methods`, which says what each of them takes, and all of /v1.
+
+    Only /v1 wants a key. HEAD is answered where GET is; the server leaves the body out.
+    """
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        if not (path in paths or path.startswith("/v1/")):
+        if not (path in methods or path.startswith("/v1/")):
             return await app(scope, _counted(receive, service.limits), send)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         name = given if IDENTIFIER.fullmatch(given) else uuid.uuid4().hex
-        seen = _Seen(name, path if path in paths else "other")
+        seen = _Seen(name, path if path in methods else "other")
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -187,7 +120,13 @@ def guard(
                 seen.done = not message.get("more_body", False)
             await send(message)
 
+        asked = scope["method"]
+        if asked == "HEAD":
+            scope = {**scope, "method": "GET"}
+        taken = methods.get(path, [scope["method"]])
         refusal = _refusal(path, headers, service.limits, keys)
+        if refusal is None and scope["method"] not in taken:
+            refusal = error(405, f"{path} takes {taken[0]}", headers={"Allow": ", ".join(taken)})
         trace: list[str] = []
         try:
             if refusal is not None:
@@ -205,7 +144,7 @@ def guard(
                 await answer_to(exception)(scope, receive, answer)
             seen.status = 500
         finally:
-            _record(seen, scope["method"], metrics, trace)
+            _record(seen, asked, metrics, trace)
 
     return guarded
 

@@ -65,6 +65,8 @@ BAD = {
     ),
     "half a picture": (lambda: image(picture()[: len(picture()) // 2]), 422, "damaged"),
     "picture left out": (lambda: ("/v1/generate", {"data": {"effort": "low"}}), 422, "image"),
+    "picture as text": (lambda: ("/v1/generate", {"data": {"image": "a.png"}}), 422, "image=@"),
+    "blank picture": (lambda: image(encoded(Image.new("RGB", (99, 99), "red"))), 422, "blank"),
     "unknown effort": (lambda: image(picture(), effort="x"), 422, "none, low, high"),
     "unknown format": (lambda: image(picture(), files="step,exe"), 422, "'exe'"),
     "50 MB body": (lambda: image(bytes(50 << 20)), 413, "33,554,432 bytes"),
@@ -91,6 +93,9 @@ BAD = {
     "no messages": (lambda: sent(CHATS, {"model": MODEL, "messages": []}), 422, "messages"),
     "no JSON": (lambda: raw(b"{"), 422, "JSON"),
     "deep JSON": (lambda: raw(b'{"code": ' + b"[" * 100_000), 400, "parsing"),
+    "JSON sent as a form": (
+        lambda: raw(b'{"code": ""}', "application/x-www-form-urlencoded"), 422, "Content-Type: app"
+    ),
     "no code": (lambda: sent("/v1/execute", {}), 422, "code"),
     "much code": (lambda: sent("/v1/execute", {"code": "x" * 300_000}), 413, "200,000 bytes"),
     "bad reference": (
@@ -114,6 +119,16 @@ def test_bad_input_gets_a_status_and_a_message(name, client):
     assert answer.status_code == status and text in error["message"], error
     assert set(error) == {"message", "type", "code"} and len(error["message"]) < 500
     assert answer.headers["x-request-id"] and works(client)
+
+
+def test_methods_that_a_path_does_not_take(client):
+    for method, path in [("GET", "/v1/execute"), ("POST", "/health"), ("OPTIONS", "/metrics")]:
+        answer = client.request(method, path)
+        assert answer.status_code == 405 and answer.headers["allow"] in ("GET", "POST")
+        assert answer.json()["error"]["code"] == "method_not_allowed"
+    for path in ("/health", "/ready", "/docs", "/v1/models"):
+        answer = client.head(path)
+        assert answer.status_code == 200 and not answer.content
 
 
 def test_a_picture_from_a_host_that_is_allowed(client):
