@@ -26,7 +26,7 @@ import numpy as np
 from image2cad.breakdown import breakdown, breakdown_text, step_files
 from image2cad.errors import InputError, run_cli
 from image2cad.report import interval_text, write_report, write_sheet
-from image2cad.runs import finish_run, prepare_run, write_whole
+from image2cad.runs import finish_run, prepare_run, read_kept
 from image2cad.samples import Sample, has_split, load_samples
 from image2cad.verification import EFFORTS, SOURCES, Answer
 from metrics import Failure, Part, compute, run_many
@@ -112,7 +112,7 @@ def evaluate_verified(
     from image2cad.answering import answer_many, propose
 
     started = time.perf_counter()
-    done = _kept(kept)
+    done = read_kept(kept)
     todo = [sample for sample in samples if sample.id not in done]
     images = [sample.image for sample in todo]
     guesses: list[list[str]] = [[] for _ in todo]
@@ -147,23 +147,6 @@ def evaluate_verified(
     totals = {**result.totals, "effort": effort, "sources": list(sources)}
     timed = {"seconds_a_picture": round(seconds, 3), "longest_seconds": longest}
     return Evaluation(rows, result.parts, {**totals, **timed})
-
-
-def _kept(file: Path | None) -> dict[str, dict[str, Any]]:
-    """Answers by id; a last line that was cut off is made again."""
-    rows: dict[str, dict[str, Any]] = {}
-    if file is None or not file.is_file():
-        return rows
-    whole = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        whole.append(line)
-        rows[row.pop("id")] = row
-    write_whole(file, "".join(line + "\n" for line in whole))
-    return rows
 
 
 def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:

@@ -106,10 +106,27 @@ def save_adapter(model: Any, processor: Any, folder: Path, base: str | Path, car
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
+def load_trainable(
+    name: str | Path, quantize: bool = False, rank: int = 16, alpha: int = 32
+) -> tuple[Any, Any, str]:
+    """A saved adapter to train on, or a base with a new one; its processor; the base's name.
+
+    rank, alpha: of a new adapter. Raises InputError as `load_model` and `attach_lora` do.
+    """
+    if not (Path(locate(name)) / "adapter_config.json").is_file():
+        model, processor = load_base(name, quantize)
+        return attach_lora(model, rank, alpha, dropout=0.0), processor, str(name)
+    model, processor = load_model(name, quantize, trainable=True)
+    return model, processor, str(model.active_peft_config.base_model_name_or_path)
+
+
+def load_model(
+    name: str | Path, quantize: bool = False, trainable: bool = False
+) -> tuple[Any, Any]:
     """A base, or a saved adapter on its base, ready to generate.
 
-    Raises InputError if it, or the base it names, cannot be reached.
+    trainable: with gradients for the adapter. Raises InputError if it, or the base it names,
+    cannot be reached.
     """
     folder = Path(locate(name))
     if not (folder / "adapter_config.json").is_file():
@@ -129,7 +146,8 @@ def load_model(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
         ) from error
     try:
         processor = load_processor(str(folder), locate(base))
-        return PeftModel.from_pretrained(model, str(folder)).eval(), processor
+        model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+        return model.eval(), processor
     except BROKEN as error:
         raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
 

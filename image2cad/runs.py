@@ -110,6 +110,23 @@ def write_whole(file: Path, text: str) -> None:
     os.replace(part, file)
 
 
+def read_kept(file: Path | None) -> dict[str, dict[str, Any]]:
+    """Rows of JSON by id, as far as they are whole; a last line that was cut off is taken off."""
+    rows: dict[str, dict[str, Any]] = {}
+    if file is None or not file.is_file():
+        return rows
+    whole = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        whole.append(line)
+        rows[row.pop("id")] = row
+    write_whole(file, "".join(line + "\n" for line in whole))
+    return rows
+
+
 def _remembered(settings: dict[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in settings.items() if k not in ("out", "resume")}
     return json.loads(json.dumps(kept))

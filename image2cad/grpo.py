@@ -1,0 +1,153 @@
+"""Reinforcement learning by GRPO (Shao et al. 2024): programs that earn more become likelier.
+
+    history = fit_grpo(model, processor, rows, {iou_reward: 1.0}, Plan(steps=200), folder)
+
+For every picture of a step the model writes several programs; each is pushed by how much its
+reward is above or below the others' of that picture. TRL's GRPOTrainer does it; what is here
+gives it the one prompt format, our precision, checkpoints and one line of progress a log.
+Left out: the rewards (rewards.py), and saving the adapter (modeling.py).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import ProgressCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
+from image2cad.prompting import QUESTION, chat_template
+from image2cad.rewards import Reward
+from image2cad.store import StoredRows
+from image2cad.training import precision
+
+NAMES = {  # of TRL's metrics -> of ours
+    "reward": "reward",
+    "completions/mean_length": "tokens",
+    "completions/clipped_ratio": "cut_off",
+    "entropy": "entropy",
+    "frac_reward_zero_std": "groups_alike",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    steps: optimiser steps; pictures: a step; programs: for each picture; passes: programs a
+    forward and backward pass; learning_rate: constant after a short rise; temperature: of the
+    samples; max_new_tokens: longest program; save_steps, log_steps: steps between checkpoints and
+    between logs.
+    """
+
+    steps: int = 200
+    pictures: int = 16
+    programs: int = 8
+    passes: int = 128
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
+    max_new_tokens: int = 200
+    save_steps: int = 25
+    log_steps: int = 5
+    seed: int = 0
+
+
+def fit_grpo(
+    model: Any,
+    processor: Any,
+    rows: StoredRows,
+    rewards: Mapping[Reward, float],
+    plan: Plan,
+    folder: Path,
+    resume: bool = False,
+) -> list[dict[str, float]]:
+    """Train the adapter of `model` in place; return the logs, one dict each.
+
+    rewards: functions of rewards.py, and their weights. `passes` has to divide pictures times
+    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints.
+    """
+    if resume and (folder / TRAINED).is_file():
+        return load_trained(model, folder)
+    processor.chat_template = chat_template(processor)
+    dtype = precision()
+    arguments = GRPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=plan.steps,
+        per_device_train_batch_size=plan.passes,
+        gradient_accumulation_steps=plan.pictures * plan.programs // plan.passes,
+        num_generations=plan.programs,
+        max_completion_length=plan.max_new_tokens,
+        temperature=plan.temperature,
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=min(5, plan.steps - 1),
+        adam_beta2=0.98,
+        reward_weights=list(rewards.values()),
+        beta=0.0,
+        fp16=dtype == torch.float16,
+        bf16=dtype == torch.bfloat16,
+        gradient_checkpointing=torch.cuda.is_available(),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        save_steps=plan.save_steps,
+        save_total_limit=2,
+        logging_steps=plan.log_steps,
+        seed=plan.seed,
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=False,
+        report_to="none",
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=list(rewards),
+        args=arguments,
+        train_dataset=rows.table.with_transform(_as_prompts),
+        processing_class=processor,
+    )
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # TRL makes it bfloat16, which float16's GradScaler refuses
+            parameter.data = parameter.data.float()
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(_Progress())
+    last = last_whole_checkpoint(folder / "checkpoints") if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    finally:
+        # TRL and accelerate leave forward passes of their own behind.
+        for module in (model, model.get_base_model()):
+            for name in ("forward", "_original_forward"):
+                module.__dict__.pop(name, None)
+    history = [_ours(entry) for entry in trainer.state.log_history if "reward" in entry]
+    save_trained(model, folder, history)
+    return history
+
+
+def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows of the store as TRL wants them, and with the columns that rewards read."""
+    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch["picture"]]
+    question = [{"role": "user", "content": QUESTION}]
+    return {"prompt": [question] * len(images), "image": images, "cadquery": batch["code"]}
+
+
+def _ours(entry: Mapping[str, Any]) -> dict[str, float]:
+    """A log of TRL's under our names."""
+    named = {ours: float(entry[theirs]) for theirs, ours in NAMES.items() if theirs in entry}
+    for key, value in entry.items():
+        if key.startswith("rewards/") and key.endswith("/mean"):
+            named[key.split("/")[1]] = float(value)
+    return {"step": float(entry["step"]), **{k: round(v, 4) for k, v in named.items()}}
+
+
+class _Progress(ProgressCallback):
+    """The bar, and one line a log instead of all that TRL knows."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if state.is_world_process_zero and logs and "reward" in logs and self.training_bar:
+            ours = _ours({**logs, "step": state.global_step})
+            words = [f"{name} {value:.3g}" for name, value in ours.items()]
+            self.training_bar.write(", ".join(words))

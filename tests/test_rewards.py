@@ -1,0 +1,155 @@
+"""Protects the rewards of reinforcement learning: right for honest programs, 0 for all others.
+
+A policy finds every way to a reward that was not meant. So nothing that crashes, hangs, forges
+what is measured or leaves no usable solid earns anything, from any reward, and it does not change
+what the next program earns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from attacks import FORGE
+from PIL import Image
+
+from image2cad import rewards
+from image2cad.rasterising import draw
+from image2cad.rewards import (
+    format_reward,
+    iou_reward,
+    length_reward,
+    likeness_reward,
+    validity_reward,
+)
+from metrics import get_iou_best, run_cadquery
+
+HEAD = "import cadquery as cq\n"
+BRACKET = (
+    HEAD + "solid = cq.Workplane('XY').rect(100, 60).extrude(10)\n"
+    "solid = solid.union(cq.Workplane('XY').moveTo(-45, 0).rect(10, 60).extrude(50))"
+)
+BOX = HEAD + "solid = cq.Workplane('XY').rect(100, 60).extrude(50)"
+ALL = (validity_reward, iou_reward, likeness_reward, length_reward, format_reward)
+
+FORGERIES = {
+    "volume and validity patched": (
+        "cq.Shape.Volume = lambda self, *a: 1e6\ncq.Shape.isValid = lambda self: True\n"
+        "result = cq.Workplane().rect(1, 1)"
+    ),
+    "CadQuery patched, no solid": (
+        "cq.Workplane.vals = lambda self: []\nresult = cq.Workplane('XY').box(1, 1, 1).faces()"
+    ),
+    "a measured part handed over": FORGE
+    + "forge({'ok': True, 'volume': 1.0, 'iou_best': 1.0, 'reward': 1.0}, b'')",
+    "a crash, said to be fine": FORGE + "forge({'ok': True}, np.random.default_rng(0).bytes(99))",
+    "a file with the reference": "result = cq.importers.importStep('/tmp/reference.step')",
+    "frames up to the trainer": (
+        "import sys\nframe = sys._getframe()\n"
+        "while frame:\n    for name in ('cadquery', 'rewards', 'scores', 'reference'):\n"
+        "        if name in frame.f_locals: result = cq.Workplane(frame.f_locals[name])\n"
+        "    frame = frame.f_back\n"
+    ),
+    "the trainer's modules": (
+        "import gc\nfor one in gc.get_objects():\n"
+        "    if isinstance(one, dict) and 'iou_reward' in one:\n"
+        "        one['iou_reward'] = lambda completions, **_: [1.0] * len(completions)\n"
+    ),
+    "nothing": "",
+    "an empty workplane": "result = cq.Workplane()",
+    "an empty cut": "result = cq.Workplane().box(1, 1, 1).cut(cq.Workplane().box(2, 2, 2))",
+    "a face": "result = cq.Workplane().rect(100, 60).wires().toPending().consolidateWires()",
+    "an unclosed shell": "result = cq.Workplane(cq.Shell.makeShell(solid.faces().vals()[:5]))",
+    "a shell without a lid": (
+        "faces = cq.Workplane().box(100, 60, 50).faces('not >Z').vals()\n"
+        "result = cq.Workplane(cq.Solid(cq.Shell.makeShell(faces).wrapped))"
+    ),
+    "a giant": "result = cq.Workplane().box(1e9, 6e8, 5e8)",
+    "a grain": "result = cq.Workplane().box(1e-5, 6e-6, 5e-6)",
+    "a whole city": (
+        "result = cq.Workplane().rarray(2, 2, 70, 70).box(1, 1, 1, combine=False)"
+    ),
+    "an endless loop": "while True: pass",
+    "an endless extrusion": "result = cq.Workplane().rect(1, 1).extrude(float('inf'))",
+    "a memory bomb": "x = [bytearray(1 << 26) for _ in range(1 << 20)]",
+    "a segmentation fault": "import ctypes\nctypes.string_at(0)",
+    "a silent end": "import os\nos._exit(0)",
+    "a flood": "import sys\nwhile True: sys.stdout.write('1.0' * 10 ** 6)",
+    "prose": "I am sorry, I cannot draw this part.",
+    "half a program": "result = cq.Workplane().rect(1",
+    "a surrogate": "result = '\ud800'",
+}
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return Image.fromarray(draw(run_cadquery(BRACKET)))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(rewards, "TIMEOUT", 3.0)
+    rewards.built([])  # nothing is remembered
+
+
+def earned(completions, picture):
+    columns = {"cadquery": [BRACKET] * len(completions), "image": [picture] * len(completions)}
+    return {reward.__name__: reward(completions, **columns) for reward in ALL}
+
+
+def test_forgeries_earn_nothing_and_spoil_nothing(picture):
+    codes = []
+    for code in FORGERIES.values():
+        solid = "solid = cq.Workplane().box(100, 60, 50)\n" if "solid" in code else ""
+        codes += [HEAD + solid + code, BRACKET]
+    for name, values in earned(codes, picture).items():
+        assert len(values) == len(codes)
+        for forgery, value in zip(FORGERIES, values[::2], strict=True):
+            assert value == 0.0, (name, forgery)
+        assert min(values[1::2]) > 0.9, name
+
+
+def test_a_program_that_patches_what_measures_it_earns_what_its_solid_is_worth(picture):
+    patch = "\nfor name in ('Volume', 'tessellate', 'isValid', 'Center'):\n"
+    patch += "    setattr(cq.Shape, name, lambda *a, **k: ([], []))\n"
+    honest, patched = (earned([code], picture) for code in (BOX, BOX + patch))
+    for name in ("validity_reward", "iou_reward", "likeness_reward"):
+        assert patched[name] == honest[name], name
+
+
+def test_values_in_every_form_that_trl_has(picture):
+    worse = BRACKET.replace("extrude(50)", "extrude(30)")
+    fenced = f"Here it is:\n```python\n{BOX}\n```"
+    texts = [BRACKET, worse, BOX, fenced, BRACKET + " " * 9 + "# the same" * 40, "oops", BOX]
+    got = earned(texts, picture)
+    messages = [[{"role": "assistant", "content": text}] for text in texts]
+    assert earned(messages, picture) == got
+    expected = [get_iou_best(text, BRACKET) for text in texts[:3]]
+    assert got["iou_reward"][:3] == pytest.approx(expected, abs=1e-9)
+    assert got["iou_reward"][3] == got["iou_reward"][2] == got["iou_reward"][6]
+    assert got["validity_reward"] == [1, 1, 1, 1, 1, 0, 1]
+    likeness = got["likeness_reward"]
+    assert likeness[0] > 0.99 > 0.5 > max(likeness[1], likeness[2])
+    assert got["length_reward"][0] == 1.0 and got["length_reward"][4] < 0.5
+    assert got["format_reward"] == [1, 1, 1, 0, 1, 0, 1]
+    for values in got.values():
+        assert all(type(value) is float and 0.0 <= value <= 1.0 for value in values)
+
+
+def test_a_batch_runs_every_program_once(picture, monkeypatch):
+    ran = []
+    run_many = rewards.run_many
+
+    def counted(codes, **limits):
+        ran.extend(codes)
+        return run_many(codes, **limits)
+
+    monkeypatch.setattr(rewards, "run_many", counted)
+    earned([BOX, BRACKET, BOX, "oops"], picture)
+    assert ran == [BOX, BRACKET, "oops"]
+
+
+def test_without_a_reference_or_a_picture_nothing_is_earned():
+    assert iou_reward([BOX, BOX], cadquery=["oops", BOX]) == [0.0, 1.0]
+    white = Image.fromarray(np.full((448, 448, 3), 255, np.uint8))
+    assert likeness_reward([BOX], image=[white]) == [0.0]
+    assert all(reward([], cadquery=[], image=[]) == [] for reward in ALL)
