@@ -37,15 +37,23 @@ def encoded(image, kind="PNG", **options):
 
 def test_pictures_are_opened_upright_on_white_and_small():
     limits = Limits()
-    clear = open_picture(encoded(Image.new("RGBA", (60, 40), (0, 0, 0, 0))), limits)
+
+    def dotted(picture, value):  # one of a single colour is refused
+        picture.paste(value, (picture.width - 9, picture.height - 9, picture.width, picture.height))
+        return picture
+
+    clear = dotted(Image.new("RGBA", (60, 40), (0, 0, 0, 0)), (0, 0, 0, 255))
+    clear = open_picture(encoded(clear), limits)
     assert clear.mode == "RGB" and clear.getpixel((0, 0)) == (255, 255, 255)
-    deep = Image.fromarray(np.full((40, 60), 51400, np.uint16))
+    grey = np.full((40, 60), 51400, np.uint16)
+    grey[-9:] = 0
+    deep = Image.fromarray(grey)
     assert open_picture(encoded(deep), limits).getpixel((0, 0)) == (200, 200, 200)
     turned = Image.Exif()
     turned[0x112] = 6
-    photo = encoded(Image.new("RGB", (600, 400), "red"), "JPEG", exif=turned)
+    photo = encoded(dotted(Image.new("RGB", (600, 400), "red"), "blue"), "JPEG", exif=turned)
     assert open_picture(photo, limits).size == (400, 600)
-    large = open_picture(encoded(Image.new("L", (5000, 2500), 7)), limits)
+    large = open_picture(encoded(dotted(Image.new("L", (5000, 2500), 7), 255)), limits)
     assert large.size == (2048, 1024) and large.getpixel((5, 5)) == (7, 7, 7)
 
 
