@@ -62,6 +62,8 @@ notebooks: $(INSTALLED_DEV)
 		--output $(NOTEBOOKS)/train_cpu.ipynb train_cpu.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
 		--output $(NOTEBOOKS)/evaluate.ipynb score_predictions.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
+		--output $(NOTEBOOKS)/train_reward.ipynb train_reward.py
 
 $(PY):
 	@if [ -z "$(PYTHON)" ]; then \

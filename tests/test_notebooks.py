@@ -26,6 +26,7 @@ SCRIPTS = {
     "colab_training": "colab_training.py",
     "train_cpu": "train_cpu.py",
     "evaluate": "score_predictions.py",
+    "train_reward": "train_reward.py",
 }
 QUICK = {"BASE": "models/nano", "DATA": "bundled", "HELD_OUT": 2, "MAX_NEW_TOKENS": 48}
 
@@ -201,6 +202,13 @@ def test_the_laptop_notebook_runs(tmp_path: Path, kernel: None) -> None:
     said = run_notebook("train_cpu", tmp_path, **QUICK, LIMIT=8, EPOCHS=1.0)
     assert "8 samples to train on, 2 held out" in said and "gain in IoU_best" in said
     assert (tmp_path / "runs/train_cpu-001/report.html").is_file()
+
+
+def test_the_reward_notebook_runs(tmp_path: Path, kernel: None) -> None:
+    small = {"SAMPLES": 6, "HELD_OUT": 3, "STEPS": 2, "PICTURES": 2, "PROGRAMS": 2, "PASSES": 4}
+    said = run_notebook("train_reward", tmp_path, **small, MAX_NEW_TOKENS=48)
+    assert "6 pictures to learn from, 3 held out" in said and "gain in IoU_best" in said
+    assert (tmp_path / "runs/train_reward-001/report.html").is_file()
 
 
 def test_the_scoring_notebook_runs_its_example_and_files_of_ones_own(

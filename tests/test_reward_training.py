@@ -1,0 +1,218 @@
+"""Protects learning from rewards: the trained prompt, resuming, and an adapter like any other.
+
+TRL writes prompts by a chat template of its own way of thinking; if one token differs from what
+fine-tuning had, the policy starts from nonsense and no reward says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from image2cad import grpo
+from image2cad.grpo import Plan, fit_grpo
+from image2cad.modeling import load_model, load_trainable
+from image2cad.prompting import encode_prompt
+from image2cad.rejection import best_of
+from image2cad.rewards import iou_reward, validity_reward
+from image2cad.samples import Sample, load_samples
+from image2cad.store import store_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAN = Plan(steps=4, pictures=2, programs=2, passes=2, max_new_tokens=40, save_steps=2, log_steps=1)
+TINY = (
+    "--samples", "8", "--held-out", "4", "--pictures", "2", "--programs", "4", "--passes", "4",
+    "--max-new-tokens", "60",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rows")
+    return store_rows("bundled", "train", folder, 6, compact=False, check_code=False)[0]
+
+
+def lengths(completions, completion_ids, **_):
+    """A reward that depends on nothing but the tokens."""
+    return [float(len(ids)) for ids in completion_ids]
+
+
+def weights(model):
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def trained(rows, folder, plan=PLAN, resume=False, rewards=None):
+    torch.manual_seed(0)
+    model, processor, _ = load_trainable("models/nano", rank=4, alpha=8)
+    history = fit_grpo(model, processor, rows, rewards or {lengths: 1.0}, plan, folder, resume)
+    return model, history
+
+
+def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeypatch):
+    seen = []
+    original = grpo.GRPOTrainer._generate_single_turn
+
+    def spy(self, prompt_ids, images, fields, *rest, **more):
+        ids, logprobs = original(self, prompt_ids, images, fields, *rest, **more)
+        seen.append((prompt_ids, fields["pixel_values"], ids))
+        return ids, logprobs
+
+    pictures = []
+
+    def spying(completions, image, **_):
+        pictures.extend(image)
+        return [float(i) for i in range(len(completions))]
+
+    monkeypatch.setattr(grpo.GRPOTrainer, "_generate_single_turn", spy)
+    torch.manual_seed(0)
+    model, processor, _ = load_trainable("models/nano")
+    plan = Plan(steps=2, pictures=2, programs=2, passes=4, max_new_tokens=300)
+    fit_grpo(model, processor, rows, {spying: 1.0}, plan, tmp_path)
+    for prompts, pixels, completions in seen:
+        for prompt, pixel, ids in zip(prompts, pixels, completions, strict=True):
+            image = pictures.pop(0)
+            ours = encode_prompt(processor, [image])
+            assert list(prompt) == ours["input_ids"][0].tolist()
+            assert prompt[0] == processor.tokenizer.bos_token_id
+            assert torch.allclose(torch.as_tensor(np.array(pixel)), ours["pixel_values"][0])
+            assert processor.tokenizer.eos_token_id in (ids[-1], *ids[-1:]) or len(ids) == 300
+    assert any(ids[-1] == processor.tokenizer.eos_token_id for _, _, many in seen for ids in many)
+
+
+def test_what_earns_more_becomes_likelier(rows, tmp_path):
+    plan = Plan(steps=12, pictures=2, programs=8, passes=16, max_new_tokens=60, log_steps=1,
+                learning_rate=3e-3)  # fmt: skip
+    _, history = trained(rows, tmp_path, plan)
+    tokens = [entry["tokens"] for entry in history]
+    assert len(tokens) == 12 and np.mean(tokens[-3:]) > 1.2 * np.mean(tokens[:3])
+
+
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path):
+    whole, history = trained(rows, tmp_path / "whole")
+    assert [entry["step"] for entry in history] == [1, 2, 3, 4]
+
+    class Stop(Exception):
+        pass
+
+    calls = []
+
+    def stopping(completions, completion_ids, **_):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Stop
+        return lengths(completions, completion_ids)
+
+    with pytest.raises(Stop):
+        trained(rows, tmp_path / "cut", rewards={stopping: 1.0})
+    again, _ = trained(rows, tmp_path / "cut", resume=True)
+    for name, value in weights(whole).items():
+        assert torch.allclose(value, weights(again)[name], atol=1e-6), name
+    same, _ = trained(rows, tmp_path / "cut", resume=True)  # a run that has ended
+    for name, value in weights(again).items():
+        assert torch.equal(value, weights(same)[name])
+
+
+def test_the_best_of_many_is_kept_and_not_made_twice(rows, tmp_path, monkeypatch):
+    model, processor = load_model("models/nano")
+    rewards = {iou_reward: 1.0, validity_reward: 0.1}
+    file = tmp_path / "best.jsonl"
+    torch.manual_seed(0)
+    kept, earned = best_of(model, processor, rows, rewards, 4, file, max_new_tokens=120)
+    assert earned["best"] > earned["mean"] > 0 and len(kept) == earned["kept"]
+    for sample in kept:
+        row = next(r for r in rows if r.id == sample.id)
+        assert iou_reward([sample.cadquery], cadquery=[row.cadquery])[0] > 0
+    text = file.read_text()
+    file.write_text(text[:-9])  # the last line was cut off
+    monkeypatch.setattr(
+        "image2cad.rejection.total", lambda codes, *_: [float(i) for i in range(len(codes))]
+    )
+    again, _ = best_of(model, processor, rows, rewards, 4, file, max_new_tokens=120)
+    assert file.read_text().splitlines()[:-1] == text.splitlines()[:-1]
+    assert [s.id for s in again][:-1] == [s.id for s in kept if s.id != rows[len(rows) - 1].id]
+    assert json.loads(file.read_text().splitlines()[-1])["best"] == 3.0
+
+
+def run(*flags, folder):
+    return subprocess.run(
+        [sys.executable, ROOT / "train_reward.py", *TINY, *flags],
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipe")
+
+
+def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
+    flags = ("--steps", "6", "--save-steps", "1", "--also", "bundled")
+    command = [sys.executable, ROOT / "train_reward.py", *TINY, *flags]
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    out = folder / "runs" / "train_reward-001"
+    until = time.monotonic() + 240
+    while not (out / "checkpoints" / "checkpoint-2").is_dir() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    done = run(*flags, "--resume", folder=folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "gain in IoU_best" in done.stdout and "bundled" in done.stdout
+    summary = json.loads((out / "metrics.json").read_text())
+    assert summary["n"] == 4 and summary["also"]["n"] == 48
+    assert summary["before"]["iou_best"]["mean"] is not None
+    assert [entry["step"] for entry in summary["curve"]][-1] >= 5
+    for name in ("report.html", "predictions.jsonl", "sheet.png", "adapter/README.md"):
+        assert (out / name).is_file()
+
+    sample = load_samples("bundled", "test", 1)[0][0]
+    assert isinstance(sample, Sample) and isinstance(sample.image, Image.Image)
+    evaluated = subprocess.run(
+        [sys.executable, "-m", "image2cad.evaluation", "--model", out / "adapter", "--data",
+         "bundled", "--limit", "4", "--effort", "none", "--out", folder / "eval"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr[-2000:]
+    from image2cad.backends import local_backend
+
+    backend = local_backend(str(out / "adapter"))  # what app.py asks for candidates
+    assert "cadquery" in backend.propose(sample.image, "none")[0]
+
+
+def test_the_recipe_by_rejection_from_an_adapter(folder):
+    start = str(folder / "runs" / "train_reward-001" / "adapter")
+    done = run("--method", "rejection", "--start", start, "--epochs", "1", "--out", "rejected",
+               folder=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = json.loads((folder / "rejected/adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "models/nano"
+    summary = json.loads((folder / "rejected/metrics.json").read_text())
+    assert summary["curve"][0]["best"] >= summary["curve"][0]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--method", "ppo"), "--method is grpo or rejection"),
+        (("--passes", "3"), "--passes has to divide"),
+        (("--iou-weight", "0", "--validity-weight", "0"), "at least one reward"),
+        (("--samples", "0"), "--samples says"),
+        (("--start", "nowhere"), "'nowhere'"),
+    ],
+)
+def test_bad_flags_are_one_clear_line(flags, message, folder):
+    done = run(*flags, folder=folder)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1], done.stderr[-500:]
