@@ -65,9 +65,7 @@ FORGERIES = {
     ),
     "a giant": "result = cq.Workplane().box(1e9, 6e8, 5e8)",
     "a grain": "result = cq.Workplane().box(1e-5, 6e-6, 5e-6)",
-    "a whole city": (
-        "result = cq.Workplane().rarray(2, 2, 70, 70).box(1, 1, 1, combine=False)"
-    ),
+    "a whole city": ("result = cq.Workplane().rarray(2, 2, 70, 70).box(1, 1, 1, combine=False)"),
     "an endless loop": "while True: pass",
     "an endless extrusion": "result = cq.Workplane().rect(1, 1).extrude(float('inf'))",
     "a memory bomb": "x = [bytearray(1 << 26) for _ in range(1 << 20)]",
