@@ -19,10 +19,10 @@ LLaVA-1.5-7B from an adapter of colab_training.py, on a T4, and on a GPU of 40 G
 
     python train_reward.py --start runs/colab-001/adapter --quantize --data CADCODER/GenCAD-Code \\
         --samples 2000 --pictures 4 --programs 4 --passes 1 --learning-rate 1e-5 \\
-        --max-new-tokens 512
+        --sample-tokens 512
     python train_reward.py --start runs/colab-001/adapter --data CADCODER/GenCAD-Code \\
         --samples 20000 --pictures 16 --programs 8 --passes 8 --learning-rate 1e-5 \\
-        --max-new-tokens 512 --steps 1000
+        --sample-tokens 512 --steps 1000
 
 Leaves the adapter, predictions.jsonl, metrics.json and report.html in runs/train_reward-NNN.
 Left out: several GPUs, and generating with vLLM.
@@ -34,6 +34,7 @@ from image2cad.errors import InputError, friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
 from image2cad.examples import CodeDataset
 from image2cad.flags import at_least, read_flags
+from image2cad.fresh import fresh_rows
 from image2cad.grpo import Plan, fit_grpo
 from image2cad.modeling import load_trainable, quiet, save_adapter, trainable_share
 from image2cad.prompting import padding_id
@@ -50,7 +51,6 @@ from image2cad.rewards import (
 from image2cad.runs import check_run, finish_run, prepare_run, run_folder, runs_root
 from image2cad.samples import Sample, has_split, load_samples
 from image2cad.store import load_rows
-from image2cad.synthesis import prepare_dataset
 from image2cad.training import Settings, fit, memory_text
 
 friendly_exit()
@@ -64,8 +64,8 @@ quiet()
 START = "models/nano"  # an adapter that fine-tuning left, or a base that writes programs already
 METHOD = "grpo"  # "grpo" or "rejection"
 DATA = "synthetic"  # parts made for this run, "bundled", a folder, or a data set on the hub
-SAMPLES = 1500  # pictures to learn from, 0: all
-HELD_OUT = 200  # pictures to score on
+SAMPLES = 3000  # pictures to learn from, 0: all
+HELD_OUT = 400  # pictures to score on
 ALSO = ""  # another data set that is scored before and after
 COMPACT = True  # shorten the references of other data, as programs were when fine-tuning
 IOU_WEIGHT = 1.0  # reward: IoU_best against the reference
@@ -75,15 +75,17 @@ LENGTH_WEIGHT = 0.0  # reward: no longer than the reference
 FORMAT_WEIGHT = 0.0  # reward: the program and nothing else
 PROGRAMS = 8  # for each picture
 TEMPERATURE = 1.0
-STEPS = 200  # GRPO: steps
-PICTURES = 16  # GRPO: pictures a step
-PASSES = 128  # GRPO: programs a forward and backward pass; divides PICTURES times PROGRAMS
-LEARNING_RATE = 1e-3
+SAMPLE_TOKENS = 100  # longest of them; what is cut off fails
+STEPS = 300  # GRPO: optimiser steps
+PICTURES = 16  # GRPO: pictures at a time
+UPDATES = 2  # GRPO: steps with the same programs
+PASSES = 128  # programs a forward and backward pass; for GRPO divides PICTURES times PROGRAMS
+LEARNING_RATE = 2e-3
 EPOCHS = 3.0  # rejection: passes over the best programs
 QUANTIZE = False  # the base in 4 bits
 RANK = 16  # LoRA rank of a new adapter
 ALPHA = 32  # LoRA scale of a new adapter
-MAX_NEW_TOKENS = 200  # longest program
+MAX_NEW_TOKENS = 512  # longest answer when it is scored
 SAVE_STEPS = 25  # steps between checkpoints
 SEED = 0
 OUT = ""  # default: the next free runs/train_reward-NNN
@@ -93,7 +95,15 @@ settings = read_flags(__doc__, globals())
 at_least(
     settings,
     {"samples": 0, "held_out": 1, "programs": 2, "temperature": 0.01, "steps": 2, "pictures": 1}
-    | {"passes": 1, "learning_rate": 1e-9, "epochs": 0.01, "rank": 1, "alpha": 1}
+    | {
+        "passes": 1,
+        "updates": 1,
+        "sample_tokens": 1,
+        "learning_rate": 1e-9,
+        "epochs": 0.01,
+        "rank": 1,
+        "alpha": 1,
+    }
     | {"max_new_tokens": 1, "save_steps": 1, "seed": 0},
 )
 if settings.method not in ("grpo", "rejection"):
@@ -121,14 +131,14 @@ check_run(out, vars(settings), settings.resume)
 # nano base was trained on, with other random numbers.
 
 # %%
-source = settings.data
-if source == "synthetic":
-    source = prepare_dataset(runs_root(), settings.samples + settings.held_out, settings.seed)
-rows = load_rows(
-    source, runs_root() / "rows", settings.samples or None, 0, settings.held_out, settings.seed,
-    compact=settings.compact and settings.data not in ("synthetic", "bundled"),
-    check_code=settings.data not in ("synthetic", "bundled"),
-)  # fmt: skip
+made = settings.data in ("synthetic", "bundled")  # by us: compact, and known to run
+if settings.data == "synthetic":
+    rows = fresh_rows(runs_root() / "rows", settings.samples, settings.held_out, settings.seed)
+else:
+    rows = load_rows(
+        settings.data, runs_root() / "rows", settings.samples or None, 0, settings.held_out,
+        settings.seed, compact=settings.compact and not made, check_code=not made,
+    )  # fmt: skip
 rejected = rows.rejected
 also: list[Sample] = []
 if settings.also:
@@ -164,10 +174,11 @@ if settings.method == "grpo":
         steps=settings.steps,
         pictures=settings.pictures,
         programs=settings.programs,
+        updates=settings.updates,
         passes=settings.passes,
         learning_rate=settings.learning_rate,
         temperature=settings.temperature,
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=settings.sample_tokens,
         save_steps=settings.save_steps,
         seed=settings.seed,
     )
@@ -175,7 +186,7 @@ if settings.method == "grpo":
 else:
     best, earned = best_of(
         model, processor, rows.train, rewards, settings.programs, out / "best.jsonl",
-        settings.temperature, settings.max_new_tokens, settings.passes, settings.seed,
+        settings.temperature, settings.sample_tokens, settings.passes, settings.seed,
     )  # fmt: skip
     print(f"reward: {earned['mean']:.3f} on average, {earned['best']:.3f} for the best of each")
     tuning = Settings(

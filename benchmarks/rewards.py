@@ -21,7 +21,7 @@ from image2cad.generation import generate_codes
 from image2cad.modeling import load_model, quiet
 from image2cad.programs import to_code
 from image2cad.rasterising import draw
-from image2cad.rewards import iou_reward, likeness_reward, validity_reward
+from image2cad.rewards import Reward, iou_reward, likeness_reward, validity_reward
 from metrics import get_iou_best, run_cadquery
 
 SEED = 987
@@ -43,10 +43,11 @@ def main() -> None:
     codes = generate_codes(model, processor, pictures, 128, 200, 1.0, progress=False)
 
     run_cadquery(references[0])  # the warm process, and compiled functions
-    for reward in (iou_reward, likeness_reward):
+    rewards: list[Reward] = [validity_reward, iou_reward, likeness_reward]
+    for reward in rewards:
         reward(references[:2], cadquery=references[1:3], image=pictures[:2])
     seconds, means = {}, {}
-    for reward in (validity_reward, iou_reward, likeness_reward):
+    for reward in rewards:
         started = time.perf_counter()
         values = reward(codes, cadquery=references, image=pictures)
         seconds[reward.__name__] = time.perf_counter() - started

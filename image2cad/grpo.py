@@ -40,19 +40,20 @@ NAMES = {  # of TRL's metrics -> of ours
 class Plan:
     """How to train.
 
-    steps: optimiser steps; pictures: a step; programs: for each picture; passes: programs a
-    forward and backward pass; learning_rate: constant after a short rise; temperature: of the
-    samples; max_new_tokens: longest program; save_steps, log_steps: steps between checkpoints and
-    between logs.
+    steps: optimiser steps; pictures: at a time; programs: for each picture; updates: steps with
+    the same programs; passes: programs a forward and backward pass; learning_rate: at its peak,
+    then falling to 0 as a cosine; temperature: of the samples; max_new_tokens: longest program;
+    save_steps, log_steps: steps between checkpoints and between logs.
     """
 
-    steps: int = 200
+    steps: int = 300
     pictures: int = 16
     programs: int = 8
+    updates: int = 2
     passes: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     temperature: float = 1.0
-    max_new_tokens: int = 200
+    max_new_tokens: int = 100
     save_steps: int = 25
     log_steps: int = 5
     seed: int = 0
@@ -82,11 +83,12 @@ def fit_grpo(
         per_device_train_batch_size=plan.passes,
         gradient_accumulation_steps=plan.pictures * plan.programs // plan.passes,
         num_generations=plan.programs,
+        num_iterations=plan.updates,
         max_completion_length=plan.max_new_tokens,
         temperature=plan.temperature,
         learning_rate=plan.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
-        warmup_steps=min(5, plan.steps - 1),
+        lr_scheduler_type="cosine",
+        warmup_steps=0.05,
         adam_beta2=0.98,
         reward_weights=list(rewards.values()),
         beta=0.0,

@@ -207,7 +207,7 @@ def _read(
             if sample.cadquery in known
         ]
         short = compact_targets(new)[0] if compact else new
-        stored += [_row(s, original.cadquery) for s, original in zip(short, new, strict=True)]
+        stored += [as_row(s, original.cadquery) for s, original in zip(short, new, strict=True)]
         read += chunk.read
         bar.update(len(new))
         if len(stored) >= SHARD:
@@ -240,7 +240,7 @@ def _write(
         part.rename(place / name)
 
 
-def _row(sample: Sample, original: str) -> dict[str, Any]:
+def as_row(sample: Sample, original: str) -> dict[str, Any]:
     data = io.BytesIO()
     sample.image.save(data, "PNG", compress_level=1)
     width, height = sample.image.size

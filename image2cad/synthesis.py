@@ -33,7 +33,6 @@ from image2cad.errors import InputError, run_cli
 from image2cad.programs import to_code
 from image2cad.prompting import QUESTION
 from image2cad.runs import SETTINGS_FILE, prepare_run, write_whole
-from metrics.execution import default_workers
 
 __all__ = ["parts", "token_count", "write_dataset"]
 
@@ -41,7 +40,6 @@ METADATA = "metadata.jsonl"
 PROGRESS = "progress.jsonl"  # what is done so far; gone when the data set is finished
 RANGE = 32  # draws a job
 SAME_VOLUME = 0.02  # between what ran and what was drawn: chords of arcs take some
-FRESH = 900_000  # added to the seed: pretrain_nano.py uses lower ones
 ROUND = 256  # parts run before the next ones are drawn
 
 Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -93,18 +91,6 @@ def write_dataset(
     write_whole(folder / METADATA, "".join(rows))
     _clean(folder)
     return failed
-
-
-def prepare_dataset(root: FilePath, count: int, seed: int) -> str:
-    """The folder in `root` with `count` general parts that pretraining has not drawn.
-
-    Made where it is not there, and gone on with where it was interrupted.
-    """
-    folder = root / f"parts-{count}-{seed}"
-    if not (folder / METADATA).is_file():
-        begun = (folder / SETTINGS_FILE).is_file()
-        write_dataset(folder, count, FRESH + seed, workers=default_workers(), resume=begun)
-    return str(folder)
 
 
 def _clean(folder: FilePath) -> None:

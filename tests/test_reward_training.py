@@ -29,10 +29,13 @@ from image2cad.samples import Sample, load_samples
 from image2cad.store import store_rows
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = Plan(steps=4, pictures=2, programs=2, passes=2, max_new_tokens=40, save_steps=2, log_steps=1)
+PLAN = Plan(
+    steps=4, pictures=2, programs=2, updates=1, passes=2, max_new_tokens=40, save_steps=2,
+    log_steps=1,
+)  # fmt: skip
 TINY = (
     "--samples", "8", "--held-out", "4", "--pictures", "2", "--programs", "4", "--passes", "4",
-    "--max-new-tokens", "60",
+    "--max-new-tokens", "60", "--sample-tokens", "60",
 )  # fmt: skip
 
 
@@ -53,7 +56,7 @@ def weights(model):
 
 def trained(rows, folder, plan=PLAN, resume=False, rewards=None):
     torch.manual_seed(0)
-    model, processor, _ = load_trainable("models/nano", rank=4, alpha=8)
+    model, processor, _ = load_trainable("models/nano")
     history = fit_grpo(model, processor, rows, rewards or {lengths: 1.0}, plan, folder, resume)
     return model, history
 
@@ -90,11 +93,13 @@ def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeyp
 
 
 def test_what_earns_more_becomes_likelier(rows, tmp_path):
-    plan = Plan(steps=12, pictures=2, programs=8, passes=16, max_new_tokens=60, log_steps=1,
-                learning_rate=3e-3)  # fmt: skip
+    plan = Plan(
+        steps=16, pictures=2, programs=16, updates=1, passes=32, max_new_tokens=60, log_steps=1,
+        learning_rate=5e-3,
+    )  # fmt: skip
     _, history = trained(rows, tmp_path, plan)
     tokens = [entry["tokens"] for entry in history]
-    assert len(tokens) == 12 and np.mean(tokens[-3:]) > 1.2 * np.mean(tokens[:3])
+    assert len(tokens) == 16 and np.mean(tokens[-4:]) > 1.2 * np.mean(tokens[:4])
 
 
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path):

@@ -1,0 +1,57 @@
+"""New synthetic parts as rows to learn from: drawn once, kept on disk, none run.
+
+    rows = fresh_rows(Path("runs/rows"), train=3000, held_out=400, seed=0)
+
+Like the parts that the nano base was pretrained on (candidates.py), with other random numbers,
+and no two alike; a simple one may still be a part that pretraining met by chance. Left out:
+folders of PNG files, of parts that were run, which synthesis.py writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from image2cad.candidates import parts
+from image2cad.programs import to_code
+from image2cad.rasterising import draw
+from image2cad.samples import Rejected, Sample
+from image2cad.store import Rows, StoredRows, as_row
+from metrics import Failure, run_many
+
+SEED = 900_000  # added to the seed: pretrain_nano.py uses others
+
+
+def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
+    """`train` rows to learn from and at most `held_out` to score on, whose programs were run."""
+    from datasets import Dataset, load_from_disk
+
+    count = train + held_out
+    place = root / f"fresh-{count}-{seed}"
+    if not place.is_dir():
+        part = place.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
+        found = itertools.islice(parts(SEED + seed), count)
+        rows = []
+        for number, (program, drawing) in enumerate(
+            tqdm(found, total=count, desc="drawing new parts", unit=" parts")
+        ):
+            code = to_code(program)
+            sample = Sample(Image.fromarray(draw(drawing)), code, f"f{seed}-{number:05d}")
+            rows.append(as_row(sample, code))
+        Dataset.from_list(rows).save_to_disk(str(part))
+        part.rename(place)
+    stored = StoredRows(load_from_disk(str(place)))
+    apart = list(stored[train:])
+    ran = run_many([sample.cadquery for sample in apart], progress=True)
+    bad = [
+        Rejected(sample.id, str(got))
+        for sample, got in zip(apart, ran, strict=True)
+        if isinstance(got, Failure)
+    ]
+    names = {row.id for row in bad}
+    return Rows(stored[:train], stored[:0], [s for s in apart if s.id not in names], bad)
