@@ -119,11 +119,12 @@ class Pool:
                 worker = self._replaced(worker)
             if worker.index is None:
                 answer = _wait(worker, check)
-                if isinstance(answer, Lost):
+                if isinstance(answer, Lost) and (worker.process.exitcode or 0) >= 0:
                     raise RuntimeError(f"a worker process does not start: {answer.reason}")
-            worker.index, answer = 0, None
-            worker.pipe.send((work, arguments))
-            answer = _wait(worker, check)
+            if not isinstance(answer, Lost):  # else it was killed while it started
+                worker.index, answer = 0, None
+                worker.pipe.send((work, arguments))
+                answer = _wait(worker, check)
         except ConnectionError:
             answer = Lost("the process died before the call")
         finally:
@@ -137,7 +138,8 @@ class Pool:
         return answer[0] if isinstance(answer, tuple) else answer
 
     def ready(self) -> bool:
-        """Whether a process has started and is warm."""
+        """Whether a process has started and is warm. Replaces those that died while idle."""
+        self._revive()
         with self._lock, contextlib.suppress(OSError):  # a pipe that is closed as we look
             return not self._closed and any(
                 worker.process.is_alive() and (worker.index is not None or worker.pipe.poll())
@@ -166,6 +168,22 @@ class Pool:
                 raise RuntimeError("the pool of processes is closed")
             with contextlib.suppress(queue.Empty):
                 return self._idle.get(timeout=TICK)
+
+    def _revive(self) -> None:
+        # A system that is short of memory kills idle processes too, and a server that is not
+        # ready gets no calls that would replace them.
+        for _ in range(self._idle.qsize()):
+            try:
+                worker = self._idle.get_nowait()
+            except queue.Empty:  # a call was faster
+                return
+            try:
+                if not worker.process.is_alive():
+                    _stop(worker)
+                    with contextlib.suppress(OSError):  # no memory: the next look tries again
+                        worker = self._replaced(worker)
+            finally:
+                self._idle.put(worker)
 
     def _replaced(self, worker: Worker) -> Worker:
         """A new process in the place of a dead one; the dead one once the pool is closed."""

@@ -3,6 +3,7 @@
 What hangs or crashes is replaced, who is turned away is told, and no process outlives its parent.
 """
 
+import functools
 import math
 import os
 import signal
@@ -65,6 +66,42 @@ def test_a_pool_survives_what_its_calls_do():
     assert eventually(lambda: not descendants(os.getpid()) - before)
     with pytest.raises(RuntimeError, match="closed"):
         pool.call(os.getpid)
+
+
+def test_processes_that_die_while_idle_are_replaced_without_a_call():
+    pool = Pool(2)
+    try:
+        assert eventually(pool.ready)
+        idle = [worker.process.pid for worker in pool._all]
+        for pid in idle:
+            os.kill(pid, signal.SIGKILL)  # as a system does that is short of memory
+        assert eventually(lambda: not any(map(alive, idle)))
+        assert eventually(pool.ready, 30)
+        assert pool.call(math.factorial, 5) == 120
+    finally:
+        pool.close()
+    pool.ready()  # replaces nothing any more
+    assert not any(worker.process.is_alive() for worker in pool._all)
+
+
+def test_a_process_that_is_killed_while_it_starts_is_lost_as_any_other():
+    pool = Pool(1, functools.partial(time.sleep, 1000))
+
+    def kill():
+        for worker in pool._all:
+            worker.process.kill()
+
+    try:
+        lost = pool.call(math.factorial, 5, check=kill)
+        assert isinstance(lost, Lost) and "SIGKILL" in lost.reason
+    finally:
+        pool.close()
+    broken = Pool(1, functools.partial(sys.exit, 3))
+    try:
+        with pytest.raises(RuntimeError, match="does not start: the process ended with 3"):
+            broken.call(math.factorial, 5)
+    finally:
+        broken.close()
 
 
 def test_a_queue_is_bounded_and_keeps_the_order():
