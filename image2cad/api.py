@@ -6,8 +6,8 @@
     curl -F image=@part.png -F effort=low -F files=step,glb localhost:8000/v1/generate
 
 POST /v1/chat/completions (OpenAI's vision format), /v1/generate, /v1/execute, /v1/score; GET
-/v1/models, /health, /ready, /metrics, /docs. Errors are {"error": {"message", "type", "code"}}.
-When the server stops, it closes the service. Left out: the page (page.py).
+/v1/models, /v1/models/NAME, /health, /ready, /metrics, /docs. Errors are {"error": {"message",
+"type", "code"}}. When the server stops, it closes the service. Left out: the page (page.py).
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, File, Form, Request, Response, Security, UploadFile
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 
 from image2cad.api_errors import answer_errors, answer_to, error
 from image2cad.docspage import PAGE
-from image2cad.jobs import check_kinds
 from image2cad.leaving import begun, finished
 from image2cad.messages import Execute, Executed, Found, Score, Scored, outcome, reason
 from image2cad.openai_format import (
     Chat,
+    check_hosts,
     chunks,
     completion,
     first_chunk,
     picture_address,
     picture_bytes,
 )
-from image2cad.service import Generated, Service, open_picture
+from image2cad.service import Built, Generated, Service, open_picture
 from image2cad.serving import guard, log_to_stderr, new_metrics
-from metrics.execution import Failure, Part
 
 SPARE = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -58,8 +57,9 @@ routes = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False))])
 def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
     """The app. keys: one of them is wanted for /v1, none means open to everybody.
 
-    hosts: from where pictures may be fetched, "name" or "name:port".
+    hosts: from where pictures may be fetched, "name" or "name:port". Raises InputError for others.
     """
+    check_hosts(hosts)
     limits = service.limits
     places = 2 * (limits.running + limits.waiting) + service.workers + SPARE
     threads = ThreadPoolExecutor(places, thread_name_prefix="request")
@@ -99,14 +99,13 @@ async def chat_completions(body: Chat, request: Request) -> Any:
     service: Service = request.app.state.service
     model = service.backend.name
     if body.model != model:
-        text = f"the model {body.model!r} does not exist here; this server has {model!r}"
-        return error(404, text, "model_not_found")
+        return _no_model(body.model, model)
     data = await picture_bytes(picture_address(body), request.app.state.hosts, service.limits)
     work = partial(_generate, service, data, body.effort)
     if not body.stream:
         return completion(model, await finished(request, work))
     options = body.stream_options
-    with_usage = options is not None and options.include_usage
+    with_usage = bool(options and options.include_usage)
     job, stop = await begun(request, work)
     events = _events(job, stop, model, with_usage)
     return StreamingResponse(events, media_type="text/event-stream", headers=NO_BUFFERS)
@@ -125,12 +124,11 @@ async def generate(
     """
     service: Service = request.app.state.service
     kinds = [kind.strip() for kind in files.split(",") if kind.strip()]
-    check_kinds(kinds)
     data = await image.read()
 
     def work(cancelled: Callable[[], bool]) -> Found:
-        made = _generate(service, data, effort, cancelled=cancelled)
-        fields = outcome(made.part) | _files(service, made.part, made.code, kinds, cancelled)
+        made = _generate(service, data, effort, cancelled=cancelled, kinds=kinds)
+        fields = outcome(made.part) | _files(made)
         return Found(
             **fields | {"seconds": made.seconds},
             code=made.code,
@@ -150,12 +148,10 @@ async def execute(body: Execute, request: Request) -> Any:
     The program runs in a confined process with limits of time and memory.
     """
     service: Service = request.app.state.service
-    check_kinds(body.files)
 
     def work(cancelled: Callable[[], bool]) -> Executed:
-        part = service.execute(body.code, cancelled)
-        files = _files(service, part, body.code, body.files, cancelled)
-        return Executed(**outcome(part) | files)
+        built = service.build(body.code, body.files, cancelled)
+        return Executed(**outcome(built.part) | _files(built))
 
     return await finished(request, work)
 
@@ -176,9 +172,14 @@ async def score(body: Score, request: Request) -> Any:
 @routes.get("/v1/models")
 async def models(request: Request) -> dict[str, Any]:
     """The one model of this server, in OpenAI's format."""
-    name, since = request.app.state.service.backend.name, request.app.state.since
-    model = {"id": name, "object": "model", "created": since, "owned_by": "image2cad"}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_model(request)]}
+
+
+@routes.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> Any:
+    """The model of that name, in OpenAI's format."""
+    known = _model(request)
+    return known if name == known["id"] else _no_model(name, known["id"])
 
 
 @routes.api_route("/v1/{path:path}", methods=METHODS, include_in_schema=False)
@@ -219,22 +220,25 @@ def _generate(
     effort: str,
     progress: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    kinds: Sequence[str] = (),
 ) -> Generated:
-    return service.generate(open_picture(data, service.limits), effort, progress, cancelled)
+    image = open_picture(data, service.limits)
+    return service.generate(image, effort, progress, cancelled, kinds)
 
 
-def _files(
-    service: Service,
-    part: Part | Failure,
-    code: str,
-    kinds: Sequence[str],
-    cancelled: Callable[[], bool],
-) -> dict[str, dict[str, str]]:
-    if isinstance(part, Failure) or not kinds:
-        return {}
-    files, reasons = service.export(part, code, kinds, cancelled)
-    texts = {kind: base64.b64encode(data).decode() for kind, data in files.items()}
-    return {"files": texts, "no_files": reasons}
+def _files(made: Generated | Built) -> dict[str, dict[str, str]]:
+    texts = {kind: base64.b64encode(data).decode() for kind, data in made.files.items()}
+    return {"files": texts, "no_files": made.no_files}
+
+
+def _model(request: Request) -> dict[str, Any]:
+    name, since = request.app.state.service.backend.name, request.app.state.since
+    return {"id": name, "object": "model", "created": since, "owned_by": "image2cad"}
+
+
+def _no_model(name: str, known: str) -> JSONResponse:
+    text = f"the model {name!r:.100} does not exist here; this server has {known!r}"
+    return error(404, text, "model_not_found")
 
 
 async def _events(

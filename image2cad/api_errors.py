@@ -20,6 +20,7 @@ from image2cad.errors import InputError
 from image2cad.limits import TooLarge
 from image2cad.service import Busy, Cancelled, Late
 
+LONGEST = 300  # letters of a message
 CLIENT_LEFT = 499  # in logs and metrics only, as nobody is there to read it
 ERRORS = {  # status -> OpenAI's type of error, and our code
     400: ("invalid_request_error", "bad_request"),
@@ -50,6 +51,8 @@ def error(
 ) -> JSONResponse:
     """An error in OpenAI's shape."""
     kind, usual = ERRORS.get(status, ("server_error", "internal_error"))
+    if len(message) > LONGEST:  # it may quote what came in
+        message = message[: LONGEST - 3] + "..."
     # A surrogate in what came in would make the answer impossible to encode.
     text = message.encode("utf-8", "replace").decode()
     body = {"error": {"message": text, "type": kind, "code": code or usual}}
@@ -81,19 +84,17 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exception: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "none")
-        if "image" not in _fields(exception) and "json" not in kind:
+        found = exception.errors()
+        fields = {str(name) for fault in found for name in fault["loc"]}
+        if "image" not in fields and "json" not in kind:
             text = f"send JSON with the header Content-Type: application/json, not {kind[:60]}"
             return error(422, text)
         # Without the input, which may be a picture.
         faults = [
             f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {_words(fault['msg'])}"
-            for fault in exception.errors()
+            for fault in found[:5]
         ]
-        return error(422, "; ".join(faults[:5]))
-
-
-def _fields(exception: RequestValidationError) -> set[str]:
-    return {str(name) for fault in exception.errors() for name in fault["loc"]}
+        return error(422, "; ".join(faults))
 
 
 def _words(message: str) -> str:

@@ -23,12 +23,14 @@ BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 HAD = ("id", "code", "ok", "failure")  # of a row of scores, said in another way
 
 
-def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise InputError unless all are formats of exports.py."""
+def distinct_kinds(kinds: Sequence[str]) -> list[str]:
+    """The kinds, each once. Raises InputError unless all are formats of exports.py."""
     from image2cad.exports import FORMATS
 
+    kinds = list(dict.fromkeys(kinds))
     if unknown := [kind for kind in kinds if kind not in FORMATS]:
-        raise InputError(f"unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
+        raise InputError(f"unknown format {unknown[0]!r:.100}; choose from {', '.join(FORMATS)}")
+    return kinds
 
 
 def warm_for_pictures() -> None:

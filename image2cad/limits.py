@@ -1,8 +1,8 @@
-"""What a request may bring: the limits of the service, and pictures opened within them.
+"""What a request may bring: the limits of the service, pictures and programs within them.
 
     image = open_picture(data, Limits())            # bytes from anywhere -> RGB picture
 
-Left out: how many requests at a time (queueing.py), and counting a request's bytes (serving.py).
+Left out: how many requests at a time (queueing.py), and counting a request's bytes (bodies.py).
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class Limits:
     """What one request may take, and how many there may be.
 
     picture_bytes, pixels: of a picture as it comes. code_bytes: of one program. body_bytes: of
-    a request, which has body_seconds to arrive. running: executions and scores at a time.
-    waiting: how many more may wait, and as many again for `generate`; queue_seconds: how long.
-    seconds: the deadline of `generate` for each effort, once it runs; quick_seconds: of the
+    a request, which has body_seconds to arrive; program_body_bytes: of one that brings programs
+    only; bodies_bytes: of all requests that are being answered. running: executions and scores at
+    a time. waiting: how many more may wait, and as many again for `generate`; queue_seconds: how
+    long. seconds: the deadline of `generate` for each effort, once it runs; quick_seconds: of the
     others. program_seconds, program_memory (bytes): what a program may take.
     """
 
@@ -41,6 +42,8 @@ class Limits:
     pixels: int = 50_000_000
     code_bytes: int = 200_000
     body_bytes: int = 32 << 20
+    program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
+    bodies_bytes: int = 256 << 20
     body_seconds: float = 60.0
     running: int = field(default_factory=default_workers)
     waiting: int = 16
@@ -51,6 +54,14 @@ class Limits:
     quick_seconds: float = 60.0
     program_seconds: float = 20.0
     program_memory: int = 2 << 30
+
+
+def check_program(code: str, limits: Limits) -> None:
+    """Raise InputError unless `code` is text, and TooLarge where it is too long."""
+    if not isinstance(code, str):  # a client of the page may send anything
+        raise InputError("code must be text")
+    if len(code.encode("utf-8", "surrogatepass")) > limits.code_bytes:
+        raise TooLarge(f"a program may have {limits.code_bytes:,} bytes")
 
 
 def open_picture(data: bytes, limits: Limits) -> Image.Image:

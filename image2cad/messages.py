@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from metrics.execution import Failure, Part
 
+MOST_FILES = 32
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 
 
@@ -22,7 +23,10 @@ class Execute(BaseModel):
     model_config = ConfigDict(json_schema_extra={"example": {"code": BOX, "files": ["step"]}})
 
     code: str
-    files: list[str] = Field([], description="step, stl, 3mf, glb, dxf, py")
+    # One error is enough: each of them takes more memory than what is wrong.
+    files: list[str] = Field(
+        [], description="step, stl, 3mf, glb, dxf, py", max_length=MOST_FILES, fail_fast=True
+    )
 
 
 class Score(BaseModel):

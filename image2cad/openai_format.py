@@ -17,17 +17,20 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
+from image2cad.errors import InputError
 from image2cad.limits import Limits, TooLarge
 from image2cad.service import Generated
 from metrics.execution import Failure
 
 FETCH_SECONDS = 15.0
+MOST = 100  # messages of a chat, and parts of a message
+URL_SAFE = str.maketrans("-_", "+/")  # base64's other alphabet to the usual one
 ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQ"
     "DwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -48,17 +51,21 @@ class ContentPart(BaseModel):
     image_url: ImageUrl | None = None
 
 
+# One error is enough: each of them takes more memory than what is wrong.
+Parts = Annotated[list[ContentPart], Field(max_length=MOST, fail_fast=True)]
+
+
 class Message(BaseModel):
     """A message of a chat."""
 
     role: str
-    content: str | list[ContentPart] | None = None
+    content: str | Parts | None = None
 
 
 class StreamOptions(BaseModel):
     """What a stream holds besides the text."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class Chat(BaseModel):
@@ -80,8 +87,8 @@ class Chat(BaseModel):
     )
 
     model: str
-    messages: list[Message] = Field(min_length=1)
-    stream: bool = False
+    messages: list[Message] = Field(min_length=1, max_length=MOST, fail_fast=True)
+    stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = 1
     effort: str = Field("low", description="none, low or high; not part of OpenAI's format")
@@ -99,6 +106,17 @@ def picture_address(chat: Chat) -> str:
     raise HTTPException(400, "the messages hold no picture; send one as an image_url part")
 
 
+def check_hosts(hosts: Sequence[str]) -> None:
+    """Raise InputError unless all can stand in an address, as "name" or "name:port"."""
+    for host in hosts:
+        try:
+            address = httpx.URL(f"http://{host}")
+        except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+            raise InputError(f"{host!r} is no host: {error}") from error
+        if not address.host or str(address).rstrip("/") != f"http://{address.netloc.decode()}":
+            raise InputError(f"{host!r} is no host; give its name, or name:port")
+
+
 async def picture_bytes(address: str, hosts: Sequence[str], limits: Limits) -> bytes:
     """The bytes of a data URL, or of a file on one of `hosts` ("name" or "name:port").
 
@@ -108,19 +126,21 @@ async def picture_bytes(address: str, hosts: Sequence[str], limits: Limits) -> b
         return _inline(address, limits)
     try:
         url = httpx.URL(address)
-        place = url.netloc.decode().lower()
+        place = url.netloc.decode()
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         raise HTTPException(400, "image_url is no address; send a data URL") from error
-    if url.scheme not in ("http", "https") or place not in [host.lower() for host in hosts]:
+    # Read as addresses, names and ports have one way to be written.
+    known = [httpx.URL(f"{scheme}://{host}") for scheme in ("http", "https") for host in hosts]
+    if (url.scheme, url.netloc) not in [(one.scheme, one.netloc) for one in known]:
         raise HTTPException(
             400,
             "this server takes pictures as data URLs (data:image/png;base64,...) and does not "
-            f"fetch from {place or 'there'}",
+            f"fetch from {place[:100] or 'there'}",
         )
     try:
         return await asyncio.wait_for(_fetch(url, limits), FETCH_SECONDS)
     except (httpx.HTTPError, asyncio.TimeoutError) as error:
-        raise HTTPException(400, f"the picture at {place} cannot be fetched") from error
+        raise HTTPException(400, f"the picture at {place[:100]} cannot be fetched") from error
 
 
 def _inline(address: str, limits: Limits) -> bytes:
@@ -129,8 +149,9 @@ def _inline(address: str, limits: Limits) -> bytes:
         raise HTTPException(400, "a data URL must look like data:image/png;base64,...")
     if len(text) > limits.picture_bytes * 4 / 3 + 4:
         raise TooLarge(f"the picture is too large: {limits.picture_bytes:,} bytes are allowed")
+    text = "".join(text.split()).translate(URL_SAFE).rstrip("=")  # some break its lines
     try:
-        return base64.b64decode("".join(text.split()), validate=True)  # some break its lines
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise HTTPException(400, "the data URL does not hold valid base64") from error
 

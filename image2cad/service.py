@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,14 +27,16 @@ from PIL import Image
 
 from image2cad import jobs
 from image2cad.backends import Backend, Stopped, unwanted
+from image2cad.deadlines import Cancel, Cancelled, Late, stop_check
 from image2cad.errors import InputError
-from image2cad.limits import Limits, TooLarge, open_picture
+from image2cad.limits import Limits, TooLarge, check_program, open_picture
 from image2cad.processes import TICK, Lost, Pool
 from image2cad.queueing import Busy, Queue
 from image2cad.verification import EFFORTS, verify
 from metrics.execution import Failure, Part, default_workers, run_cadquery
 
 __all__ = [
+    "Built",
     "Busy",
     "Cancelled",
     "Generated",
@@ -45,16 +47,13 @@ __all__ = [
     "open_picture",
 ]
 
+LOG = logging.getLogger(__name__)
 ASKED, CHECKED = 0.3, 0.95  # shares of the progress: the model has answered, the picture is drawn
+LOST = (
+    "the server's process for this work was lost twice: either the work brings it down, or "
+    "something else does, such as a system that is short of memory"
+)
 NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
-
-
-class Late(Exception):
-    """The deadline passed, and the work was stopped."""
-
-
-class Cancelled(Exception):
-    """Whoever asked no longer wants an answer, and the work was stopped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class Generated:
     code: the program; where none was valid, the model's first. part: what it builds, or why it
     builds nothing. likeness, confidence, source: as in choosing.py, 0 and "" for a failure.
     seconds: of work, without the queue. candidates: how many programs were considered. tokens:
-    of the model's prompt and of all its programs.
+    of the model's prompt and of all its programs. files, no_files: as in `Built`.
     """
 
     code: str
@@ -75,9 +74,19 @@ class Generated:
     seconds: float
     candidates: int
     tokens: tuple[int, int]
+    files: dict[str, bytes] = field(default_factory=dict)
+    no_files: dict[str, str] = field(default_factory=dict)
 
 
-Cancel = Callable[[], bool] | None
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What a program builds, or why nothing; its files by kind, and why there are no others."""
+
+    part: Part | Failure
+    files: dict[str, bytes]
+    no_files: dict[str, str]
+
+
 Progress = Callable[[float, str], None] | None
 
 
@@ -109,16 +118,19 @@ class Service:
         effort: str = "low",
         progress: Progress = None,
         cancelled: Cancel = None,
+        kinds: Sequence[str] = (),
     ) -> Generated:
         """The program whose drawing is most like `image` (RGB, any size).
 
         effort: "none" takes the model's program as it is. progress: called with a share of 1
-        and what is going on, from when the picture has a place in the queue.
+        and what is going on, from when the picture has a place in the queue. kinds: of files of
+        the part, formats of exports.py.
         """
+        kinds = jobs.distinct_kinds(kinds)
         if effort not in EFFORTS:
             raise InputError(f"effort is one of {', '.join(EFFORTS)}, not {effort!r}")
         tell = progress or (lambda share, text: None)
-        wanted = _check(cancelled)
+        wanted = stop_check(cancelled)
 
         def queued() -> None:
             wanted()
@@ -126,7 +138,7 @@ class Service:
 
         with self._pictures.place(queued):
             started = time.monotonic()
-            check = _check(cancelled, self.limits.seconds[effort])
+            check = stop_check(cancelled, self.limits.seconds[effort])
             tell(0.02, "asking the model")
             codes, tokens = self._ask(image, effort, check)
             asked = time.monotonic()
@@ -139,7 +151,7 @@ class Service:
 
             answer = self._verifying.call(verify, image, codes, effort, check=look)
             if isinstance(answer, Lost):
-                logging.getLogger(__name__).warning("verification: %s", answer.reason)
+                LOG.warning("verification: %s", answer.reason)
             if isinstance(answer, Lost) or answer.part is None:
                 code = codes[0] if codes else ""
                 seen, sure, source, count = 0.0, 0.0, "", len(codes)
@@ -147,15 +159,26 @@ class Service:
             else:
                 code, part, seen = answer.code, answer.part, answer.likeness
                 sure, source, count = answer.confidence, answer.source, len(answer.tried) + 1
+            files = self._export(self._verifying, part, code, kinds, check)
             seconds = time.monotonic() - started
         tell(1.0, "done")
-        return Generated(code, part, seen, sure, source, seconds, count, tokens)
+        return Generated(code, part, seen, sure, source, seconds, count, tokens, *files)
 
     def execute(self, code: str, cancelled: Cancel = None) -> Part | Failure:
         """The part that a program builds."""
-        self._check_size(code)
-        with self._programs.place(_check(cancelled)):
-            return self._run(self._quick, code, _check(cancelled, self.limits.quick_seconds))
+        return self.build(code, cancelled=cancelled).part
+
+    def build(self, code: str, kinds: Sequence[str] = (), cancelled: Cancel = None) -> Built:
+        """The part that a program builds and its files, in one place and by one deadline.
+
+        kinds: formats of exports.py. Raises InputError for others.
+        """
+        check_program(code, self.limits)
+        kinds = jobs.distinct_kinds(kinds)
+        with self._programs.place(stop_check(cancelled)):
+            check = stop_check(cancelled, self.limits.quick_seconds)
+            part = self._run(self._quick, code, check)
+            return Built(part, *self._export(self._quick, part, code, kinds, check))
 
     def score(
         self, prediction: str, reference: str, alignment: str = "best", cancelled: Cancel = None
@@ -165,13 +188,14 @@ class Service:
         "failure" is the prediction's Failure, or None. Raises InputError for an unknown alignment
         and for a reference without a usable solid.
         """
-        self._check_size(prediction, reference)
-        with self._programs.place(_check(cancelled)):
-            check = _check(cancelled, self.limits.quick_seconds)
+        check_program(prediction, self.limits)
+        check_program(reference, self.limits)
+        with self._programs.place(stop_check(cancelled)):
+            check = stop_check(cancelled, self.limits.quick_seconds)
             job = (prediction, reference, alignment, self._runner())
-            scored = self._quick.call(jobs.score, *job, check=check)
+            scored = self._call(self._quick, jobs.score, *job, check=check)
         if isinstance(scored, Lost):
-            raise RuntimeError(f"scoring: {scored.reason}")
+            raise InputError(f"these programs cannot be scored: {scored.reason}")
         return scored
 
     def export(
@@ -179,13 +203,12 @@ class Service:
     ) -> tuple[dict[str, bytes], dict[str, str]]:
         """Files of the kinds named, and for the kinds that make no sense the reason.
 
-        Kinds are those of exports.py; InputError for others. Takes no place in a queue, as
-        whoever asks has had one.
+        Kinds are those of exports.py; InputError for others.
         """
-        jobs.check_kinds(kinds)
-        check = _check(cancelled, self.limits.quick_seconds)
-        made = self._quick.call(jobs.write_files, part, code, list(kinds), check=check)
-        return ({}, dict.fromkeys(kinds, made.reason)) if isinstance(made, Lost) else made
+        kinds = jobs.distinct_kinds(kinds)
+        with self._programs.place(stop_check(cancelled)):
+            check = stop_check(cancelled, self.limits.quick_seconds)
+            return self._export(self._quick, part, code, kinds, check)
 
     def load(self) -> dict[str, tuple[int, int]]:
         """How many are running and waiting, of pictures and of programs."""
@@ -193,7 +216,7 @@ class Service:
 
     def ready(self) -> bool:
         """Whether a process of each kind is warm."""
-        return self._verifying.ready() and self._quick.ready()
+        return all([self._verifying.ready(), self._quick.ready()])  # both have a look
 
     def close(self) -> None:
         """Stop the model and kill the worker processes."""
@@ -221,31 +244,41 @@ class Service:
             stop.set()
             job.cancel()
 
-    def _check_size(self, *codes: str) -> None:
-        for code in codes:
-            if len(code.encode("utf-8", "surrogatepass")) > self.limits.code_bytes:
-                raise TooLarge(f"a program may have {self.limits.code_bytes:,} bytes")
-
     def _runner(self) -> Callable[[str], Part | Failure]:
         limits = self.limits
         return partial(run_cadquery, timeout=limits.program_seconds, memory=limits.program_memory)
 
     def _run(self, pool: Pool, code: str, check: Callable[[], None]) -> Part | Failure:
-        part = pool.call(self._runner(), code, check=check)
+        part = self._call(pool, self._runner(), code, check=check)
         return Failure("crash", part.reason) if isinstance(part, Lost) else part
 
+    def _export(
+        self,
+        pool: Pool,
+        part: Part | Failure,
+        code: str,
+        kinds: Sequence[str],
+        check: Callable[[], None],
+    ) -> tuple[dict[str, bytes], dict[str, str]]:
+        if isinstance(part, Failure) or not kinds:
+            return {}, {}
+        made = self._call(pool, jobs.write_files, part, code, kinds, check=check)
+        return ({}, dict.fromkeys(kinds, made.reason)) if isinstance(made, Lost) else made
 
-def _check(cancelled: Cancel, seconds: float = float("inf")) -> Callable[[], None]:
-    """A function that raises Cancelled or Late when it is time to stop."""
-    end = time.monotonic() + seconds
-
-    def check() -> None:
-        if cancelled is not None and cancelled():
-            raise Cancelled("cancelled")
-        if time.monotonic() > end:
-            raise Late(f"stopped after {seconds:g} s")
-
-    return check
+    def _call(
+        self, pool: Pool, work: Callable[..., Any], *job: Any, check: Callable[[], None]
+    ) -> Any:
+        """As pool.call, tried twice: who kills a process is rarely what runs in it."""
+        answer = pool.call(work, *job, check=check)
+        if not isinstance(answer, Lost):
+            return answer
+        if self._closed.is_set():
+            raise Cancelled("the service is closed")
+        LOG.warning("a worker process was lost: %s", answer.reason)
+        answer = pool.call(work, *job, check=check)
+        if isinstance(answer, Lost):
+            return Lost(f"{LOST} ({answer.reason})")
+        return answer
 
 
 def _propose(

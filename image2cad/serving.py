@@ -5,7 +5,8 @@
 
 A log line names the request, its route, status and seconds, never a picture, a program or an
 address. Other paths, such as those of a page that is mounted beside the API, are left alone.
-Left out: the routes (api.py), and what errors look like (api_errors.py).
+Left out: the routes (api.py), bodies as they come (bodies.py), what errors look like
+(api_errors.py).
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image2cad.api_errors import CLIENT_LEFT, answer_to, error
-from image2cad.limits import Limits
+from image2cad.bodies import Bodies, too_large
 from image2cad.service import Service
 
 LOG = logging.getLogger("image2cad.requests")
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds
+PROGRAMS = ("/v1/execute", "/v1/score")  # which take no pictures
 IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 
 
@@ -86,6 +87,7 @@ class _Seen:
     status: int = 0
     done: bool = False
     left: bool = False
+    stream: bool = False
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -100,13 +102,15 @@ def guard(
 
     Only /v1 wants a key. HEAD is answered where GET is; the server leaves the body out.
     """
+    bodies = Bodies(service.limits)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http":
             return await app(scope, receive, send)
         if not (path in methods or path.startswith("/v1/")):
-            return await app(scope, _counted(receive, service.limits), send)
+            with bodies.counted(receive, service.limits.body_bytes) as counted:
+                return await app(scope, counted, send)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         name = given if IDENTIFIER.fullmatch(given) else uuid.uuid4().hex
@@ -115,16 +119,26 @@ def guard(
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 seen.status = message["status"]
+                kind = Headers(raw=message["headers"]).get("content-type", "")
+                seen.stream = kind.startswith("text/event-stream")
                 message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
             elif message["type"] == "http.response.body":
                 seen.done = not message.get("more_body", False)
             await send(message)
 
+        async def heard() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                seen.left = not seen.done
+            return message
+
         asked = scope["method"]
         if asked == "HEAD":
             scope = {**scope, "method": "GET"}
         taken = methods.get(path, [scope["method"]])
-        refusal = _refusal(path, headers, service.limits, keys)
+        limits = service.limits
+        most = limits.program_body_bytes if path in PROGRAMS else limits.body_bytes
+        refusal = _refusal(path, headers, most, keys)
         if refusal is None and scope["method"] not in taken:
             refusal = error(405, f"{path} takes {taken[0]}", headers={"Allow": ", ".join(taken)})
         trace: list[str] = []
@@ -132,12 +146,18 @@ def guard(
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                await app(scope, _limited(receive, service.limits, seen), answer)
+                with bodies.counted(heard, most, limits.body_seconds) as counted:
+                    await app(scope, counted, answer)
         except asyncio.CancelledError:
             # Only a server that stops cancels, when its patience with open requests is over.
-            if seen.status:
+            stopping = error(503, "the server is stopping", "stopping")
+            if not seen.status:
+                await stopping(scope, receive, answer)
+            elif seen.stream:
+                body = b"data: " + bytes(stopping.body) + b"\n\n"
+                await answer({"type": "http.response.body", "body": body})
+            else:
                 raise
-            await error(503, "the server is stopping", "stopping")(scope, receive, answer)
         except Exception as exception:
             trace = _trace(exception)
             if not seen.status:
@@ -149,15 +169,13 @@ def guard(
     return guarded
 
 
-def _refusal(
-    path: str, headers: Headers, limits: Limits, keys: Sequence[str]
-) -> JSONResponse | None:
+def _refusal(path: str, headers: Headers, most: int, keys: Sequence[str]) -> JSONResponse | None:
     if path.startswith("/v1/") and keys and not _known(headers.get("authorization", ""), keys):
         text = "this server wants a valid key, as Authorization: Bearer KEY"
         return error(401, text, headers={"WWW-Authenticate": "Bearer"})
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.body_bytes:
-        return error(413, _too_large(limits))
+    if length.isdigit() and int(length) > most:
+        return error(413, too_large(most))
     return None
 
 
@@ -167,51 +185,6 @@ def _known(authorization: str, keys: Sequence[str]) -> bool:
     sent = given.strip().encode("latin-1")  # as headers are decoded
     same = [hmac.compare_digest(sent, key.encode()) for key in keys]
     return scheme.lower() == "bearer" and any(same)
-
-
-def _limited(receive: Receive, limits: Limits, seen: _Seen) -> Receive:
-    """`receive` that counts the bytes of the body as they come, and the seconds."""
-    until = time.monotonic() + limits.body_seconds
-    size, whole = 0, False
-
-    async def limited() -> Message:
-        nonlocal size, whole
-        try:
-            left = None if whole else max(until - time.monotonic(), 0.0)
-            message = await asyncio.wait_for(receive(), left)
-        except asyncio.TimeoutError as late:
-            text = f"the request did not arrive within {limits.body_seconds:g} s"
-            raise HTTPException(408, text) from late
-        if message["type"] == "http.disconnect":
-            seen.left = not seen.done
-            whole = True
-        else:
-            size += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if size > limits.body_bytes:
-                raise HTTPException(413, _too_large(limits))
-        return message
-
-    return limited
-
-
-def _counted(receive: Receive, limits: Limits) -> Receive:
-    """`receive` that counts the bytes of the body as they come, for the page's own requests."""
-    size = 0
-
-    async def counted() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > limits.body_bytes:
-            raise HTTPException(413, _too_large(limits))
-        return message
-
-    return counted
-
-
-def _too_large(limits: Limits) -> str:
-    return f"the request is too large: {limits.body_bytes:,} bytes are allowed"
 
 
 def _trace(exception: Exception) -> list[str]:

@@ -11,6 +11,8 @@ import contextlib
 import functools
 import http.server
 import io
+import json
+import logging
 import threading
 
 import httpx
@@ -91,15 +93,32 @@ class Running:
         assert eventually(lambda: httpx.get(f"{self.url}/ready").status_code == 200, 120)
 
     def stop(self):
-        answers, body = [], {"code": "while True: pass"}
-        post = functools.partial(httpx.post, f"{self.url}/v1/execute", json=body, timeout=30)
-        last = threading.Thread(target=lambda: answers.append(post()))
-        last.start()
-        assert eventually(lambda: self.service.load()["programs"] == (1, 0))
+        """Stop while a program runs and a stream is open; both are told, and nothing is logged."""
+        answers, records = {}, []
+        program = ("/v1/execute", {"code": "while True: pass"})
+        noise = encoded(Image.effect_mandelbrot((448, 448), (-2, -1, 1, 1), 50))
+        stream = ("/v1/chat/completions", chat(data_url(noise), stream=True, effort="high"))
+
+        def post(path, body):
+            answers[path] = httpx.post(f"{self.url}{path}", json=body, timeout=30)
+
+        last = [threading.Thread(target=post, args=job) for job in (program, stream)]
+        for thread in last:
+            thread.start()
+        assert eventually(lambda: set(self.service.load().values()) == {(1, 0)})
+        handler = logging.Handler(logging.ERROR)
+        handler.emit = records.append
+        logging.getLogger("uvicorn.error").addHandler(handler)
+        # There is a second of grace, in which the stream has begun.
         self.server.should_exit = True
-        for thread in (self.thread, last):
+        for thread in (self.thread, *last):
             thread.join(30)
-        assert answers[0].status_code == 503 and answers[0].json()["error"]["code"] == "stopping"
+        logging.getLogger("uvicorn.error").removeHandler(handler)
+        whole, streamed = answers["/v1/execute"], answers["/v1/chat/completions"]
+        assert whole.status_code == 503 and whole.json()["error"]["code"] == "stopping"
+        event = streamed.text.strip().splitlines()[-1].removeprefix("data: ")
+        assert streamed.status_code == 200 and json.loads(event)["error"]["code"] == "stopping"
+        assert not [record for record in records if record.exc_info]
         assert not self.thread.is_alive() and not self.service.ready()
         self.web.shutdown()
         self.web.server_close()

@@ -32,9 +32,13 @@ def stub(image, effort):
 def test_the_official_client(base):
     client = openai.OpenAI(base_url=f"{base}/v1", api_key="any", max_retries=0)
     assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.models.retrieve("org/" + "long" * 500)
+    assert missing.value.code == "model_not_found" and MODEL in missing.value.message
     sent = chat(data_url(picture()))
     ask = functools.partial(client.chat.completions.create, **sent, max_tokens=1000, temperature=0)
-    whole = ask()
+    whole = ask(stream=None)
     code = whole.choices[0].message.content
     assert run_cadquery(code).solids == 1 and whole.choices[0].finish_reason == "stop"
     assert whole.usage.completion_tokens > 0
@@ -153,7 +157,7 @@ def test_the_log_and_the_metrics_hold_numbers_and_no_content(client, service, ca
         client.post("/v1/execute", json={"code": BOX}, headers={"X-Request-Id": "mine-1"})
         client.get("/nowhere?secret=1")
         client.get("/v1/nowhere?secret=1")
-        monkeypatch.setattr(service, "execute", lambda *_: 1 / 0)
+        monkeypatch.setattr(service, "build", lambda *_: 1 / 0)
         broken = client.post("/v1/execute", json={"code": BOX})
         monkeypatch.undo()
         # A line is written when its answer has been sent.

@@ -181,6 +181,76 @@ def test_scores(service):
     assert isinstance(service.execute(BOX + "\nx = '\ud800'"), Failure | Part)
 
 
+def test_files_are_made_once_each_in_the_place_and_by_the_deadline_of_the_work(
+    service, picture, monkeypatch
+):
+    calls = []
+
+    def watched(pool, name):
+        call = pool.call
+
+        def watch(work, *job, check):
+            calls.append((job, check, service.load()[name]))
+            return call(work, *job, check=check)
+
+        monkeypatch.setattr(pool, "call", watch)
+
+    watched(service._quick, "programs")
+    watched(service._verifying, "pictures")
+    built = service.build(BOX, ["py", "glb", "py"] * 10_000)
+    made = service.generate(picture, "none", kinds=["py", "glb", "py"] * 10_000)
+    for files in (built.files, made.files):
+        assert list(files) == ["py", "glb"] and files["glb"][:4] == b"glTF"
+    assert len(calls) == 4 and all(load == (1, 0) for _, _, load in calls)
+    assert calls[1][0][2] == calls[3][0][2] == ["py", "glb"]
+    assert calls[1][1] is calls[0][1]  # one deadline
+    service.export(built.part, BOX, ["py"])
+    assert calls[4][2] == (1, 0)
+    for call in (service.build, lambda *job: service.generate(picture, "none", kinds=job[1])):
+        with pytest.raises(InputError, match="'obj'"):
+            call(BOX, ["py", "obj"])
+    assert len(calls) == 5  # refused before any work
+
+
+def killing(service, times):
+    """A `cancelled` that kills the process at work, as a system does that is short of memory."""
+    killed = []
+
+    def look():
+        (worker,) = service._quick._all
+        at_work = service._quick._idle.empty() and worker.index is not None
+        if at_work and len(killed) < times and worker.process.pid not in killed:
+            killed.append(worker.process.pid)
+            worker.process.kill()
+        return False
+
+    return look
+
+
+def test_work_whose_process_is_killed_is_tried_once_more(service):
+    slow = f"import time\ntime.sleep(1)\n{BOX}"
+    assert isinstance(service.execute(slow, killing(service, 1)), Part)
+    assert service.score(slow, BOX, "best", killing(service, 1))["vsr"] == 1
+    lost = service.execute(FOREVER, killing(service, 2))
+    assert isinstance(lost, Failure) and lost.kind == "crash"
+    for text in ("lost twice", "short of memory", "SIGKILL"):
+        assert text in lost.message
+    with pytest.raises(InputError, match="cannot be scored: .* lost twice"):
+        service.score(FOREVER, BOX, "best", killing(service, 2))
+    assert isinstance(service.execute(BOX), Part)
+
+
+def test_programs_that_are_no_text(service):
+    for wrong in (None, 5, ["result"], {"code": BOX}):
+        for call in (
+            service.execute,
+            lambda x: service.score(x, BOX),
+            lambda x: service.score(BOX, x),
+        ):
+            with pytest.raises(InputError, match="code must be text"):
+                call(wrong)
+
+
 def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model, picture):
     def cancelled_after(seconds):
         until = time.monotonic() + seconds
