@@ -4,3 +4,8 @@ The package sits between `metrics` (which runs and scores programs and knows not
 the recipes at the top of the repository. Import the modules by name; nothing is re-exported here,
 so that `import image2cad` stays free of torch.
 """
+
+import logging
+
+# At import, bitsandbytes says in words of an error that an optional package is not there.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
