@@ -1,9 +1,10 @@
-"""Asks the service for a visitor's picture, so that the work ends when nobody wants it any more.
+"""Work for the visitors of the page, which ends when nobody wants it any more.
 
     stops = Stops()
     page.unload(stops.stop)                         # the visitor leaves
     cancel.click(stops.stop, queue=False)           # or cancels
     got = await ask(service, stops, file, "low", request.session_hash, tell)
+    part = await wanted(stops, request.session_hash, partial(service.execute, code))
 
 The work runs in a thread; a flag tells the service to give it up. It is set as well when the task
 that awaits the work is cancelled, which is what a gradio client's job.cancel() does.
@@ -14,10 +15,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import partial
+from typing import TypeVar
 
 import gradio as gr
 
@@ -26,15 +29,18 @@ from image2cad.service import Busy, Cancelled, Generated, Late, Service, open_pi
 from image2cad.uploads import uploaded
 
 THREADS = 32  # pictures that may be worked on or wait; beyond, gradio lets them wait
+PROGRAMS = 32  # threads beside, so that who edits a program does not wait for pictures
 # What the service raises that is no defect of the app.
 EXPECTED = (InputError, Busy, Late, Cancelled)
+
+Result = TypeVar("Result")
 
 
 class Stops:
     """Flags that end what is being made for a visitor, by session; and the threads that work."""
 
     def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="visitor")
+        self.threads = ThreadPoolExecutor(THREADS + PROGRAMS, thread_name_prefix="visitor")
         self._flags: dict[str, set[threading.Event]] = defaultdict(set)
 
     @contextmanager
@@ -69,6 +75,7 @@ async def ask(
     effort: str,
     session: str | None,
     tell: Callable[[float, str], None],
+    kinds: Sequence[str] = (),
 ) -> Generated:
     """What the service makes of an uploaded picture. Cancelling the task ends the work.
 
@@ -76,10 +83,15 @@ async def ask(
     """
     path = uploaded(file)
 
-    def work() -> Generated:
+    def work(cancelled: Callable[[], bool]) -> Generated:
         image = open_picture(path.read_bytes(), service.limits)
-        return service.generate(image, effort, tell, stop.is_set)
+        return service.generate(image, effort, tell, cancelled, kinds)
 
+    return await wanted(stops, session, work)
+
+
+async def wanted(stops: Stops, session: str | None, work: Callable[..., Result]) -> Result:
+    """What `work` returns or raises. Its argument `cancelled` says whether nobody wants it."""
     with stops.flag(session) as stop:
-        loop, context = asyncio.get_running_loop(), copy_context()
-        return await loop.run_in_executor(stops.threads, context.run, work)
+        loop, run = asyncio.get_running_loop(), partial(work, cancelled=stop.is_set)
+        return await loop.run_in_executor(stops.threads, copy_context().run, run)

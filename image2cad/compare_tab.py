@@ -1,17 +1,19 @@
 """The second tab of the page: two programs, their scores and their pictures.
 
 with gr.Tab("Compare two programs"):
-    compare_tab(service, editor)                # editor: of the first tab, to take a program from
+    compare_tab(service, stops, editor)         # editor: of the first tab, to take a program from
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from image2cad.asking import EXPECTED, told
+from image2cad.asking import EXPECTED, Stops, told, wanted
+from image2cad.deadlines import Cancel
 from image2cad.errors import InputError
 from image2cad.service import Service
 from image2cad.viewing import explain, explained, problem, table, view
@@ -29,7 +31,7 @@ FIRST = 'import cadquery as cq\nresult = cq.Workplane("XY").box(30, 20, 10).face
 SECOND = 'import cadquery as cq\nresult = cq.Workplane("YZ").box(60, 40, 20)\n'
 
 
-def compare_tab(service: Service, editor: gr.Code) -> None:
+def compare_tab(service: Service, stops: Stops, editor: gr.Code) -> None:
     """Build the tab inside the current context."""
     with gr.Row():
         sides = []
@@ -52,9 +54,10 @@ def compare_tab(service: Service, editor: gr.Code) -> None:
             result = gr.HTML(elem_id="scores")
     gr.Markdown(NOTE)
 
-    def on_score(first: str, second: str) -> tuple[Any, ...]:
+    async def on_score(first: str, second: str, request: gr.Request) -> tuple[Any, ...]:
         try:
-            return compared(service, first, second)
+            work = partial(compared, service, first, second)
+            return await wanted(stops, request.session_hash, work)
         except EXPECTED as error:
             return None, None, problem(told(error))
 
@@ -63,16 +66,16 @@ def compare_tab(service: Service, editor: gr.Code) -> None:
 
 
 def compared(
-    service: Service, first: str, second: str
+    service: Service, first: str, second: str, cancelled: Cancel = None
 ) -> tuple[Image.Image | None, Image.Image | None, str]:
     """The drawings of both parts, and their scores as HTML. Raises what the service raises."""
-    parts = [service.execute(code) for code in (first, second)]
+    parts = [service.execute(code, cancelled) for code in (first, second)]
     drawings = [None if isinstance(part, Failure) else view(part) for part in parts]
     if isinstance(parts[1], Failure):
         raise InputError(f"there is nothing to compare with. {explain(parts[1], second)}")
     rows = []
     for name in ALIGNMENTS:
-        scores = service.score(first, second, name)
+        scores = service.score(first, second, name, cancelled)
         rows.append((name, f"{scores['vsr']:.0f}", f"{scores['iou_best']:.4f}"))
     text = table(rows, ("Alignment", "VSR", "IoU_best"))
     if isinstance(parts[0], Failure):

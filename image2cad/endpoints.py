@@ -11,12 +11,12 @@ They return JSON. The HTTP API of api.py has more: files, streaming, keys, clear
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from image2cad.asking import EXPECTED, THREADS, Stops, ask, told
+from image2cad.asking import EXPECTED, THREADS, Stops, ask, told, wanted
 from image2cad.errors import InputError
 from image2cad.service import Service
 from image2cad.uploads import unopened
@@ -43,19 +43,21 @@ def endpoints(service: Service, stops: Stops) -> None:
         figures = {"likeness": got.likeness, "confidence": got.confidence, "source": got.source}
         return {"code": got.code, **figures, **described(got.part, got.code)}
 
-    async def execute(code: str) -> dict:
+    async def execute(code: str, request: gr.Request) -> dict:
         """Run a CadQuery program in isolation and measure the part that it builds.
 
         Args:
             code: The program, which leaves its part in a variable named result.
         """
         try:
-            part = await asyncio.to_thread(service.execute, code)
+            part = await wanted(stops, request.session_hash, partial(service.execute, code))
         except EXPECTED as error:
             raise gr.Error(told(error), print_exception=False) from error
         return described(part, code)
 
-    async def score(prediction: str, reference: str, alignment: str = "best") -> dict:
+    async def score(
+        request: gr.Request, prediction: str, reference: str, alignment: str = "best"
+    ) -> dict:
         """Compare the parts of two CadQuery programs: does the first run, and their IoU_best.
 
         Args:
@@ -65,8 +67,11 @@ def endpoints(service: Service, stops: Stops) -> None:
         """
         try:
             if alignment not in ALIGNMENTS:
-                raise InputError(f"alignment is one of {', '.join(ALIGNMENTS)}, not {alignment!r}")
-            scores = await asyncio.to_thread(service.score, prediction, reference, alignment)
+                raise InputError(
+                    f"alignment is one of {', '.join(ALIGNMENTS)}, not {alignment!r:.100}"
+                )
+            work = partial(service.score, prediction, reference, alignment)
+            scores = await wanted(stops, request.session_hash, work)
         except EXPECTED as error:
             raise gr.Error(told(error), print_exception=False) from error
         failure = scores["failure"]

@@ -54,7 +54,7 @@ def make_page(service: Service) -> gr.Blocks:
         with gr.Tab("Picture to part"):
             editor = part_tab(service, stops)
         with gr.Tab("Compare two programs"):
-            compare_tab(service, editor)
+            compare_tab(service, stops, editor)
         endpoints(service, stops)
         page.unload(stops.stop)
     # gradio checks paths in requests only for pages that were launched; this one is mounted.

@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from image2cad.asking import THREADS, Stops
+from image2cad.asking import THREADS, Stops, wanted
 from image2cad.service import Service
 from image2cad.sliders import numbers
 from image2cad.sources import BUNDLED
@@ -93,8 +93,20 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
     ) -> tuple[Any, ...]:  # fmt: skip
         return await generate(service, stops, file, effort, visit, request.session_hash, progress)
 
-    def on_choice(visit: list[Entry], chosen: gr.SelectData) -> tuple[Any, ...]:
-        return go_back(service, visit, chosen.index)
+    async def on_choice(
+        visit: list[Entry], chosen: gr.SelectData, request: gr.Request
+    ) -> tuple[Any, ...]:
+        work = partial(go_back, service, visit, chosen.index)
+        return await wanted(stops, request.session_hash, work)
+
+    async def on_rebuild(request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        return await wanted(stops, request.session_hash, partial(edit, service, *values))
+
+    async def on_move(request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        return await wanted(stops, request.session_hash, partial(move, service, *values))
+
+    async def on_save(kind: str, code: str, request: gr.Request) -> str:
+        return await wanted(stops, request.session_hash, partial(save, service, kind, code))
 
     alone: dict[str, Any] = {"queue": False, "api_visibility": "private"}
     start.click(lambda: gr.update(interactive=True), None, cancel, **alone)
@@ -104,10 +116,10 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
     )  # fmt: skip
     run.then(lambda: gr.update(interactive=False), None, cancel, **alone)
     cancel.click(stops.stop, None, None, **alone)
-    rebuild.click(partial(edit, service), [editor, entry, visit], show_progress_on=model, **private)
+    rebuild.click(on_rebuild, [editor, entry, visit], show_progress_on=model, **private)
     gallery.select(on_choice, [visit], show_progress_on=model, **private)
     for kind, button in savers.items():
-        made = button.click(partial(save, service, kind), editor, file, api_visibility="private")
+        made = button.click(on_save, [gr.State(kind), editor], file, api_visibility="private")
         made.success(None, file, None, js=SAVE)
 
     with slots:
@@ -132,7 +144,7 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
                 ]
             for handle in handles:
                 handle.release(
-                    partial(move, service), [editor, entry, visit, template, *handles],
+                    on_move, [editor, entry, visit, template, *handles],
                     show_progress="hidden", trigger_mode="always_last", **private,
                 )  # fmt: skip
 

@@ -91,7 +91,7 @@ Progress = Callable[[float, str], None] | None
 
 
 class Service:
-    """Generates, executes, scores and exports; thread-safe.
+    """Generates, builds and scores; thread-safe.
 
     Its methods block. They raise InputError for what cannot be used, Busy where too many wait,
     Late at the deadline, and Cancelled soon after `cancelled` returns True.
@@ -197,18 +197,6 @@ class Service:
         if isinstance(scored, Lost):
             raise InputError(f"these programs cannot be scored: {scored.reason}")
         return scored
-
-    def export(
-        self, part: Part, code: str, kinds: Sequence[str], cancelled: Cancel = None
-    ) -> tuple[dict[str, bytes], dict[str, str]]:
-        """Files of the kinds named, and for the kinds that make no sense the reason.
-
-        Kinds are those of exports.py; InputError for others.
-        """
-        kinds = jobs.distinct_kinds(kinds)
-        with self._programs.place(stop_check(cancelled)):
-            check = stop_check(cancelled, self.limits.quick_seconds)
-            return self._export(self._quick, part, code, kinds, check)
 
     def load(self) -> dict[str, tuple[int, int]]:
         """How many are running and waiting, of pictures and of programs."""

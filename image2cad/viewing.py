@@ -28,7 +28,7 @@ KINDS = {
     "invalid solid": "The program left a shape that is no usable solid",
     "timeout": "The program took too long",
     "memory": "The program needed too much memory",
-    "crash": "The program crashed the CAD kernel",
+    "crash": "The process that ran the program died",
     "forbidden": "The program tried something that is not allowed here",
     "too large": "The program or its result is too large",
 }

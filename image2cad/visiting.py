@@ -19,8 +19,10 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from image2cad.asking import EXPECTED, Stops, ask, told
+from image2cad.deadlines import Cancel, Cancelled
 from image2cad.errors import InputError
-from image2cad.service import Cancelled, Generated, Service, open_picture
+from image2cad.limits import Limits, open_picture
+from image2cad.service import Built, Generated, Service
 from image2cad.sliders import numbers, replaced
 from image2cad.viewing import (
     Row,
@@ -95,18 +97,18 @@ async def generate(
         progress(share, desc=text)
 
     try:
-        got = await ask(service, stops, file, effort, session, tell)
+        got = await ask(service, stops, file, effort, session, tell, ["glb"])
     except Cancelled as error:
         return Shown(remark(f"{told(error)}.")).values()
     except EXPECTED as error:
         return Shown(problem(told(error))).values()
-    return await asyncio.to_thread(_answered, service, got, str(file), effort, visit)
+    return await asyncio.to_thread(_answered, got, str(file), effort, visit, service.limits)
 
 
 def _answered(
-    service: Service, got: Generated, file: str, effort: str, visit: list[Entry]
+    got: Generated, file: str, effort: str, visit: list[Entry], limits: Limits
 ) -> tuple[Any, ...]:
-    seen = framed(open_picture(Path(file).read_bytes(), service.limits))
+    seen = framed(open_picture(Path(file).read_bytes(), limits))
     path = save_pil_to_cache(seen, get_upload_folder(), "picture", "png")
     code = got.code.strip()  # as the editor keeps it
     entry = Entry(code, path, found=found_by(got))
@@ -118,70 +120,88 @@ def _answered(
     if got.likeness < ALIKE:
         done += " It does not look like the picture: a higher effort may help."
     entry = replace(entry, caption=f"answer, {effort}")
-    return _built(service, got.part, entry, visit, done, sliders=True)
+    return _shown(got.part, _glb(got), entry, visit, done, sliders=True)
 
 
-def edit(service: Service, code: str, entry: Entry, visit: list[Entry]) -> tuple[Any, ...]:
+def edit(
+    service: Service, code: str, entry: Entry, visit: list[Entry], cancelled: Cancel = None
+) -> tuple[Any, ...]:
     """Build the program as it stands in the editor."""
-    part = _execute(service, code)
-    if not isinstance(part, Part):
-        return Shown(part).values()
+    built = _build(service, code, cancelled)
+    if isinstance(built, str):
+        return Shown(built).values()
     if code != entry.code:
         entry = replace(entry, code=code.strip(), caption="edited", found=())
-    return _built(service, part, entry, visit, REBUILT, sliders=True)
+    return _shown(*built, entry, visit, REBUILT, sliders=True)
 
 
 def move(
-    service: Service, code: str, entry: Entry, visit: list[Entry], template: str, *values: float
+    service: Service,
+    code: str,
+    entry: Entry,
+    visit: list[Entry],
+    template: str,
+    *values: float,
+    cancelled: Cancel = None,
 ) -> tuple[Any, ...]:
     """Build the program with the numbers of the sliders."""
-    if code.strip() != entry.code:
+    if str(code).strip() != entry.code:
         return Shown(problem("The program was edited since. Press Rebuild, then move.")).values()
     known = numbers(template)
     changed = {i: v for i, v in enumerate(values) if i < len(known) and v != known[i].value}
     code = replaced(template, changed)
-    part = _execute(service, code)
-    if not isinstance(part, Part):
-        return Shown(part).values()
+    built = _build(service, code, cancelled)
+    if isinstance(built, str):
+        return Shown(built).values()
     if entry.caption == MOVED and visit and visit[0] == entry:
         visit = visit[1:]  # one entry for a row of moves
     entry = replace(entry, code=code, caption=MOVED, found=())
-    return _built(service, part, entry, visit, REBUILT)
+    return _shown(*built, entry, visit, REBUILT)
 
 
-def go_back(service: Service, visit: list[Entry], index: int) -> tuple[Any, ...]:
+def go_back(
+    service: Service, visit: list[Entry], index: int, cancelled: Cancel = None
+) -> tuple[Any, ...]:
     """Show an earlier part of the visit again."""
     entry = visit[index]
-    part = _execute(service, entry.code)
-    if not isinstance(part, Part):
-        return Shown(part).values()
-    text = f"Back at: {entry.caption}."
-    return _built(service, part, entry, visit, text, sliders=True)
+    built = _build(service, entry.code, cancelled)
+    if isinstance(built, str):
+        return Shown(built).values()
+    return _shown(*built, entry, visit, f"Back at: {entry.caption}.", sliders=True)
 
 
-def save(service: Service, kind: str, code: str) -> str:
+def save(service: Service, kind: str, code: str, cancelled: Cancel = None) -> str:
     """The path of a file of the part that `code` builds. Raises gr.Error in plain language."""
     try:
-        part = service.execute(code)
-        if isinstance(part, Failure):
-            raise InputError(explain(part, code))
-        return _file(service, part, code, kind)
+        built = service.build(code, [kind], cancelled)
+        if isinstance(built.part, Failure):
+            raise InputError(explain(built.part, code))
+        if kind not in built.files:
+            raise InputError(built.no_files[kind])
     except EXPECTED as error:
         raise gr.Error(told(error), print_exception=False) from error
+    return _kept(built.files[kind], kind)
 
 
-def _execute(service: Service, code: str) -> Part | str:
-    """The part, or what went wrong as HTML."""
+def _build(service: Service, code: str, cancelled: Cancel) -> tuple[Part, bytes | str] | str:
+    """The part and its GLB, as of `_glb`; or what went wrong as HTML."""
     try:
-        part = service.execute(code)
+        built = service.build(code, ["glb"], cancelled)
     except EXPECTED as error:
         return problem(told(error))
-    return explained(part, code) if isinstance(part, Failure) else part
+    if isinstance(built.part, Failure):
+        return explained(built.part, code)
+    return built.part, _glb(built)
 
 
-def _built(
-    service: Service,
+def _glb(made: Built | Generated) -> bytes | str:
+    """The file, or why there is none."""
+    return made.files["glb"] if "glb" in made.files else made.no_files["glb"]
+
+
+def _shown(
     part: Part,
+    glb: bytes | str,
     entry: Entry,
     visit: list[Entry],
     text: str,
@@ -203,11 +223,10 @@ def _built(
         thumbnail = save_pil_to_cache(small, get_upload_folder(), "part", "png")
         entry = replace(entry, thumbnail=thumbnail)
         visit = [entry, *visit][:REMEMBERED]
-    message, model = remark(text), None
-    try:
-        model = _turned(part, _file(service, part, entry.code, "glb"))
-    except EXPECTED as error:
-        message = problem("The part cannot be shown in 3D", str(error))
+    if isinstance(glb, str):
+        message, model = problem("The part cannot be shown in 3D", glb), None
+    else:
+        message, model = remark(text), _turned(part, _kept(glb, "glb"))
     return Shown(
         message=message,
         code=entry.code,
@@ -228,9 +247,6 @@ def _turned(part: Part, file: str) -> Any:
     return gr.update(value=file, camera_position=(*ANGLES, FAR * size))
 
 
-def _file(service: Service, part: Part, code: str, kind: str) -> str:
-    """The path of a file of the part. Raises InputError where it makes no sense."""
-    files, reasons = service.export(part, code, [kind])
-    if kind not in files:
-        raise InputError(reasons[kind])
-    return save_bytes_to_cache(files[kind], f"part.{kind}", get_upload_folder())
+def _kept(data: bytes, kind: str) -> str:
+    """The path of a file with this content."""
+    return save_bytes_to_cache(data, f"part.{kind}", get_upload_folder())

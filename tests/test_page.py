@@ -1,109 +1,26 @@
-"""Protects the page: what a visitor sees after each act, its endpoints, and what it refuses.
-
-A service whose model is slow on purpose stands in for the real one; programs run for real.
-"""
+"""Protects the page: what a visitor sees after each act. What it refuses: test_endpoints.py."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from paging import BOX, BROKEN, PICTURE, Slow, address, service, uploads
 from PIL import Image
 
-from image2cad import jobs, visiting
+from image2cad import visiting
 from image2cad.asking import Stops
-from image2cad.page import LOOK, make_page
-from image2cad.service import Busy, Cancelled, Generated, Limits
+from image2cad.service import Generated
 from image2cad.sliders import numbers
 from image2cad.visiting import Entry, Shown
-from metrics.execution import Failure, measure_file, run_cadquery
+from metrics.execution import Failure, measure_file
 
-ROOT = Path(__file__).resolve().parent.parent
-PICTURE = ROOT / "data/samples/test/s20200000.png"
-BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
-BROKEN = BOX + "\nresult = result.fillet('<b>')"
-UNKNOWN = {"_type": "gradio.FileData"}
-
-
-class Slow:
-    """A service that finds BOX in every picture; `hold` keeps it at it until it is cancelled."""
-
-    limits = Limits(picture_bytes=100_000)
-
-    def __init__(self) -> None:
-        self.hold, self.begun, self.ended = False, threading.Event(), threading.Event()
-
-    def generate(self, image, effort, progress, cancelled):
-        self.begun.set()
-        while self.hold:
-            progress(0.5, "checking 8 programs")
-            if cancelled():
-                self.ended.set()
-                raise Cancelled("cancelled")
-            time.sleep(0.02)
-        if effort == "high":
-            raise Busy(7)
-        part = run_cadquery(BOX)
-        return Generated(BOX + "\n", part, 0.5, 0.25, "traced", 1.5, 9, (1, 2))
-
-    def execute(self, code):
-        return run_cadquery(code)
-
-    def score(self, prediction, reference, alignment):
-        return jobs.score(prediction, reference, alignment, run_cadquery)
-
-    def export(self, part, code, kinds):
-        return jobs.write_files(part, code, kinds)
-
-
-@pytest.fixture(scope="module")
-def uploads(tmp_path_factory) -> Iterator[Path]:
-    """Where gradio keeps uploads in these tests."""
-    folder = tmp_path_factory.mktemp("uploads")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.5")  # so soon is it seen that a client left
-        yield folder
-
-
-@pytest.fixture
-def service() -> Slow:
-    return Slow()
-
-
-@pytest.fixture
-def address(service: Slow, uploads: Path) -> Iterator[str]:
-    app = gr.mount_gradio_app(
-        FastAPI(), make_page(service), "/", ssr_mode=False, show_error=False,
-        max_file_size=service.limits.picture_bytes, **LOOK,
-    )  # fmt: skip
-    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    until = time.monotonic() + 60
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
-
-
-# what a visitor sees
+__all__ = ["address", "service", "uploads"]  # fixtures
 
 
 async def generated(service: Slow, uploads: Path, effort: str = "low") -> Shown:
@@ -178,74 +95,6 @@ def test_what_goes_wrong_is_told(service: Slow, uploads: Path) -> None:
 
 
 FAILED = Generated("r = 1", Failure("no solid", "r is a number", 1), 0, 0, "", 1, 1, (0, 0))
-
-
-# the endpoints, and what the page refuses
-
-
-def test_named_endpoints(address: str) -> None:
-    client = Client(address, verbose=False)
-    named = client.view_api(return_format="dict", print_info=False)
-    assert list(named["named_endpoints"]) == ["/generate", "/execute", "/score"]
-    assert not named["unnamed_endpoints"]
-    got = client.predict(handle_file(PICTURE), "low", api_name="/generate")
-    assert got["code"].strip() == BOX and got["ok"] and got["likeness"] == 0.5
-    got = client.predict(BOX, api_name="/execute")
-    assert got["volume"] == pytest.approx(48_000) and got["bounding_box"][1] == [10, 20, 30]
-    got = client.predict(BROKEN, api_name="/execute")
-    assert not got["ok"] and got["line"] == 3 and "line 3" in got["failure"]
-    got = client.predict(BOX, BOX.replace("20", "60"), api_name="/score")
-    assert got["vsr"] == 1 and 0 < got["iou_best"] < 1 and got["alignment"] == "best"
-    got = client.predict(BROKEN, BOX, "pca", api_name="/score")
-    assert got["vsr"] == 0 and got["iou_best"] == 0 and "line 3" in got["failure"]
-    for prediction, reference, alignment, why in (
-        (BOX, BROKEN, "best", "reference has no usable solid"),
-        (BOX, BOX, "none", "Alignment is one of"),
-    ):
-        with pytest.raises(AppError, match=why):
-            client.predict(prediction, reference, alignment, api_name="/score")
-    with pytest.raises(AppError, match="try again in 7 s"):
-        client.predict(handle_file(PICTURE), "high", api_name="/generate")
-
-
-def called(address: str, name: str, data: list) -> str:
-    """The answer to a request as anybody can write one."""
-    url = f"{address}/gradio_api/call/{name}"
-    event = httpx.post(url, json={"data": data}).json()["event_id"]
-    return httpx.get(f"{url}/{event}", timeout=60).text
-
-
-def test_only_uploaded_pictures_are_read(address: str, service: Slow, tmp_path: Path) -> None:
-    secret = tmp_path / "secret.png"
-    secret.write_bytes(PICTURE.read_bytes())
-    for path in (secret, PICTURE, "/etc/passwd", f"{os.environ['GRADIO_TEMP_DIR']}/../x.png"):
-        for mark in ({}, {"meta": UNKNOWN}):
-            answer = called(address, "generate", [{"path": str(path), **mark}, "low"])
-            assert "event: error" in answer and "likeness" not in answer
-    kept = [file.name for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")]
-    assert "secret.png" not in kept and "passwd" not in kept  # not even copied
-    link = {"path": f"{address}/x.png", "meta": UNKNOWN}
-    for name, data in (("generate", [link, "low"]), ("execute", [link])):
-        assert "not as a link" in called(address, name, data), name
-    client = Client(address, verbose=False)
-    text = tmp_path / "text.png"
-    text.write_text("no picture")
-    with pytest.raises(AppError, match="no picture that can be read"):
-        client.predict(handle_file(text), "low", api_name="/generate")
-    large = {"files": ("large.png", bytes(service.limits.picture_bytes + 1), "image/png")}
-    assert httpx.post(f"{address}/gradio_api/upload", files=large).status_code == 413
-    assert client.predict(BOX, api_name="/execute")["ok"]  # and goes on
-
-
-def test_work_ends_when_nobody_wants_it(address: str, service: Slow) -> None:
-    service.hold = True
-    for give_up in (lambda job, client: job.cancel(), lambda job, client: client.close()):
-        service.begun.clear(), service.ended.clear()
-        client = Client(address, verbose=False)
-        job = client.submit(handle_file(PICTURE), "low", api_name="/generate")
-        assert service.begun.wait(30)
-        give_up(job, client)
-        assert service.ended.wait(30)
 
 
 def test_the_page_needs_nothing_from_elsewhere(address: str) -> None:

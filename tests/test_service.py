@@ -135,22 +135,18 @@ def picture():
 
 def test_a_picture_becomes_a_part_with_files(service, picture, tmp_path):
     told = []
-    made = service.generate(picture, "low", lambda share, text: told.append((share, text)))
+    tell, kinds = (lambda share, text: told.append((share, text))), ["step", "py"]
+    made = service.generate(picture, "low", tell, kinds=kinds)
     assert isinstance(made.part, Part) and made.likeness > 0.99 and made.confidence > 0.9
     assert made.candidates >= 1 and made.tokens[1] > 0
     shares = [share for share, _ in told]
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(told) > 3
-    files, reasons = service.export(made.part, made.code, ["step", "glb", "py"])
-    assert reasons == {} and files["py"].decode() == made.code and files["glb"][:4] == b"glTF"
+    assert made.no_files == {} and made.files["py"].decode() == made.code
     step = tmp_path / "part.step"
-    step.write_bytes(files["step"])
+    step.write_bytes(made.files["step"])
     assert measure_file(step).volume == pytest.approx(made.part.volume, rel=1e-6)
-    with pytest.raises(InputError, match="'obj'"):
-        service.export(made.part, made.code, ["obj"])
     sphere = "result = cq.Workplane().sphere(3)"
-    part = service.execute(sphere)
-    _, reasons = service.export(part, sphere, ["dxf"])
-    assert "dxf" in reasons
+    assert "cannot be read" in service.build(sphere, ["dxf"]).no_files["dxf"]
 
 
 def test_a_program_that_fails_is_an_answer_with_its_line(service, model, picture):
@@ -204,12 +200,10 @@ def test_files_are_made_once_each_in_the_place_and_by_the_deadline_of_the_work(
     assert len(calls) == 4 and all(load == (1, 0) for _, _, load in calls)
     assert calls[1][0][2] == calls[3][0][2] == ["py", "glb"]
     assert calls[1][1] is calls[0][1]  # one deadline
-    service.export(built.part, BOX, ["py"])
-    assert calls[4][2] == (1, 0)
     for call in (service.build, lambda *job: service.generate(picture, "none", kinds=job[1])):
         with pytest.raises(InputError, match="'obj'"):
             call(BOX, ["py", "obj"])
-    assert len(calls) == 5  # refused before any work
+    assert len(calls) == 4  # refused before any work
 
 
 def killing(service, times):

@@ -1,0 +1,105 @@
+"""The page for the tests: with a service that is slow on purpose, on a free port.
+
+    from paging import Slow, address, service, uploads      # fixtures, for a file that visits it
+
+Programs run for real.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from image2cad import jobs
+from image2cad.limits import Limits, check_program
+from image2cad.page import LOOK, make_page
+from image2cad.service import Built, Busy, Cancelled, Generated
+from metrics.execution import Failure, run_cadquery
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURE = ROOT / "data/samples/test/s20200000.png"
+BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
+BROKEN = BOX + "\nresult = result.fillet('<b>')"
+
+
+class Slow:
+    """A service that finds BOX in every picture; `hold` keeps it at it until it is cancelled."""
+
+    limits = Limits(picture_bytes=100_000)
+
+    def __init__(self) -> None:
+        self.hold, self.begun, self.ended = False, threading.Event(), threading.Event()
+
+    def _work(self, cancelled, progress=lambda *_: None):
+        self.begun.set()
+        while self.hold:
+            progress(0.5, "checking 8 programs")
+            if cancelled():
+                self.ended.set()
+                raise Cancelled("cancelled")
+            time.sleep(0.02)
+
+    def generate(self, image, effort, progress, cancelled, kinds):
+        self._work(cancelled, progress)
+        if effort == "high":
+            raise Busy(7)
+        built = self.build(BOX, kinds)
+        rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
+        return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest)
+
+    def execute(self, code, cancelled=None):
+        return self.build(code, (), cancelled).part
+
+    def build(self, code, kinds, cancelled=None):
+        check_program(code, self.limits)
+        self._work(cancelled)
+        part = run_cadquery(code)
+        files = ({}, {}) if isinstance(part, Failure) else jobs.write_files(part, code, kinds)
+        return Built(part, *files)
+
+    def score(self, prediction, reference, alignment, cancelled=None):
+        check_program(prediction, self.limits)
+        check_program(reference, self.limits)
+        self._work(cancelled)
+        return jobs.score(prediction, reference, alignment, run_cadquery)
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory) -> Iterator[Path]:
+    """Where gradio keeps uploads in these tests."""
+    folder = tmp_path_factory.mktemp("uploads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.5")  # so soon is it seen that a client left
+        yield folder
+
+
+@pytest.fixture
+def service() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def address(service: Slow, uploads: Path) -> Iterator[str]:
+    app = gr.mount_gradio_app(
+        FastAPI(), make_page(service), "/", ssr_mode=False, show_error=False,
+        max_file_size=service.limits.picture_bytes, **LOOK,
+    )  # fmt: skip
+    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until = time.monotonic() + 60
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(60)
+    assert not thread.is_alive()
