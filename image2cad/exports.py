@@ -3,7 +3,8 @@
     data = export(part, code, "step")       # part from run_cadquery(code)
 
 STEP is exact and written in a confined process. STL and 3MF are the part's mesh, closed; GLB is
-the mesh with the smooth normals of its surfaces. DXF is the first sketch of the program, in the
+the mesh with the smooth normals of its surfaces. STL and GLB hold 32-bit numbers, so that there is
+none of a part that is very far from the origin. DXF is the first sketch of the program, in the
 sketch plane's coordinates: the text is read, never run.
 
 A length of 1 is a millimetre. In GLB it stays 1, as in CadQuery's own, though glTF counts in
@@ -49,6 +50,9 @@ GREY = (0.3, 0.3, 0.3, 1.0)  # linear; viewers' lights make it paler
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 CLOSED = 1e-6  # CadQuery's close() draws no line shorter than this
 LARGEST = 1e30  # of a coordinate; STL and GLB hold 32-bit numbers
+FAREST = (
+    1e5  # of a coordinate, in sizes of the part; 32-bit numbers have about 100 steps a size there
+)
 
 # The parts of a 3MF package, as the core specification lays them out.
 TYPES = """<?xml version="1.0" encoding="UTF-8"?>
@@ -84,11 +88,12 @@ def export(part: Part, code: str, kind: str) -> bytes:
     """The part, or the program that made it, as a file of the kind named (one of FORMATS).
 
     Raises InputError for another kind, for a part without a B-rep or that STEP cannot hold, for
-    numbers too large for a mesh file, and for a program whose sketch cannot be read.
+    numbers that a mesh file cannot hold, and for a program whose sketch cannot be read.
     """
     if kind == "step":
         return _step(part)
     if kind == "stl":
+        _check_single(part, "STL")
         return trimesh.Trimesh(*_closed_mesh(part), process=False).export(file_type="stl")
     if kind == "3mf":
         return _3mf(part)
@@ -150,11 +155,23 @@ def _check_mesh(part: Part) -> None:
         raise InputError(f"the part is too large for a mesh file: over {LARGEST:g} mm")
 
 
+def _check_single(part: Part, name: str) -> None:
+    """Raise InputError where 32-bit numbers cannot hold the mesh."""
+    _check_mesh(part)
+    far, size = np.abs(part.vertices).max(), np.ptp(part.bounding_box, axis=0).max()
+    if far > FAREST * size:
+        raise InputError(
+            f"no {name}: the part is over {FAREST:,.0f} times as far from the origin as it is "
+            "large, and the format's 32-bit numbers would distort it; export STEP or 3MF, or move "
+            "the part"
+        )
+
+
 def _3mf(part: Part) -> bytes:
     points, faces = _closed_mesh(part)
     model = MODEL.format(
         vertices="\n".join(
-            f'<vertex x="{x:.9g}" y="{y:.9g}" z="{z:.9g}"/>' for x, y, z in points.tolist()
+            f'<vertex x="{x:.15g}" y="{y:.15g}" z="{z:.15g}"/>' for x, y, z in points.tolist()
         ),
         triangles="\n".join(
             f'<triangle v1="{a}" v2="{b}" v3="{c}"/>' for a, b, c in faces.tolist()
@@ -169,7 +186,7 @@ def _3mf(part: Part) -> bytes:
 
 
 def _glb(part: Part) -> bytes:
-    _check_mesh(part)
+    _check_single(part, "GLB")
     # glTF's own default is a metal, which is black where a viewer has no surroundings to mirror.
     grey = PBRMaterial(name="grey", baseColorFactor=GREY, metallicFactor=0.0, roughnessFactor=0.6)
     mesh = trimesh.Trimesh(
@@ -195,8 +212,8 @@ def _dxf(code: str) -> bytes:
     if not program:
         raise InputError(
             "no DXF: the program cannot be read as sketches and extrusions. It has to draw with "
-            "moveTo, lineTo, threePointArc, polyline, rect and circle, to extrude, and to give "
-            "plain numbers"
+            "center, moveTo, lineTo, threePointArc, polyline, close, rect and circle, to extrude, "
+            "and to give plain numbers"
         )
     document = ezdxf.new("R2010", units=units.MM)
     for loop in program[0].loops:

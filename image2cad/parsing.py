@@ -6,7 +6,8 @@ Reads GenCAD-Code's own style (a `cq.Plane` a sketch, a name a loop, `solid=`
 at the end) and the compact style that `programs.to_code` writes. The text is
 taken apart by `ast`; nothing in it is ever executed. Whatever is not understood
 completely makes the whole answer None: a guess would be a wrong part.
-Left out: fillets, revolves, `box`, faces as workplanes, variables for numbers.
+Left out: fillets, revolves, `box`, faces as workplanes, variables for numbers,
+`workplane` anywhere but right after `cq.Workplane(...)`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,11 @@ def _value(node: ast.expr, names: Names) -> Pen | Solid:
         node = node.func.value
     value: Pen | Solid
     if isinstance(node, ast.Call):
-        value = Pen(Sketch(_workplane(node, names)))
+        plane = _workplane(node, names)
+        # At the start of a chain only: later, CadQuery would extrude loops of both planes.
+        while calls and calls[-1][0] == "workplane":
+            plane = _shifted(plane, calls.pop()[1])
+        value = Pen(Sketch(plane))
     elif isinstance(node, ast.Name) and node.id in names.values:
         value = names.values[node.id]
     else:
@@ -138,6 +143,20 @@ def _workplane(call: ast.Call, names: Names) -> Plane:
     raise Unknown
 
 
+def _shifted(plane: Plane, call: ast.Call) -> Plane:
+    """The plane of `.workplane(offset=5)` on it."""
+    match call:
+        case ast.Call(args=[], keywords=[]):
+            return plane
+        case ast.Call(args=[value], keywords=[]):
+            pass
+        case ast.Call(args=[], keywords=[ast.keyword(arg="offset", value=value)]):
+            pass
+        case _:
+            raise Unknown
+    return replace(plane, origin=plane.point(0, 0, number(value)))
+
+
 def _vector(node: ast.expr, names: Names) -> Vector:
     """Three numbers in a tuple or in `cq.Vector(...)`."""
     if isinstance(node, ast.Tuple):
@@ -161,7 +180,7 @@ def _add(pen: Pen, call: ast.Call, names: Names) -> Pen:
         case ast.Call(args=[ast.Name(id=name)], keywords=[]):
             other = names.values.get(name)
             if isinstance(other, Pen) and other.sketch is pen.sketch and pen.start is None:
-                return replace(pen, here=None)
+                return replace(pen, here=None, centre=None)
     raise Unknown
 
 

@@ -4,7 +4,8 @@
 
 `parsing.py` walks the chain and calls these with the arguments as `ast` nodes.
 Anything that is not a plain number, point or vector raises `Unknown`, and so
-does a call whose place CadQuery would take from the loop before it.
+does a call whose place CadQuery would take from the path before it: after a circle or a rectangle
+the next one has the same centre.
 """
 
 from __future__ import annotations
@@ -34,12 +35,16 @@ class Sketch:
 class Pen:
     """Where a chain stands on its sketch.
 
-    `here` is None where CadQuery's own place is not the one a reader expects;
-    `start` and `segments` are the open wire, if there is one.
+    All points are in the sketch's coordinates, `origin` too, which counts as (0, 0) in the text.
+    `here` is where a line starts and `centre` where a circle or rectangle stands; None where
+    CadQuery's own place is not the one a reader expects. `start` and `segments` are the open
+    wire, if there is one.
     """
 
     sketch: Sketch
     here: Point | None = (0.0, 0.0)
+    centre: Point | None = (0.0, 0.0)
+    origin: Point = (0.0, 0.0)
     start: Point | None = None
     segments: tuple[Segment, ...] = ()
 
@@ -47,15 +52,21 @@ class Pen:
 def _move_to(pen: Pen, arguments: list[ast.expr]) -> Pen:
     if pen.start is not None:
         raise Unknown
-    return replace(pen, here=_pair(arguments))
+    to = _placed(pen, _pair(arguments))
+    return replace(pen, here=to, centre=to)
+
+
+def _center(pen: Pen, arguments: list[ast.expr]) -> Pen:
+    origin = _placed(pen, _pair(arguments))
+    return replace(_move_to(pen, arguments), origin=origin)
 
 
 def _line_to(pen: Pen, arguments: list[ast.expr]) -> Pen:
-    return _drawn(pen, Segment(_pair(arguments)))
+    return _drawn(pen, Segment(_placed(pen, _pair(arguments))))
 
 
 def _arc_to(pen: Pen, arguments: list[ast.expr]) -> Pen:
-    mid, end = (_point(node) for node in _exactly(2, arguments))
+    mid, end = (_placed(pen, _point(node)) for node in _exactly(2, arguments))
     return _drawn(pen, Segment(end, mid))
 
 
@@ -70,7 +81,7 @@ def _polyline(pen: Pen, arguments: list[ast.expr]) -> Pen:
     (points,) = _exactly(1, arguments)
     if pen.start is not None or not isinstance(points, ast.List | ast.Tuple) or not points.elts:
         raise Unknown
-    first, *others = (_point(node) for node in points.elts)
+    first, *others = (_placed(pen, _point(node)) for node in points.elts)
     segments = tuple(Segment(point) for point in others)
     return replace(pen, here=None, start=first, segments=segments)
 
@@ -79,33 +90,33 @@ def _close(pen: Pen, arguments: list[ast.expr]) -> Pen:
     _exactly(0, arguments)
     if pen.start is None or not pen.segments:
         raise Unknown
-    return _finished(pen, Path(pen.start, pen.segments))
+    return _finished(pen, Path(pen.start, pen.segments), None)  # CadQuery's centre is of mass
 
 
 def _circle(pen: Pen, arguments: list[ast.expr]) -> Pen:
     (radius,) = (number(node) for node in _exactly(1, arguments))
-    if pen.here is None or pen.start is not None or radius <= 0:
+    if pen.centre is None or pen.start is not None or radius <= 0:
         raise Unknown
-    return _finished(pen, Circle(*pen.here, radius))
+    return _finished(pen, Circle(*pen.centre, radius), pen.centre)
 
 
 def _rect(pen: Pen, arguments: list[ast.expr]) -> Pen:
     width, height = _pair(arguments)
-    if pen.here is None or pen.start is not None or width <= 0 or height <= 0:
+    if pen.centre is None or pen.start is not None or width <= 0 or height <= 0:
         raise Unknown
-    return _finished(pen, Rect(*pen.here, width, height))
+    return _finished(pen, Rect(*pen.centre, width, height), pen.centre)
 
 
-def _finished(pen: Pen, loop: Loop) -> Pen:
+def _finished(pen: Pen, loop: Loop, centre: Point | None) -> Pen:
     if pen.sketch.spent:
         raise Unknown
     pen.sketch.loops.append(loop)
-    return Pen(pen.sketch, here=None)
+    return Pen(pen.sketch, None, centre, pen.origin)
 
 
 DRAW: dict[str, Callable[[Pen, list[ast.expr]], Pen]] = {
     "moveTo": _move_to, "lineTo": _line_to, "threePointArc": _arc_to, "polyline": _polyline,
-    "close": _close, "circle": _circle, "rect": _rect,
+    "close": _close, "circle": _circle, "rect": _rect, "center": _center,
 }  # fmt: skip
 
 
@@ -118,6 +129,10 @@ def _exactly(count: int, arguments: list[ast.expr]) -> list[ast.expr]:
 def _pair(arguments: list[ast.expr]) -> Point:
     x, y = (number(node) for node in _exactly(2, arguments))
     return (x, y)
+
+
+def _placed(pen: Pen, point: Point) -> Point:
+    return (pen.origin[0] + point[0], pen.origin[1] + point[1])
 
 
 def _point(node: ast.expr) -> Point:

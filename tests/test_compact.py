@@ -230,7 +230,7 @@ ODD = [
     HEAD + BOX.replace("rect(1, 1)", "rect(-1, 1)"),
     HEAD + BOX.replace("rect(1, 1)", "rect(*(1, 1))"),
     HEAD + BOX.replace("rect(1, 1)", "rect(1, 1, centered=False)"),
-    HEAD + BOX.replace("rect(1, 1)", "rect(2, 2).rect(1, 1)"),
+    HEAD + BOX.replace("rect(1, 1)", "lineTo(9, 0).lineTo(0, 9).close().rect(1, 1)"),
     HEAD + BOX.replace("rect(1, 1)", "lineTo(1, 0).lineTo(1, 1)"),
     HEAD + BOX.replace("rect(1, 1)", "rect(1, 1).moveTo(3, 3).lineTo(4, 4)"),
     HEAD + BOX.replace("extrude(1)", "extrude(0)"),

@@ -245,6 +245,19 @@ def test_what_cannot_be_exported_says_why(parts):
             export(replace(part, vertices=part.vertices * 1e40), "", kind)
 
 
+def test_parts_far_from_the_origin_are_right_or_refused():
+    code = "result = cq.Workplane().box(1, 1, 1).translate(({}, 0, 0))"
+    far, near = (run_cadquery(code.format(place)) for place in (1e8, 9e4))
+    mesh = trimesh.load_mesh(io.BytesIO(export(far, "", "3mf")), file_type="3mf")
+    assert mesh.volume == pytest.approx(1, rel=1e-5)
+    assert mesh.bounds == pytest.approx(far.bounding_box, abs=1e-5)
+    for kind, name in (("stl", "STL"), ("glb", "GLB")):
+        with pytest.raises(InputError, match=f"no {name}: the part is over 100,000 times as far"):
+            export(far, "", kind)
+        mesh = trimesh.load_mesh(io.BytesIO(export(near, "", kind)), file_type=kind)
+        assert mesh.extents == pytest.approx([1, 1, 1], rel=0.02)
+
+
 def test_open_meshes_are_closed_or_kept(parts):
     part = parts["drilled and filleted"]
     lacking = replace(part, triangles=part.triangles[3:], faces=part.faces[3:])

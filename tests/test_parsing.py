@@ -1,0 +1,69 @@
+"""Protects reading programs without running them: it is what CadQuery builds, or nothing."""
+
+import ezdxf
+import pytest
+
+from image2cad.exports import export
+from image2cad.parsing import parse
+from image2cad.programs import to_code
+from metrics.execution import Part, run_cadquery
+
+HEAD = "import cadquery as cq\n"
+XY = "result = cq.Workplane('XY')"
+TILTED = "cq.Workplane(cq.Plane((1, 2, 3), (0, 0.6, 0.8), (1, 0, 0)))"
+READ = [
+    f"{XY}.rect(10, 10).circle(2).extrude(5)",
+    "result = cq.Workplane('XZ').circle(5).circle(2).extrude(5)",
+    "result = cq.Workplane('YZ').moveTo(3, 1).circle(5).rect(2, 3).extrude(-5)",
+    f"{XY}.center(3, 0).rect(10, 10).extrude(5)",
+    f"result = {TILTED}.center(3, 1).rect(10, 8).center(1, 2).circle(1).extrude(5)",
+    f"result = {TILTED}.workplane(offset=5).rect(10, 8).circle(2).extrude(5, both=True)",
+    "result = cq.Workplane('ZX', origin=(1, 2, 3)).workplane(-5).workplane().circle(4).extrude(2)",
+    f"{XY}.center(1, 2).lineTo(5, 0).threePointArc((6, 2), (5, 4)).lineTo(0, 4)"
+    ".close().center(1, 1).circle(0.5).moveTo(3, 1).circle(0.5).extrude(1)",
+    f"{XY}.center(-9, 1).polyline([(0, 0), (4, 0), (0, 3)]).close().extrude(2)",
+    # A workplane shares its loops with all that is made from it, wherever their centres are.
+    "w = cq.Workplane('XY')\na = w.center(5, 0).rect(2, 2)\nb = w.rect(3, 3)\n"
+    "result = a.extrude(1)",
+    "a = cq.Workplane('XY').workplane(offset=1).center(1, 0).rect(20, 20).extrude(2)\n"
+    "result = a.cut(cq.Workplane('XY').center(3, 0).circle(2).extrude(9))",
+]  # fmt: skip
+NOT_READ = [
+    f"{XY}.rect(4, 4).workplane(offset=5).rect(2, 2).extrude(1)",
+    "w = cq.Workplane('XY')\na = w.workplane(offset=5)\nb = w.rect(9, 9)\n"
+    "result = a.rect(2, 2).extrude(1)",
+    f"{XY}.center(1, 0).workplane(offset=5).rect(2, 2).extrude(1)",
+    f"{XY}.workplane(offset=5, invert=True).rect(2, 2).extrude(1)",
+    f"{XY}.workplane(origin=(1, 2, 3)).rect(2, 2).extrude(1)",
+    f"{XY}.workplane(offset=d).rect(2, 2).extrude(1)",
+    f"{XY}.rect(4, 4).lineTo(1, 1).lineTo(1, 0).close().extrude(1)",
+    f"{XY}.lineTo(1, 0).center(1, 1).lineTo(0, 3).close().extrude(1)",
+    # The circle would stand at the path's centre of mass, or at every loop that is added.
+    f"{XY}.polyline([(0, 0), (4, 0), (0, 3)]).close().circle(0.5).extrude(1)",
+    "w = cq.Workplane('XY')\na = w.rect(9, 9)\nb = w.moveTo(9, 9).rect(2, 2)\n"
+    "result = a.add(b).circle(0.5).extrude(1)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", READ)
+def test_what_is_read_is_what_cadquery_builds(code):
+    program = parse(HEAD + code)
+    built, read = run_cadquery(HEAD + code), run_cadquery(to_code(program, decimals=12))
+    assert isinstance(built, Part) and isinstance(read, Part), (built, read)
+    assert read.volume == pytest.approx(built.volume, rel=1e-9) and read.solids == built.solids
+    assert read.bounding_box == pytest.approx(built.bounding_box, abs=1e-6)
+    assert read.center == pytest.approx(built.center, abs=1e-9)
+
+
+@pytest.mark.parametrize("code", NOT_READ)
+def test_what_cadquery_may_build_in_another_way_is_not_read(code):
+    assert parse(HEAD + code) is None
+
+
+def test_a_plate_with_a_hole_has_a_drawing(tmp_path):
+    file = tmp_path / "plate.dxf"
+    file.write_bytes(export(None, HEAD + READ[0], "dxf"))
+    space = ezdxf.readfile(file).modelspace()
+    assert sorted(one.dxftype() for one in space) == ["CIRCLE", "LINE", "LINE", "LINE", "LINE"]
+    (hole,) = space.query("CIRCLE")
+    assert hole.dxf.radius == 2 and hole.dxf.center.isclose((0, 0, 0))
