@@ -46,13 +46,13 @@ class Plan:
     save_steps, log_steps: steps between checkpoints and between logs.
     """
 
-    steps: int = 300
+    steps: int = 240
     pictures: int = 16
     programs: int = 8
     updates: int = 2
     passes: int = 128
     learning_rate: float = 2e-3
-    temperature: float = 1.0
+    temperature: float = 0.6
     max_new_tokens: int = 100
     save_steps: int = 25
     log_steps: int = 5

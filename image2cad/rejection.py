@@ -33,7 +33,7 @@ def best_of(
     rewards: Mapping[Reward, float],
     count: int,
     file: Path,
-    temperature: float = 1.0,
+    temperature: float = 0.6,
     max_new_tokens: int = 200,
     batch_size: int = 128,
     seed: int = 0,
