@@ -22,6 +22,7 @@ from starlette.types import Message, Receive
 from image2cad.limits import Limits
 
 SMALL = 64 << 10  # bytes of each body that are always welcome: programs go on where pictures wait
+MARKS = (b",", b"[", b"{")  # before a value of JSON; those in texts count as well
 RETRY_AFTER = "5"  # seconds
 
 
@@ -33,13 +34,20 @@ class Bodies:
 
     @contextmanager
     def counted(
-        self, receive: Receive, most: int, seconds: float = float("inf")
+        self,
+        receive: Receive,
+        most: int,
+        seconds: float = float("inf"),
+        values: float = float("inf"),
     ) -> Iterator[Receive]:
-        """`receive` with limits, as long as the block runs: bytes, and seconds to arrive."""
-        until, size, whole = time.monotonic() + seconds, 0, False
+        """`receive` with limits, as long as the block runs: bytes, and seconds to arrive.
+
+        values: of JSON. Each takes many times the memory of its text, and time to read.
+        """
+        until, size, marks, whole = time.monotonic() + seconds, 0, 0, False
 
         async def limited() -> Message:
-            nonlocal size, whole
+            nonlocal size, marks, whole
             try:
                 left = None if whole else max(until - time.monotonic(), 0.0)
                 wait = None if left == float("inf") else left
@@ -47,12 +55,17 @@ class Bodies:
             except asyncio.TimeoutError as late:
                 text = f"the request did not arrive within {seconds:g} s"
                 raise HTTPException(408, text) from late
-            more = len(message.get("body", b""))
+            body = message.get("body", b"")
+            more = len(body)
             whole = not message.get("more_body", False)
             self.held += _large(size + more) - _large(size)
             size += more
             if size > most:
                 raise HTTPException(413, too_large(most))
+            if values < float("inf"):
+                marks += sum(body.count(mark) for mark in MARKS)
+            if marks > values:
+                raise HTTPException(413, f"the request holds over {values:,} values")
             if self.held > self.limits.bodies_bytes and size > SMALL:
                 text = f"too much is being sent at a time; try again in {RETRY_AFTER} s"
                 raise HTTPException(429, text, {"Retry-After": RETRY_AFTER})

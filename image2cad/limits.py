@@ -32,10 +32,11 @@ class Limits:
 
     picture_bytes, pixels: of a picture as it comes. code_bytes: of one program. body_bytes: of
     a request, which has body_seconds to arrive; program_body_bytes: of one that brings programs
-    only; bodies_bytes: of all requests that are being answered. running: executions and scores at
-    a time. waiting: how many more may wait, and as many again for `generate`; queue_seconds: how
-    long. seconds: the deadline of `generate` for each effort, once it runs; quick_seconds: of the
-    others. program_seconds, program_memory (bytes): what a program may take.
+    only; bodies_bytes: of all requests that are being answered. values: of JSON in a chat.
+    running: executions and scores at a time. waiting: how many more may wait, and as many again
+    for `generate`; queue_seconds: how long. seconds: the deadline of `generate` for each effort,
+    once it runs; quick_seconds: of the others. program_seconds, program_memory (bytes): what a
+    program may take.
     """
 
     picture_bytes: int = 20 << 20
@@ -44,6 +45,7 @@ class Limits:
     body_bytes: int = 32 << 20
     program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
     bodies_bytes: int = 256 << 20
+    values: int = 500_000
     body_seconds: float = 60.0
     running: int = field(default_factory=default_workers)
     waiting: int = 16

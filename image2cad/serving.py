@@ -34,6 +34,7 @@ from image2cad.service import Service
 
 LOG = logging.getLogger("image2cad.requests")
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds
+CHAT = "/v1/chat/completions"  # JSON that may be large, as pictures are
 PROGRAMS = ("/v1/execute", "/v1/score")  # which take no pictures
 IDENTIFIER = re.compile(r"[\w.-]{1,64}")
 
@@ -146,7 +147,8 @@ def guard(
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                with bodies.counted(heard, most, limits.body_seconds) as counted:
+                values = limits.values if path == CHAT else float("inf")
+                with bodies.counted(heard, most, limits.body_seconds, values) as counted:
                     await app(scope, counted, answer)
         except asyncio.CancelledError:
             # Only a server that stops cancels, when its patience with open requests is over.

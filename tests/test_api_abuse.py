@@ -87,6 +87,10 @@ BAD = {
         lambda: sent(CHATS, {"model": MODEL, "messages": [{"role": "user"}] * 101}),
         422, "at most 100",
     ),
+    "many values": (
+        lambda: (CHATS, {"content": b'{"x": [' + b"[]," * 500_000 + b"0]}", "headers": JSON}),
+        413, "over 500,000 values",
+    ),
     "many parts": (
         lambda: sent(CHATS, {"model": MODEL, "messages": [
             {"role": "user", "content": [{"type": "text"}] * 101}]}),
@@ -130,6 +134,7 @@ BAD = {
         422, "alignment",
     ),
     "unknown route": (lambda: ("/v1/oops", {}), 404, "POST /v1/oops"),
+    "long route": (lambda: ("/v1/" + "x" * 50_000, {}), 404, "POST /v1/xxx"),
 }  # fmt: skip
 
 

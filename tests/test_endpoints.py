@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -100,22 +101,60 @@ def test_work_ends_when_nobody_wants_it(address: str, service: Slow, name: str) 
         assert service.ended.wait(30)
 
 
-def pressed(config: dict, name: str) -> dict:
-    """What is wired to the button with this elem_id, and the values that a browser sends."""
+def wired(config: dict, name: str) -> dict:
+    """What is wired to the button with this elem_id."""
     buttons = {one["id"] for one in config["components"] if one["props"].get("elem_id") == name}
-    events = config["dependencies"]
-    event = next(one for one in events if buttons & {i for i, _ in one["targets"]})
-    codes = {one["id"] for one in config["components"] if one["type"] == "code"}
-    data = [BOX if one in codes else None for one in event["inputs"]]
-    return {"fn_index": event["id"], "session_hash": "me", "data": data}
+    return next(d for d in config["dependencies"] if buttons & {i for i, _ in d["targets"]})
+
+
+def join(address: str, event: dict, values: list) -> None:
+    """Send values as a browser does; None for states, which the server has."""
+    sent = {"fn_index": event["id"], "session_hash": "me", "data": values}
+    httpx.post(f"{address}/gradio_api/queue/join", json=sent).raise_for_status()
+
+
+def act(address: str, event: dict, values: list) -> dict:
+    """What a browser gets for values."""
+    join(address, event, values)
+    url = f"{address}/gradio_api/queue/data?session_hash=me"
+    with httpx.stream("GET", url, timeout=60) as answer:
+        told = (json.loads(line[5:]) for line in answer.iter_lines() if line.startswith("data:"))
+        return next(one["output"] for one in told if one["msg"] == "process_completed")
+
+
+def leave_while(address: str, service: Slow, event: dict, values: list) -> None:
+    service.hold = True
+    service.begun.clear()
+    with httpx.stream("GET", f"{address}/gradio_api/heartbeat/me", timeout=60):
+        join(address, event, values)
+        assert service.begun.wait(30)
+    assert service.ended.wait(30)
+
+
+def given(config: dict, event: dict) -> list:
+    """Values for what the event takes: BOX for programs, what sliders show, nothing of states."""
+    known = {one["id"]: one for one in config["components"]}
+    kinds = [known.get(one, {"type": "state"}) for one in event["inputs"]]
+    shown = {"code": lambda _: BOX, "slider": lambda one: one["props"]["value"]}
+    return [shown.get(one["type"], lambda _: None)(one) for one in kinds]
 
 
 @pytest.mark.parametrize("name", ["rebuild", "score", "save-step"])
 def test_a_visitor_who_leaves_takes_the_work_along(address: str, service: Slow, name: str) -> None:
-    service.hold = True
-    act = pressed(httpx.get(f"{address}/config").json(), name)
-    with httpx.stream("GET", f"{address}/gradio_api/heartbeat/me", timeout=60):
-        httpx.post(f"{address}/gradio_api/queue/join", json=act).raise_for_status()
-        with httpx.stream("GET", f"{address}/gradio_api/queue/data?session_hash=me", timeout=60):
-            assert service.begun.wait(30)
-    assert service.ended.wait(30)
+    config = httpx.get(f"{address}/config").json()
+    event = wired(config, name)
+    leave_while(address, service, event, given(config, event))
+
+
+def test_a_visitor_who_moves_a_slider_and_leaves(address: str, service: Slow) -> None:
+    config = httpx.get(f"{address}/config").json()
+    rebuild = wired(config, "rebuild")
+    assert "Rebuilt" in act(address, rebuild, given(config, rebuild))["data"][0]
+    changes = (d for d in config["dependencies"] if any(t[1] == "change" for t in d["targets"]))
+    sliders = act(address, next(changes), [None])["render_config"]
+    both = {"components": config["components"] + sliders["components"]}
+    event = sliders["dependencies"][0]
+    values = given(both, event)
+    moved = [25 if value == 20 else value for value in values]
+    assert act(address, event, moved)["data"][1] == BOX.replace("20", "25")
+    leave_while(address, service, event, [BOX.replace("20", "25"), *values[1:]])
