@@ -33,7 +33,7 @@ train: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(PY) train_cpu.py $(ARGS)
 
 test: lint
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PY) -m ruff check .

@@ -1,6 +1,8 @@
 """Set-up shared by the tests: no network, no traces in caches, a small real processor."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,12 +11,26 @@ import pytest
 # before anything imports a Hugging Face library: they read these once
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="image2cad-tests-")
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], True)
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each; threads that wait for theirs spin
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 
+# Files that take longest, which begin first so that two processes end at about the same time.
+LONG = (
+    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_levers",
+    "test_training", "test_readme", "test_app", "test_api_abuse", "test_metrics_attacks",
+)  # fmt: skip
+
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture
