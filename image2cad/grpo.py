@@ -51,7 +51,7 @@ class Plan:
     programs: int = 8
     updates: int = 2
     passes: int = 128
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-4
     temperature: float = 0.6
     max_new_tokens: int = 100
     save_steps: int = 25
