@@ -19,9 +19,8 @@ from tqdm.auto import tqdm
 from image2cad.candidates import parts
 from image2cad.programs import to_code
 from image2cad.rasterising import draw
-from image2cad.samples import Rejected, Sample
+from image2cad.samples import Sample, that_run
 from image2cad.store import Rows, StoredRows, as_row
-from metrics import Failure, run_many
 
 SEED = 900_000  # added to the seed: pretrain_nano.py uses others
 
@@ -46,12 +45,5 @@ def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
         Dataset.from_list(rows).save_to_disk(str(part))
         part.rename(place)
     stored = StoredRows(load_from_disk(str(place)))
-    apart = list(stored[train:])
-    ran = run_many([sample.cadquery for sample in apart], progress=True)
-    bad = [
-        Rejected(sample.id, str(got))
-        for sample, got in zip(apart, ran, strict=True)
-        if isinstance(got, Failure)
-    ]
-    names = {row.id for row in bad}
-    return Rows(stored[:train], stored[:0], [s for s in apart if s.id not in names], bad)
+    apart, bad = that_run(list(stored[train:]))
+    return Rows(stored[:train], stored[:0], apart, bad)

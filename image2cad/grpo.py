@@ -25,7 +25,7 @@ from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, 
 from image2cad.prompting import QUESTION, chat_template
 from image2cad.rewards import Reward
 from image2cad.store import StoredRows
-from image2cad.training import precision
+from image2cad.training import precision, restore_forward
 
 NAMES = {  # of TRL's metrics -> of ours
     "reward": "reward",
@@ -120,10 +120,7 @@ def fit_grpo(
     try:
         trainer.train(resume_from_checkpoint=last)
     finally:
-        # TRL and accelerate leave forward passes of their own behind.
-        for module in (model, model.get_base_model()):
-            for name in ("forward", "_original_forward"):
-                module.__dict__.pop(name, None)
+        restore_forward(model, model.get_base_model())
     history = [_ours(entry) for entry in trainer.state.log_history if "reward" in entry]
     save_trained(model, folder, history)
     return history

@@ -9,7 +9,6 @@ Left out: the rewards (rewards.py) and the fine-tuning (training.py).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +36,7 @@ def best_of(
     max_new_tokens: int = 200,
     batch_size: int = 128,
     seed: int = 0,
-) -> tuple[list[Sample], dict[str, float]]:
+) -> tuple[StoredRows, dict[str, float]]:
     """(the rows with the best of `count` sampled programs each, what was earned).
 
     A row for which no program earned anything is left out. What is earned: "mean" over all
@@ -66,14 +65,13 @@ def best_of(
                     done[sample.id] = row
                     out.write(json.dumps({"id": sample.id, **row}) + "\n")
             bar.update(len(chunk))
-    kept = [
-        dataclasses.replace(sample, cadquery=done[sample.id]["code"])
-        for sample in rows
-        if done[sample.id]["best"] > 0
-    ]
-    n = max(len(rows), 1)
-    means = {key: sum(done[s.id][key] for s in rows) / n for key in ("mean", "best")}
-    return kept, {**means, "kept": len(kept)}
+    answers = [done[name] for name, _, _ in rows.outlines()]
+    kept = [index for index, answer in enumerate(answers) if answer["best"] > 0]
+    table = rows.table.select(kept).remove_columns(rows.column)
+    table = table.add_column(rows.column, [answers[index]["code"] for index in kept])
+    n = max(len(answers), 1)
+    means = {key: sum(answer[key] for answer in answers) / n for key in ("mean", "best")}
+    return StoredRows(table, rows.column), {**means, "kept": len(kept)}
 
 
 def total(codes: list[str], rewards: Mapping[Reward, float], samples: list[Sample]) -> list[float]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +30,6 @@ from metrics.references import reference_part
 
 Completion = str | Sequence[dict[str, Any]]
 Reward = Callable[..., list[float]]
-Result = TypeVar("Result")
 
 TIMEOUT = 5.0  # seconds a program may run, and again may be measured
 MEMORY = 2 << 30  # bytes
@@ -65,8 +64,9 @@ def likeness_reward(
 
     Stretched so that a white sheet, about .6, earns nothing.
     """
-    pairs = [(part, picture) for part, picture in zip(built(completions), image, strict=True)]
-    return _side_by_side(_likeness, pairs)
+    pairs = list(zip(built(completions), image, strict=True))
+    with ThreadPoolExecutor(default_workers()) as pool:
+        return list(pool.map(_likeness, pairs))
 
 
 def length_reward(
@@ -132,11 +132,6 @@ def _likeness(pair: tuple[Part | None, Image.Image]) -> float:
     if floor >= 1.0:  # a white picture shows no part
         return 0.0
     return max(0.0, (likeness(shown, draw(part, SIZE)) - floor) / (1.0 - floor))
-
-
-def _side_by_side(work: Callable[[Any], Result], jobs: Sequence[Any]) -> list[Result]:
-    with ThreadPoolExecutor(default_workers()) as pool:
-        return list(pool.map(work, jobs))
 
 
 def _text(reply: Completion) -> str:

@@ -40,6 +40,7 @@ __all__ = [
     "load_train_and_held_out",
     "read_chunks",
     "split_samples",
+    "that_run",
 ]
 
 CHUNK = 64  # rows whose programs are run together
@@ -128,7 +129,7 @@ def read_chunks(
         parsed = [_parse(row, number, ids) for number, row in taken]
         readable = [item for item in parsed if isinstance(item, Sample)]
         unreadable = [item for item in parsed if isinstance(item, Rejected)]
-        good, failed = _run(readable) if check_code else (readable, [])
+        good, failed = that_run(readable) if check_code else (readable, [])
         left = None if left is None else left - len(good)
         yield Chunk(good, [*unreadable, *failed], len(taken))
 
@@ -247,7 +248,7 @@ def _picture(value: Any) -> Image.Image:
     return image.convert("RGB")
 
 
-def _run(samples: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
+def that_run(samples: list[Sample]) -> tuple[list[Sample], list[Rejected]]:
     """Those whose program leaves a usable solid, and the others."""
     from metrics.execution import Failure, run_many
 

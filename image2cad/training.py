@@ -227,9 +227,7 @@ def fit(
     try:
         trainer.train(resume_from_checkpoint=last)
     finally:
-        # accelerate leaves a forward pass in half precision behind; the saved adapter has none.
-        for name in ("forward", "_original_forward"):
-            model.__dict__.pop(name, None)
+        restore_forward(model)
     names = {"loss": "loss", "eval_loss": "validation_loss"}
     history = [
         {"step": float(entry["step"]), name: float(entry[key])}
@@ -240,6 +238,16 @@ def fit(
     if trainer.is_world_process_zero():
         save_trained(model, folder, history)
     return history
+
+
+def restore_forward(*modules: Any) -> None:
+    """Take off the forward passes that trainers leave behind; the saved adapter has none.
+
+    accelerate's is in half precision, TRL's leaves out logits.
+    """
+    for module in modules:
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
