@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from image2cad.outlines import CHORD_ERROR, deflection_of, outline, signed_area
 from image2cad.prisms import LEAST_AREA, following, lines, profile
 from image2cad.programs import Extrusion, Plane, Point, Program
+from metrics.meshes import balanced
 
 __all__ = ["Drawing", "build", "outline", "signed_area"]
 
@@ -128,6 +129,8 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
         np.column_stack([here, after, after + count]),
         np.column_stack([here, after + count, here + count]),
     ])  # fmt: skip
+    if not balanced(triangles):  # a profile that crosses itself
+        return None
     caps = len(shape.caps)
     face_ids = np.concatenate([np.zeros(caps), np.ones(caps), labels, labels])
     prism_id = manifold3d.Manifold.reserve_ids(1)

@@ -59,20 +59,43 @@ def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.nd
     return points[first], faces[proper]
 
 
-def _manifold(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold | None:
+def _manifold(
+    points: np.ndarray, faces: np.ndarray, merge: bool = False
+) -> manifold3d.Manifold | None:
     mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
+    if merge and mesh.merge():
+        faces = _merged(mesh, faces)
+    if not balanced(faces):
+        return None
     solid = manifold3d.Manifold(mesh)
     if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
         return None
     return solid
 
 
+def balanced(faces: np.ndarray) -> bool:
+    """Whether every edge is walked as often one way as the other, as in any closed mesh.
+
+    manifold3d 3.5 reads past its arrays for some meshes that are not, and may take the process
+    with it.
+    """
+    after = np.roll(faces, -1, axis=1).ravel().astype(np.int64)
+    before = faces.ravel().astype(np.int64)
+    count = int(faces.max(initial=0)) + 1
+    return np.array_equal(np.sort(before * count + after), np.sort(after * count + before))
+
+
+def _merged(mesh: manifold3d.Mesh64, faces: np.ndarray) -> np.ndarray:
+    """The triangles after Mesh64.merge, which leaves them as they are and lists what is one."""
+    one = np.arange(mesh.vert_properties.shape[0])
+    one[np.array(mesh.merge_from_vert, int)] = np.array(mesh.merge_to_vert, int)
+    return one[faces]
+
+
 def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifold, str]:
-    mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
-    mesh.merge()
-    solid = manifold3d.Manifold(mesh)
-    if solid.status() == manifold3d.Error.NoError and solid.volume() > 0:
-        return solid, "open mesh closed by merging near vertices"
+    merged = _manifold(points, faces, merge=True)
+    if merged is not None:
+        return merged, "open mesh closed by merging near vertices"
     capped = _manifold(*_capped(points, faces))
     if capped is not None:
         return capped, "open mesh closed by capping its holes"

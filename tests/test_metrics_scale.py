@@ -190,6 +190,31 @@ def test_meshes_that_are_no_manifold_are_repaired_and_reported():
         assert notes, name
 
 
+WALL_WITHOUT_THICKNESS = """
+import manifold3d, numpy as np
+from metrics import geometry, meshes, run_cadquery
+part = run_cadquery(  # two equal circles, as a model wrote them
+    "ring = cq.Workplane('XZ', origin=(0, 50, 0)).circle(23).moveTo(0, 0).circle(7)\\n"
+    "wall = cq.Workplane('XZ', origin=(0, 10, 0)).circle(18).moveTo(0, 0).circle(18)\\n"
+    "result = ring.extrude(40).union(wall.extrude(60))"
+)
+assert geometry.body(part).notes
+points, faces = meshes.weld(part.vertices, part.triangles)
+kept = []  # what was freed before decides whether a wild read is seen
+for number in range(300):
+    kept = [*kept[-20:], manifold3d.Manifold.sphere(1, 8 + 7 * number % 64)]
+    kept.append(meshes._manifold(points, faces, merge=number % 2 == 0))
+    assert kept[-1] is None
+"""
+
+
+def test_no_mesh_takes_the_process_with_it():
+    """manifold3d 3.5 reads past its arrays where edges do not come in pairs."""
+    script = [sys.executable, "-c", WALL_WITHOUT_THICKNESS]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     """OpenCASCADE meshes this wall at its own size and not at radius of gyration 1."""
     code = (
