@@ -15,7 +15,7 @@ Leaves the adapter, predictions.jsonl, metrics.json and report.html in runs/trai
 Left out: the 7B model and its memory levers, which are in colab_training.py.
 """
 
-from transformers import set_seed
+import torch
 
 from image2cad.errors import friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
@@ -90,7 +90,7 @@ if settings.compact and settings.data != "bundled":  # the bundled programs are 
 # A frozen base with LoRA matrices in its language model.
 
 # %%
-set_seed(settings.seed)
+torch.manual_seed(settings.seed)
 model, processor = load_base(settings.base)
 model = attach_lora(model, settings.rank, settings.alpha, dropout=0.0)
 print(trainable_share(model))
