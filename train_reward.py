@@ -18,17 +18,20 @@ LLaVA-1.5-7B from an adapter of colab_training.py, on a T4, and on a GPU of 40 G
 (neither has been run; 4 bits need Linux):
 
     python train_reward.py --start runs/colab-001/adapter --quantize --data CADCODER/GenCAD-Code \\
-        --samples 2000 --pictures 4 --programs 4 --passes 1 --learning-rate 1e-5 \\
-        --sample-tokens 512
+        --samples 2000 --held-out 100 --pictures 2 --programs 4 --passes 1 --batch 4 \\
+        --sample-tokens 256 --learning-rate 1e-5
     python train_reward.py --start runs/colab-001/adapter --data CADCODER/GenCAD-Code \\
-        --samples 20000 --pictures 16 --programs 8 --passes 8 --learning-rate 1e-5 \\
-        --sample-tokens 512 --steps 1000
+        --samples 20000 --held-out 200 --pictures 4 --programs 8 --passes 4 --batch 16 \\
+        --sample-tokens 384 --learning-rate 1e-5 --steps 1000
+
+All programs of a step are written at once: at half a MiB a token of key-value cache, pictures
+times programs is what a GPU's memory bounds.
 
 Leaves the adapter, predictions.jsonl, metrics.json and report.html in runs/train_reward-NNN.
 Left out: several GPUs, and generating with vLLM.
 """
 
-from transformers import set_seed
+import torch
 
 from image2cad.errors import InputError, friendly_exit
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
@@ -49,7 +52,7 @@ from image2cad.rewards import (
     validity_reward,
 )
 from image2cad.runs import check_run, finish_run, prepare_run, run_folder, runs_root
-from image2cad.samples import Sample, has_split, load_samples
+from image2cad.samples import Rejected, Sample, has_split, load_samples
 from image2cad.store import load_rows
 from image2cad.training import Settings, fit, memory_text
 
@@ -65,7 +68,7 @@ START = "models/nano"  # an adapter that fine-tuning left, or a base that writes
 METHOD = "grpo"  # "grpo" or "rejection"
 DATA = "synthetic"  # parts made for this run, "bundled", a folder, or a data set on the hub
 SAMPLES = 3000  # pictures to learn from, 0: all
-HELD_OUT = 400  # pictures to score on
+HELD_OUT = 1000  # pictures to score on
 ALSO = ""  # another data set that is scored before and after
 COMPACT = True  # shorten the references of other data, as programs were when fine-tuning
 IOU_WEIGHT = 1.0  # reward: IoU_best against the reference
@@ -79,14 +82,15 @@ SAMPLE_TOKENS = 100  # longest of them; what is cut off fails
 STEPS = 240  # GRPO: optimiser steps
 PICTURES = 16  # GRPO: pictures at a time
 UPDATES = 2  # GRPO: steps with the same programs
-PASSES = 128  # programs a forward and backward pass; for GRPO divides PICTURES times PROGRAMS
+PASSES = 0  # programs a forward and backward pass, 0: all of a step
 LEARNING_RATE = 3e-4  # at 2e-3 programs became valid more often and fitted worse
 EPOCHS = 3.0  # rejection: passes over the best programs
 QUANTIZE = False  # the base in 4 bits
 RANK = 16  # LoRA rank of a new adapter
 ALPHA = 32  # LoRA scale of a new adapter
+BATCH = 128  # programs written at a time, when scoring and for rejection
 MAX_NEW_TOKENS = 512  # longest answer when it is scored
-SAVE_STEPS = 25  # steps between checkpoints
+SAVE_STEPS = 24  # steps between checkpoints
 SEED = 0
 OUT = ""  # default: the next free runs/train_reward-NNN
 RESUME = False  # go on with an interrupted run
@@ -94,21 +98,17 @@ RESUME = False  # go on with an interrupted run
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"samples": 0, "held_out": 1, "programs": 2, "temperature": 0.01, "steps": 2, "pictures": 1}
-    | {
-        "passes": 1,
-        "updates": 1,
-        "sample_tokens": 1,
-        "learning_rate": 1e-9,
-        "epochs": 0.01,
-        "rank": 1,
-        "alpha": 1,
-    }
-    | {"max_new_tokens": 1, "save_steps": 1, "seed": 0},
+    {"samples": 0, "held_out": 1, "programs": 2, "temperature": 0.01, "steps": 1, "pictures": 1}
+    | {"passes": 0, "updates": 1, "sample_tokens": 1, "learning_rate": 1e-9, "epochs": 0.01}
+    | {"rank": 1, "alpha": 1, "batch": 1, "max_new_tokens": 1, "save_steps": 1, "seed": 0}
+    | {"iou_weight": 0, "validity_weight": 0, "likeness_weight": 0, "length_weight": 0}
+    | {"format_weight": 0},
 )
 if settings.method not in ("grpo", "rejection"):
     raise InputError(f"--method is grpo or rejection, not {settings.method}")
-if settings.pictures * settings.programs % settings.passes:
+step = settings.pictures * settings.programs
+passes = settings.passes or step
+if settings.method == "grpo" and step % passes:
     raise InputError("--passes has to divide --pictures times --programs")
 if settings.data == "synthetic" and not settings.samples:
     raise InputError("--samples says how many synthetic parts are made; 0 is for other data")
@@ -131,6 +131,11 @@ check_run(out, vars(settings), settings.resume)
 # nano base was trained on, with other random numbers.
 
 # %%
+also: list[Sample] = []
+unusable: list[Rejected] = []
+if settings.also:
+    split = "test" if has_split(settings.also, "test") else "train"
+    also, unusable = load_samples(settings.also, split)
 made = settings.data in ("synthetic", "bundled")  # by us: compact, and known to run
 if settings.data == "synthetic":
     rows = fresh_rows(runs_root() / "rows", settings.samples, settings.held_out, settings.seed)
@@ -139,14 +144,10 @@ else:
         settings.data, runs_root() / "rows", settings.samples or None, 0, settings.held_out,
         settings.seed, compact=settings.compact and not made, check_code=not made,
     )  # fmt: skip
-rejected = rows.rejected
-also: list[Sample] = []
-if settings.also:
-    split = "test" if has_split(settings.also, "test") else "train"
-    also, more = load_samples(settings.also, split)
-    rejected = rejected + more
-for row in rejected[:20]:
+for row in [*rows.rejected, *unusable][:20]:
     print(f"left out: {row.id}: {row.reason}")
+if not rows.held_out:
+    raise InputError(f"{settings.data} has too few rows to hold any out")
 print(f"{len(rows.train)} pictures to learn from, {len(rows.held_out)} held out")
 
 # %% [markdown]
@@ -154,28 +155,28 @@ print(f"{len(rows.train)} pictures to learn from, {len(rows.held_out)} held out"
 # The adapter goes on from where fine-tuning left it. The first score is the start's.
 
 # %%
-set_seed(settings.seed)
+torch.manual_seed(settings.seed)
 model, processor, base = load_trainable(
     settings.start, settings.quantize, settings.rank, settings.alpha
 )
 print(trainable_share(model))
 prepare_run(out, vars(settings), settings.resume)
-before = evaluate(model, processor, rows.held_out, max_new_tokens=settings.max_new_tokens)
-also_before = None
-if also:
-    also_before = evaluate(model, processor, also, max_new_tokens=settings.max_new_tokens)
+scoring = (settings.batch, settings.max_new_tokens)
+before = evaluate(model, processor, rows.held_out, *scoring)
+also_before = evaluate(model, processor, also, *scoring) if also else None
 
 # %% [markdown]
 # ## Train
 
 # %%
+used = len(rows.train)
 if settings.method == "grpo":
     plan = Plan(
         steps=settings.steps,
         pictures=settings.pictures,
         programs=settings.programs,
         updates=settings.updates,
-        passes=settings.passes,
+        passes=passes,
         learning_rate=settings.learning_rate,
         temperature=settings.temperature,
         max_new_tokens=settings.sample_tokens,
@@ -186,12 +187,19 @@ if settings.method == "grpo":
 else:
     best, earned = best_of(
         model, processor, rows.train, rewards, settings.programs, out / "best.jsonl",
-        settings.temperature, settings.sample_tokens, settings.passes, settings.seed,
+        settings.temperature, settings.sample_tokens, settings.batch, settings.seed,
     )  # fmt: skip
+    used = len(best)
+    if not used:
+        raise InputError(
+            "no program earned anything: fine-tune first, or --start from another model"
+        )
     print(f"reward: {earned['mean']:.3f} on average, {earned['best']:.3f} for the best of each")
     tuning = Settings(
         epochs=settings.epochs,
-        batch_size=min(16, settings.passes),
+        batch_size=min(passes, 16),
+        accumulate=max(16 // passes, 1),
+        recompute="language" if torch.cuda.is_available() else "nothing",
         learning_rate=settings.learning_rate,
         save_steps=settings.save_steps,
         seed=settings.seed,
@@ -205,11 +213,11 @@ print(memory_text())
 # ## Generate and score
 
 # %%
-after = evaluate(model, processor, rows.held_out, max_new_tokens=settings.max_new_tokens)
-facts = {"settings": vars(settings), "trained_on": len(rows.train), "curve": learned}
+after = evaluate(model, processor, rows.held_out, *scoring)
+facts = {"settings": vars(settings), "trained_on": used, "curve": learned}
 summary = summarise(after, before, facts)
 if also:
-    also_after = evaluate(model, processor, also, max_new_tokens=settings.max_new_tokens)
+    also_after = evaluate(model, processor, also, *scoring)
     summary["also"] = summarise(also_after, also_before)
 save_adapter(model, processor, out / "adapter", base, model_card(base, summary))
 write_results(out, rows.held_out, summary, after, before, f"{settings.start} on {settings.data}")

@@ -69,7 +69,7 @@ def _checked(a: Array, b: Array) -> tuple[Array, Array]:
     return one, other
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _ssim(a, b):  # type: ignore[no-untyped-def]
     """Sum of 1 - SSIM over the windows that are not all white in both, and their number.
 

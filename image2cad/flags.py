@@ -10,6 +10,7 @@ stay as they stand in the cell. Left out: nested settings and configuration file
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -54,8 +55,14 @@ def read_flags(
 
 
 def at_least(settings: SimpleNamespace, least: Mapping[str, float]) -> None:
-    """Raise InputError naming the first setting that is below its least value."""
+    """Raise InputError naming the first setting that is below its least value or has no end.
+
+    A seed has to be below 2**32 as well, which is as far as numpy's go.
+    """
     for name, bound in least.items():
         value = getattr(settings, name)
-        if not value >= bound:
-            raise InputError(f"--{name.replace('_', '-')} must be at least {bound}, not {value}")
+        flag = "--" + name.replace("_", "-")
+        if not bound <= value < math.inf:
+            raise InputError(f"{flag} must be at least {bound}, not {value}")
+        if name == "seed" and value >= 2**32:
+            raise InputError(f"{flag} must be below 2**32, not {value}")

@@ -9,9 +9,13 @@ folders of PNG files, of parts that were run, which synthesis.py writes.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -30,20 +34,28 @@ def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
     from datasets import Dataset, load_from_disk
 
     count = train + held_out
-    place = root / f"fresh-{count}-{seed}"
+    made = _rows(seed)
+    first = next(made)  # parts that are drawn another way than those on disk are other parts
+    key = hashlib.sha256(first["code"].encode() + first["picture"]).hexdigest()[:8]
+    place = root / f"fresh-{count}-{seed}-{key}"
     if not place.is_dir():
-        part = place.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)  # of a run that was interrupted
-        found = itertools.islice(parts(SEED + seed), count)
-        rows = []
-        for number, (program, drawing) in enumerate(
-            tqdm(found, total=count, desc="drawing new parts", unit=" parts")
-        ):
-            code = to_code(program)
-            sample = Sample(Image.fromarray(draw(drawing)), code, f"f{seed}-{number:05d}")
-            rows.append(as_row(sample, code))
+        wanted = itertools.chain([first], itertools.islice(made, count - 1))
+        rows = list(tqdm(wanted, total=count, desc="drawing new parts", unit=" parts"))
+        part = place.with_suffix(f".{os.getpid()}")
         Dataset.from_list(rows).save_to_disk(str(part))
-        part.rename(place)
+        try:
+            part.rename(place)
+        except OSError:
+            shutil.rmtree(part)
+            if not place.is_dir():  # else another run was faster
+                raise
     stored = StoredRows(load_from_disk(str(place)))
     apart, bad = that_run(list(stored[train:]))
     return Rows(stored[:train], stored[:0], apart, bad)
+
+
+def _rows(seed: int) -> Iterator[dict[str, Any]]:
+    for number, (program, drawing) in enumerate(parts(SEED + seed)):
+        code = to_code(program)
+        sample = Sample(Image.fromarray(draw(drawing)), code, f"f{seed}-{number:05d}")
+        yield as_row(sample, code)

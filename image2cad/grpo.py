@@ -3,14 +3,18 @@
     history = fit_grpo(model, processor, rows, {iou_reward: 1.0}, Plan(steps=200), folder)
 
 For every picture of a step the model writes several programs; each is pushed by how much its
-reward is above or below the others' of that picture. TRL's GRPOTrainer does it; what is here
-gives it the one prompt format, our precision, checkpoints and one line of progress a log.
+reward is above or below the mean of that picture. Rewards are scaled over the whole batch, so that
+pictures whose programs are about as good as each other push little (Liu et al. 2025); the loss is
+averaged over tokens (DAPO, Yu et al. 2025), and nothing holds the model to its start. TRL's
+GRPOTrainer does it; what is here gives it the one prompt format, our precision, checkpoints and one
+line of progress a log.
 Left out: the rewards (rewards.py), and saving the adapter (modeling.py).
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,7 @@ from transformers import ProgressCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
+from image2cad.errors import InputError
 from image2cad.prompting import QUESTION, chat_template
 from image2cad.rewards import Reward
 from image2cad.store import StoredRows
@@ -32,7 +37,6 @@ NAMES = {  # of TRL's metrics -> of ours
     "completions/mean_length": "tokens",
     "completions/clipped_ratio": "cut_off",
     "entropy": "entropy",
-    "frac_reward_zero_std": "groups_alike",
 }
 
 
@@ -43,7 +47,8 @@ class Plan:
     steps: optimiser steps; pictures: at a time; programs: for each picture; updates: steps with
     the same programs; passes: programs a forward and backward pass; learning_rate: at its peak,
     then falling to 0 as a cosine; temperature: of the samples; max_new_tokens: longest program;
-    save_steps, log_steps: steps between checkpoints and between logs.
+    save_steps, log_steps: steps between checkpoints and between logs; save_steps is rounded up to
+    whole batches of programs. seed: of samples and order.
     """
 
     steps: int = 240
@@ -54,7 +59,7 @@ class Plan:
     learning_rate: float = 3e-4
     temperature: float = 0.6
     max_new_tokens: int = 100
-    save_steps: int = 25
+    save_steps: int = 24
     log_steps: int = 5
     seed: int = 0
 
@@ -71,8 +76,16 @@ def fit_grpo(
     """Train the adapter of `model` in place; return the logs, one dict each.
 
     rewards: functions of rewards.py, and their weights. `passes` has to divide pictures times
-    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints.
+    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints: in the first
+    pass over the rows to the same adapter as without the interruption, in a later pass with the
+    rows in another order. Raises InputError for fewer rows than pictures at a time, and where the
+    weights stop being numbers.
     """
+    if len(rows) < plan.pictures:
+        raise InputError(
+            f"{len(rows)} pictures to learn from are fewer than the {plan.pictures} of a step; "
+            "give more samples or a lower --pictures"
+        )
     if resume and (folder / TRAINED).is_file():
         return load_trained(model, folder)
     processor.chat_template = chat_template(processor)
@@ -91,12 +104,15 @@ def fit_grpo(
         warmup_steps=0.05,
         adam_beta2=0.98,
         reward_weights=list(rewards.values()),
+        scale_rewards="batch",
+        disable_dropout=True,  # of the samples' probabilities and of those that are compared
         beta=0.0,
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
         gradient_checkpointing=torch.cuda.is_available(),
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        save_steps=plan.save_steps,
+        # Between two updates with the same programs a checkpoint would forget the programs.
+        save_steps=math.ceil(plan.save_steps / plan.updates) * plan.updates,
         save_total_limit=2,
         logging_steps=plan.log_steps,
         seed=plan.seed,
@@ -104,6 +120,8 @@ def fit_grpo(
         dataloader_pin_memory=False,
         report_to="none",
     )
+    arguments._n_gpu = 1  # one process trains on one GPU
+    start = {name: p.detach().clone() for name, p in _trainable(model)}
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=list(rewards),
@@ -111,9 +129,9 @@ def fit_grpo(
         train_dataset=rows.table.with_transform(_as_prompts),
         processing_class=processor,
     )
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # TRL makes it bfloat16, which float16's GradScaler refuses
-            parameter.data = parameter.data.float()
+    for name, parameter in _trainable(model):
+        # TRL makes that of a quantised model bfloat16, which float16's GradScaler refuses
+        parameter.data = start[name].to(parameter.device)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     last = last_whole_checkpoint(folder / "checkpoints") if resume else None
@@ -124,6 +142,10 @@ def fit_grpo(
     history = [_ours(entry) for entry in trainer.state.log_history if "reward" in entry]
     save_trained(model, folder, history)
     return history
+
+
+def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
 
 def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -143,7 +165,15 @@ def _ours(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 class _Progress(ProgressCallback):
-    """The bar, and one line a log instead of all that TRL knows."""
+    """The bar, one line a log instead of all that TRL knows, and an end to what cannot learn."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        super().on_step_end(args, state, control, **more)
+        if not all(bool(p.isfinite().all()) for _, p in _trainable(more["model"])):
+            raise InputError(
+                f"the weights are no numbers any more at step {state.global_step}; start a new run "
+                "with a lower --learning-rate"
+            )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if state.is_world_process_zero and logs and "reward" in logs and self.training_bar:

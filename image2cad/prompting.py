@@ -195,7 +195,7 @@ def _as_many(pictures: list[Tensor]) -> list[Tensor]:
     ]
 
 
-THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+THOUGHT = re.compile(r"<think>(?:(?!<think>).)*?</think>", re.DOTALL)
 FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n`]*\n(?P<code>.*?)(?:^[ \t]*\1|\Z)", re.M | re.S)
 # `import x`, `from x import y`, `name = `, `call(`, `def f`, a decorator: how a program begins
 FIRST_CODE = re.compile(

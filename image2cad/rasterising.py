@@ -153,7 +153,7 @@ TONES = _tones()
 RED = np.ascontiguousarray(TONES[:, 0])
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _draw(screen, triangles, normals, facing, points, starts, shown, tones, picture):  # type: ignore[no-untyped-def]
     size = picture.shape[0]
     depth = np.full((size, size), -np.inf, dtype=np.float32)
@@ -167,7 +167,7 @@ def _draw(screen, triangles, normals, facing, points, starts, shown, tones, pict
                     picture[row, col, k] = tones[value, k]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def add(screen, triangles, normals, facing, points, starts, shown, depth, tone):  # type: ignore[no-untyped-def]
     """Draw into `depth` (S, S) float32 and `tone` (S, S) int16, rows of `TONES`, what is nearer."""
     _fill(screen, triangles, normals, facing, depth, tone)
@@ -177,7 +177,7 @@ def add(screen, triangles, normals, facing, points, starts, shown, depth, tone):
                 _line(points[i], points[i + 1], depth, tone)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fill(screen, triangles, normals, facing, depth, tone):  # type: ignore[no-untyped-def]
     """Z-buffer the triangles, pushed back a pixel's slope; keep depth and tone of the nearest."""
     size = depth.shape[0]
@@ -232,7 +232,7 @@ def _fill(screen, triangles, normals, facing, depth, tone):  # type: ignore[no-u
                     tone[row, col] = shade
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _line(start, end, depth, tone):  # type: ignore[no-untyped-def]
     """Draw a line one pixel wide where no face hides it, by OpenGL's diamond-exit rule."""
     size = depth.shape[0]

@@ -39,7 +39,8 @@ def best_of(
 ) -> tuple[StoredRows, dict[str, float]]:
     """(the rows with the best of `count` sampled programs each, what was earned).
 
-    A row for which no program earned anything is left out. What is earned: "mean" over all
+    A row for which no program earned anything is left out; with validity among the rewards, that is
+    one without any usable solid. What is earned: "mean" over all
     programs, "best" over the rows, "kept" rows. Every row is written to `file` as soon as it is
     there, and not made again.
     """

@@ -5,9 +5,11 @@
 
 Every reward is in [0, 1], and 0 unless the program, run and measured by metrics/execution.py,
 leaves a usable solid of usual size: what crashes, hangs, forges or leaves an open shell earns
-nothing from any of them. Completions are replies, as text or as TRL's messages; columns of the
-data come by name, one value a completion. Programs run side by side, equal ones once, and all
-rewards of one batch share the runs. Left out: how rewards are weighed (train_reward.py).
+nothing from any of them. Completions are replies, as text or as TRL's messages; what is neither is
+an empty reply. Columns of the data come by name, one value a completion; another number of them is
+a ValueError. Programs run side by side, equal ones once, and all rewards of one batch share the
+runs. Left out: how rewards are weighed (train_reward.py), and a deadline for comparing two meshes,
+which TRIANGLES bounds.
 """
 
 from __future__ import annotations
@@ -26,15 +28,17 @@ from image2cad.rasterising import SIZE, draw
 from metrics import Failure, Part, run_many
 from metrics.execution import default_workers
 from metrics.geometry import iou_aligned
-from metrics.references import reference_part
+from metrics.references import BadReference, reference_part
 
 Completion = str | Sequence[dict[str, Any]]
+Picture = Image.Image | Sequence[Image.Image]
 Reward = Callable[..., list[float]]
 
 TIMEOUT = 5.0  # seconds a program may run, and again may be measured
 MEMORY = 2 << 30  # bytes
 SIDES = (1e-2, 1e4)  # of the longest side of a part's box; parts in GenCAD are about 1, ours 100
 TRIANGLES = 50_000  # of a part's mesh; more is no part that a picture shows
+LONGEST = 20_000  # characters of a reply; finding the program in it takes time before any deadline
 WHITE = 255
 
 _last: dict[str, Part | None] = {}  # the parts of the last batch: its next reward asks for them
@@ -51,20 +55,32 @@ def iou_reward(completions: Sequence[Completion], cadquery: Sequence[str], **_: 
 
     A reference that leaves no solid gives 0 to all: its group then teaches nothing.
     """
+    _as_many(completions, cadquery=cadquery)
     pairs = list(zip(built(completions), cadquery, strict=True))
+    wanted = list(dict.fromkeys(reference for part, reference in pairs if part is not None))
+    with ThreadPoolExecutor(default_workers()) as pool:
+        targets = dict(zip(wanted, pool.map(_reference, wanted), strict=True))
     # One after the other: manifold3d spreads each comparison over the cores itself.
-    scores = {pair: _iou(*pair) for pair in dict.fromkeys(pairs)}
+    scores = {pair: _iou(pair[0], targets.get(pair[1])) for pair in dict.fromkeys(pairs)}
     return [scores[pair] for pair in pairs]
 
 
 def likeness_reward(
-    completions: Sequence[Completion], image: Sequence[Image.Image], **_: Any
+    completions: Sequence[Completion],
+    image: Sequence[Picture] | None = None,
+    images: Sequence[Picture] | None = None,
+    **_: Any,
 ) -> list[float]:
     """How alike the part's drawing and the input picture are (comparing.likeness); no reference.
 
+    The picture's column is `image` or `images`; of several pictures in a row the first counts.
     Stretched so that a white sheet, about .6, earns nothing.
     """
-    pairs = list(zip(built(completions), image, strict=True))
+    pictures = images if image is None else image
+    if pictures is None:
+        raise ValueError("likeness_reward needs the pictures in a column image or images")
+    _as_many(completions, image=pictures)
+    pairs = list(zip(built(completions), map(_first, pictures), strict=True))
     with ThreadPoolExecutor(default_workers()) as pool:
         return list(pool.map(_likeness, pairs))
 
@@ -72,10 +88,11 @@ def likeness_reward(
 def length_reward(
     completions: Sequence[Completion], cadquery: Sequence[str], **_: Any
 ) -> list[float]:
-    """1 for a program no longer than the reference, half for twice as long, and so on."""
+    """1 for a reply no longer than the reference, half for one twice as long, and so on."""
+    _as_many(completions, cadquery=cadquery)
     rows = zip(completions, built(completions), cadquery, strict=True)
     return [
-        0.0 if part is None else min(1.0, len(code.strip()) / len(_text(reply).strip()))
+        0.0 if part is None else min(1.0, len(str(code).strip()) / len(_text(reply).strip()))
         for reply, part, code in rows
     ]
 
@@ -113,19 +130,28 @@ def _earning(got: Part | Failure) -> Part | None:
     return got if usual else None
 
 
-def _iou(part: Part | None, reference: str) -> float:
-    if part is None:
+def _reference(program: str) -> Part | None:
+    """The part of a reference, None where there is none."""
+    if not isinstance(program, str):
+        return None
+    try:
+        return reference_part(program, {"timeout": TIMEOUT, "memory": MEMORY})
+    except BadReference:
+        return None
+
+
+def _iou(part: Part | None, target: Part | None) -> float:
+    if part is None or target is None:
         return 0.0
     try:
-        target = reference_part(reference, {})
         return iou_aligned(target, part, "best")
-    except ValueError:  # no solid reference, or a mesh that nothing closes
+    except ValueError:  # a mesh that nothing closes
         return 0.0
 
 
-def _likeness(pair: tuple[Part | None, Image.Image]) -> float:
+def _likeness(pair: tuple[Part | None, Image.Image | None]) -> float:
     part, picture = pair
-    if part is None:
+    if part is None or picture is None:
         return 0.0
     shown = np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX))
     floor = likeness(shown, np.full_like(shown, WHITE))
@@ -134,5 +160,27 @@ def _likeness(pair: tuple[Part | None, Image.Image]) -> float:
     return max(0.0, (likeness(shown, draw(part, SIZE)) - floor) / (1.0 - floor))
 
 
-def _text(reply: Completion) -> str:
-    return reply if isinstance(reply, str) else str(reply[-1]["content"])
+def _first(picture: Any) -> Image.Image | None:
+    """A picture, or the first of several; None for what is none."""
+    if isinstance(picture, (list, tuple)) and picture:
+        picture = picture[0]
+    return picture if isinstance(picture, Image.Image) else None
+
+
+def _text(reply: Any) -> str:
+    """The text of a reply or of the last message; nothing for what is none or far too long."""
+    if isinstance(reply, (list, tuple)) and reply:
+        reply = reply[-1]
+    if isinstance(reply, dict):
+        reply = reply.get("content")
+    if isinstance(reply, (list, tuple)):  # a message in pieces
+        pieces = [piece.get("text") for piece in reply if isinstance(piece, dict)]
+        reply = "".join(piece for piece in pieces if isinstance(piece, str))
+    return reply if isinstance(reply, str) and len(reply) <= LONGEST else ""
+
+
+def _as_many(completions: Sequence[Completion], **columns: Sequence[Any]) -> None:
+    """Raise ValueError where a column has another number of values than there are completions."""
+    for name, values in columns.items():
+        if len(values) != len(completions):
+            raise ValueError(f"{len(completions)} completions, but {len(values)} values of {name}")

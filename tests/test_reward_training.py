@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,16 @@ from PIL import Image
 from image2cad import grpo
 from image2cad.errors import InputError
 from image2cad.grpo import Plan, fit_grpo
-from image2cad.modeling import load_model, load_trainable
+from image2cad.modeling import attach_lora, load_base, load_model, load_trainable
 from image2cad.prompting import encode_prompt
 from image2cad.rejection import best_of
-from image2cad.rewards import iou_reward, validity_reward
+from image2cad.rewards import (
+    format_reward,
+    iou_reward,
+    length_reward,
+    likeness_reward,
+    validity_reward,
+)
 from image2cad.samples import Sample, load_samples
 from image2cad.store import store_rows
 
@@ -104,9 +111,39 @@ def test_what_earns_more_becomes_likelier(rows, tmp_path):
     assert len(tokens) == 16 and np.mean(tokens[-4:]) > 1.2 * np.mean(tokens[:4])
 
 
-def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path):
-    whole, history = trained(rows, tmp_path / "whole")
-    assert [entry["step"] for entry in history] == [1, 2, 3, 4]
+def test_all_rewards_as_trl_calls_them_and_no_dropout_while_learning(rows, tmp_path):
+    torch.manual_seed(0)
+    base, processor = load_base("models/nano")
+    model = attach_lora(base, 4, 8, dropout=0.5)
+    rates = set()
+
+    def looking(completions, **_):
+        rates.update(m.p for m in model.modules() if isinstance(m, torch.nn.Dropout))
+        return [0.0] * len(completions)
+
+    each = (validity_reward, iou_reward, likeness_reward, length_reward, format_reward, looking)
+    plan = Plan(steps=2, pictures=2, programs=4, passes=8, max_new_tokens=100, log_steps=1)
+    history = fit_grpo(model, processor, rows, dict.fromkeys(each, 1.0), plan, tmp_path)
+    assert rates == {0.0}
+    for entry in history:
+        values = [entry[reward.__name__] for reward in each]
+        assert all(0.0 <= value <= 1.0 for value in values)
+        assert entry["reward"] == pytest.approx(sum(values), abs=1e-3)
+    assert any(entry["validity_reward"] > 0 for entry in history)
+
+
+def test_what_cannot_learn_is_said(rows, tmp_path):
+    with pytest.raises(InputError, match="6 pictures to learn from are fewer than the 7"):
+        trained(rows, tmp_path, Plan(pictures=7))
+    with pytest.raises(InputError, match="no numbers any more at step"):
+        trained(rows, tmp_path, replace(PLAN, learning_rate=1e39))
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path, updates):
+    plan = replace(PLAN, updates=updates, steps=4 * updates, save_steps=2 * updates - 1)
+    whole, history = trained(rows, tmp_path / "whole", plan)
+    assert [entry["step"] for entry in history] == list(range(1, 4 * updates + 1))
 
     class Stop(Exception):
         pass
@@ -120,11 +157,11 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path
         return lengths(completions, completion_ids)
 
     with pytest.raises(Stop):
-        trained(rows, tmp_path / "cut", rewards={stopping: 1.0})
-    again, _ = trained(rows, tmp_path / "cut", resume=True)
+        trained(rows, tmp_path / "cut", plan, rewards={stopping: 1.0})
+    again, _ = trained(rows, tmp_path / "cut", plan, resume=True)
     for name, value in weights(whole).items():
         assert torch.allclose(value, weights(again)[name], atol=1e-6), name
-    same, _ = trained(rows, tmp_path / "cut", resume=True)  # a run that has ended
+    same, _ = trained(rows, tmp_path / "cut", plan, resume=True)  # a run that has ended
     for name, value in weights(again).items():
         assert torch.equal(value, weights(same)[name])
 
@@ -228,6 +265,9 @@ def test_bad_flags_are_one_clear_line(folder, monkeypatch, tmp_path):
         ("--iou-weight", "0", "--validity-weight", "0"): "at least one reward",
         ("--samples", "0"): "--samples says",
         ("--temperature", "0"): "--temperature must be at least",
+        ("--learning-rate", "inf"): "--learning-rate must be at least",
+        ("--likeness-weight", "nan"): "--likeness-weight must be at least 0",
+        ("--seed", str(2**32)): "--seed must be below",
     }.items():
         monkeypatch.setattr(sys, "argv", ["train_reward.py", *flags])
         with pytest.raises(InputError, match=message):

@@ -146,8 +146,30 @@ def test_a_batch_runs_every_program_once(picture, monkeypatch):
     assert ran == [BOX, BRACKET, "oops"]
 
 
-def test_without_a_reference_or_a_picture_nothing_is_earned():
-    assert iou_reward([BOX, BOX], cadquery=["oops", BOX]) == [0.0, 1.0]
+def test_without_a_reference_or_a_picture_nothing_is_earned(picture):
+    assert iou_reward([BOX, BOX, BOX], cadquery=["oops", BOX, None]) == [0.0, 1.0, 0.0]
     white = Image.fromarray(np.full((448, 448, 3), 255, np.uint8))
-    assert likeness_reward([BOX], image=[white]) == [0.0]
+    assert likeness_reward([BOX] * 4, image=[white, None, [], {"bytes": b""}]) == [0.0] * 4
     assert all(reward([], cadquery=[], image=[]) == [] for reward in ALL)
+    (one,) = likeness_reward([BOX], image=[picture])
+    assert [one, one] == likeness_reward([BOX, BOX], images=[[picture], [picture, white]])
+    with pytest.raises(ValueError, match="column image or images"):
+        likeness_reward([BOX])
+
+
+def test_a_reply_in_any_shape_is_a_reply(picture):
+    pieces = [{"type": "text", "text": BOX[:30]}, {"type": "image"}, {"type": "text"}]
+    pieces.append({"type": "text", "text": BOX[30:]})
+    odd = [None, [], {}, 3, [None], [{}], [{"role": "assistant"}], [{"content": None}], [[]]]
+    huge = [BOX + "#" * 10**7, "<think>" * 10**6, "x = (\n" + "so on and on\n" * 10**5]
+    replies = [[{"role": "assistant", "content": pieces}], *odd, *huge]
+    for name, values in earned(replies, picture).items():
+        assert values[0] > 0 and not any(values[1:]), name
+
+
+def test_another_number_of_references_or_pictures_is_said_before_anything_runs(picture):
+    for reward, column in ((iou_reward, "cadquery"), (length_reward, "cadquery")):
+        with pytest.raises(ValueError, match="2 completions, but 1 values of cadquery"):
+            reward([BOX, BOX], **{column: [BOX]})
+    with pytest.raises(ValueError, match="1 completions, but 2 values of image"):
+        likeness_reward([BOX], image=[picture, picture])
