@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import ProgressCallback
+from transformers import ProgressCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
@@ -76,10 +76,9 @@ def fit_grpo(
     """Train the adapter of `model` in place; return the logs, one dict each.
 
     rewards: functions of rewards.py, and their weights. `passes` has to divide pictures times
-    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints: in the first
-    pass over the rows to the same adapter as without the interruption, in a later pass with the
-    rows in another order. Raises InputError for fewer rows than pictures at a time, and where the
-    weights stop being numbers.
+    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints to the adapter
+    of the uninterrupted run. Raises InputError for fewer rows than pictures at a time, and where
+    the weights stop being numbers.
     """
     if len(rows) < plan.pictures:
         raise InputError(
@@ -122,7 +121,7 @@ def fit_grpo(
     )
     arguments._n_gpu = 1  # one process trains on one GPU
     start = {name: p.detach().clone() for name, p in _trainable(model)}
-    trainer = GRPOTrainer(
+    trainer = _Recipe(
         model=model,
         reward_funcs=list(rewards),
         args=arguments,
@@ -135,6 +134,9 @@ def fit_grpo(
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
     last = last_whole_checkpoint(folder / "checkpoints") if resume else None
+    if last is not None:
+        state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+        trainer.passed = int((state.epoch or 0.0) + 1e-6)
     try:
         trainer.train(resume_from_checkpoint=last)
     finally:
@@ -142,6 +144,18 @@ def fit_grpo(
     history = [_ours(entry) for entry in trainer.state.log_history if "reward" in entry]
     save_trained(model, folder, history)
     return history
+
+
+class _Recipe(GRPOTrainer):
+    """TRL's trainer, which begins with the order of the first pass wherever it goes on."""
+
+    passed = 0  # whole passes over the rows before the checkpoint
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(dataset)
+        for _ in range(self.passed):
+            torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
 
 
 def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:

@@ -67,12 +67,25 @@ def best_of(
                     out.write(json.dumps({"id": sample.id, **row}) + "\n")
             bar.update(len(chunk))
     answers = [done[name] for name, _, _ in rows.outlines()]
-    kept = [index for index, answer in enumerate(answers) if answer["best"] > 0]
-    table = rows.table.select(kept).remove_columns(rows.column)
-    table = table.add_column(rows.column, [answers[index]["code"] for index in kept])
     n = max(len(answers), 1)
     means = {key: sum(answer[key] for answer in answers) / n for key in ("mean", "best")}
-    return StoredRows(table, rows.column), {**means, "kept": len(kept)}
+    kept = _with_programs(rows, answers)
+    return kept, {**means, "kept": len(kept)}
+
+
+def _with_programs(rows: StoredRows, answers: list[dict[str, Any]]) -> StoredRows:
+    """The rows whose answer earned something, with its program.
+
+    A program ends as its row's reference does, in a newline or in none: else fine-tuning would
+    first have to unlearn the last token.
+    """
+    kept, codes = [], []
+    for index, (_, _, reference) in enumerate(rows.outlines()):
+        if answers[index]["best"] > 0:
+            kept.append(index)
+            codes.append(answers[index]["code"] + reference[len(reference.rstrip()) :])
+    table = rows.table.select(kept).remove_columns(rows.column)
+    return StoredRows(table.add_column(rows.column, codes), rows.column)
 
 
 def total(codes: list[str], rewards: Mapping[Reward, float], samples: list[Sample]) -> list[float]:

@@ -141,9 +141,10 @@ def test_what_cannot_learn_is_said(rows, tmp_path):
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path, updates):
-    plan = replace(PLAN, updates=updates, steps=4 * updates, save_steps=2 * updates - 1)
+    # Resumed in the second pass over the six rows.
+    plan = replace(PLAN, updates=updates, steps=5 * updates, save_steps=2 * updates - 1)
     whole, history = trained(rows, tmp_path / "whole", plan)
-    assert [entry["step"] for entry in history] == list(range(1, 4 * updates + 1))
+    assert [entry["step"] for entry in history] == list(range(1, 5 * updates + 1, updates))
 
     class Stop(Exception):
         pass
@@ -152,7 +153,7 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path
 
     def stopping(completions, completion_ids, **_):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) == 5:
             raise Stop
         return lengths(completions, completion_ids)
 
@@ -173,6 +174,7 @@ def test_the_best_of_many_is_kept_and_not_made_twice(rows, tmp_path, monkeypatch
     torch.manual_seed(0)
     kept, earned = best_of(model, processor, rows, rewards, 4, file, max_new_tokens=120)
     assert earned["best"] > earned["mean"] > 0 and len(kept) == earned["kept"]
+    assert all(sample.cadquery.endswith(")\n") for sample in kept)  # as the references end
     for sample in kept:
         row = next(r for r in rows if r.id == sample.id)
         assert iou_reward([sample.cadquery], cadquery=[row.cadquery])[0] > 0
