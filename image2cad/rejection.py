@@ -40,9 +40,8 @@ def best_of(
     """(the rows with the best of `count` sampled programs each, what was earned).
 
     A row for which no program earned anything is left out; with validity among the rewards, that is
-    one without any usable solid. What is earned: "mean" over all
-    programs, "best" over the rows, "kept" rows. Every row is written to `file` as soon as it is
-    there, and not made again.
+    one without any usable solid. What is earned: "mean" over all programs, "best" over the rows,
+    "kept" rows. Every row is written to `file` as soon as it is there, and not made again.
     """
     done = read_kept(file)
     with tqdm(desc="sampling", unit=" pictures", total=len(rows), initial=len(done)) as bar:

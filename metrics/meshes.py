@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from .search import grid
 
 NEAR = (1e-5, 1e-3)  # of the longest side: how far apart vertices are that may be one
+CROWD = 30  # vertices that near to each on average; more are detail, and pairs of them fill memory
 VOXELS = 48  # cells along each side, as a last resort
 
 
@@ -100,21 +101,24 @@ def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifol
     if capped is not None:
         return capped, "open mesh closed by capping its holes"
     size = float(np.ptp(points, axis=0).max())
+    tree = cKDTree(points)
     for near in NEAR:
-        loose = _manifold(*_loosely_welded(points, faces, near * size))
+        if tree.count_neighbors(tree, near * size) > CROWD * len(points):
+            break
+        pairs = tree.query_pairs(near * size, output_type="ndarray")
+        loose = _manifold(*_loosely_welded(points, faces, pairs))
         if loose is not None:
             return loose, "open mesh closed by welding near vertices"
     return _voxels(points, faces), "mesh is no manifold; measured by voxels"
 
 
 def _loosely_welded(
-    points: np.ndarray, faces: np.ndarray, near: float
+    points: np.ndarray, faces: np.ndarray, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices closer than `near` merged, and triangles that then lie on each other left out.
+    """Both vertices of each pair merged, and triangles that then lie on each other left out.
 
     Where a hole touches a face from inside, its wall there has no thickness.
     """
-    pairs = cKDTree(points).query_pairs(near, output_type="ndarray")
     links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), [len(points)] * 2)
     group = connected_components(links, directed=False)[1]
     _, first = np.unique(group, return_index=True)

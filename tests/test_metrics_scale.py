@@ -18,6 +18,7 @@ import pytest
 import metrics
 import metrics.bodies
 import metrics.geometry
+import metrics.meshes
 from metrics import references, wire
 from metrics.execution import Failure, Part, run_cadquery
 from metrics.meshes import solid_manifolds, union
@@ -213,6 +214,25 @@ def test_no_mesh_takes_the_process_with_it():
     script = [sys.executable, "-c", WALL_WITHOUT_THICKNESS]
     done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_crowd_of_vertices_in_a_broken_mesh_does_not_fill_memory(monkeypatch):
+    def pairs_of_a_crowd(*_, **__):
+        raise AssertionError("each vertex would be paired with all others")
+
+    class Tree(metrics.meshes.cKDTree):
+        query_pairs = pairs_of_a_crowd
+
+    monkeypatch.setattr(metrics.meshes, "cKDTree", Tree)
+    rng = np.random.default_rng(0)
+    box = run_cadquery("result = cq.Workplane().box(1, 2, 3)")
+    crowd = rng.normal(scale=1e-6, size=(3000, 3))
+    triangles = rng.integers(0, len(crowd), (9000, 3)) + len(box.vertices)
+    points = np.concatenate([box.vertices, crowd])
+    faces = np.concatenate([box.triangles[1:], triangles])
+    solids, notes = solid_manifolds(points, faces, np.zeros(len(faces), int))
+    assert notes == ["mesh is no manifold; measured by voxels"]
+    assert union(solids).volume() == pytest.approx(6, rel=0.05)
 
 
 def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
