@@ -38,7 +38,7 @@ from image2cad.evaluation import evaluate, summarise, summary_text, write_result
 from image2cad.examples import CodeDataset
 from image2cad.flags import at_least, read_flags
 from image2cad.fresh import fresh_rows
-from image2cad.grpo import Plan, fit_grpo
+from image2cad.grpo import Plan, check_enough, fit_grpo
 from image2cad.modeling import load_trainable, quiet, save_adapter, trainable_share
 from image2cad.prompting import padding_id
 from image2cad.publishing import model_card
@@ -148,6 +148,8 @@ for row in [*rows.rejected, *unusable][:20]:
     print(f"left out: {row.id}: {row.reason}")
 if not rows.held_out:
     raise InputError(f"{settings.data} has too few rows to hold any out")
+if settings.method == "grpo":
+    check_enough(rows.train, settings.pictures)
 print(f"{len(rows.train)} pictures to learn from, {len(rows.held_out)} held out")
 
 # %% [markdown]

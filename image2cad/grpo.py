@@ -80,11 +80,7 @@ def fit_grpo(
     of the uninterrupted run. Raises InputError for fewer rows than pictures at a time, and where
     the weights stop being numbers.
     """
-    if len(rows) < plan.pictures:
-        raise InputError(
-            f"{len(rows)} pictures to learn from are fewer than the {plan.pictures} of a step; "
-            "give more samples or a lower --pictures"
-        )
+    check_enough(rows, plan.pictures)
     if resume and (folder / TRAINED).is_file():
         return load_trained(model, folder)
     processor.chat_template = chat_template(processor)
@@ -144,6 +140,15 @@ def fit_grpo(
     history = [_ours(entry) for entry in trainer.state.log_history if "reward" in entry]
     save_trained(model, folder, history)
     return history
+
+
+def check_enough(rows: StoredRows, pictures: int) -> None:
+    """Raise InputError for fewer rows than a step takes: TRL would train on none of them."""
+    if len(rows) < pictures:
+        raise InputError(
+            f"{len(rows)} pictures to learn from are fewer than the {pictures} of a step; "
+            "give more samples or a lower --pictures"
+        )
 
 
 class _Recipe(GRPOTrainer):
