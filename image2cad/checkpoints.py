@@ -21,12 +21,17 @@ from safetensors.torch import save_file
 TRAINED = "trained.safetensors"
 
 
+def trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    """The parameters that training changes, by name."""
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
 def save_trained(model: Any, folder: Path, history: list[dict[str, float]]) -> None:
     """Write what a run ended with, in one file, and its history.
 
     Without it, a run that was stopped early would go on when it is resumed.
     """
-    trained = {n: p.detach().cpu() for n, p in model.named_parameters() if p.requires_grad}
+    trained = {name: parameter.detach().cpu() for name, parameter in trainable(model)}
     part = folder / f"{TRAINED}.part"
     save_file(trained, part, metadata={"history": json.dumps(history)})
     os.replace(part, folder / TRAINED)
@@ -35,9 +40,8 @@ def save_trained(model: Any, folder: Path, history: list[dict[str, float]]) -> N
 def load_trained(model: Any, folder: Path) -> list[dict[str, float]]:
     """Give `model` what `save_trained` wrote; return the history of that run."""
     with safe_open(folder / TRAINED, "pt") as file, torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                parameter.copy_(file.get_tensor(name))
+        for name, parameter in trainable(model):
+            parameter.copy_(file.get_tensor(name))
         return list(json.loads(file.metadata()["history"]))
 
 

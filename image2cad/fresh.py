@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 from image2cad.candidates import parts
 from image2cad.programs import to_code
 from image2cad.rasterising import draw
+from image2cad.runs import move_whole
 from image2cad.samples import Sample, that_run
 from image2cad.store import Rows, StoredRows, as_row
 
@@ -43,12 +43,7 @@ def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
         rows = list(tqdm(wanted, total=count, desc="drawing new parts", unit=" parts"))
         part = place.with_suffix(f".{os.getpid()}")
         Dataset.from_list(rows).save_to_disk(str(part))
-        try:
-            part.rename(place)
-        except OSError:
-            shutil.rmtree(part)
-            if not place.is_dir():  # else another run was faster
-                raise
+        move_whole(part, place)
     stored = StoredRows(load_from_disk(str(place)))
     apart, bad = that_run(list(stored[train:]))
     return Rows(stored[:train], stored[:0], apart, bad)

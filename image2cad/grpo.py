@@ -25,7 +25,13 @@ from PIL import Image
 from transformers import ProgressCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
-from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
+from image2cad.checkpoints import (
+    TRAINED,
+    last_whole_checkpoint,
+    load_trained,
+    save_trained,
+    trainable,
+)
 from image2cad.errors import InputError
 from image2cad.prompting import QUESTION, chat_template
 from image2cad.rewards import Reward
@@ -116,7 +122,7 @@ def fit_grpo(
         report_to="none",
     )
     arguments._n_gpu = 1  # one process trains on one GPU
-    start = {name: p.detach().clone() for name, p in _trainable(model)}
+    start = {name: p.detach().clone() for name, p in trainable(model)}
     trainer = _Recipe(
         model=model,
         reward_funcs=list(rewards),
@@ -124,7 +130,7 @@ def fit_grpo(
         train_dataset=rows.table.with_transform(_as_prompts),
         processing_class=processor,
     )
-    for name, parameter in _trainable(model):
+    for name, parameter in trainable(model):
         # TRL makes that of a quantised model bfloat16, which float16's GradScaler refuses
         parameter.data = start[name].to(parameter.device)
     trainer.remove_callback(ProgressCallback)
@@ -163,10 +169,6 @@ class _Recipe(GRPOTrainer):
         return sampler
 
 
-def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
-    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-
-
 def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Rows of the store as TRL wants them, and with the columns that rewards read."""
     images = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch["picture"]]
@@ -188,7 +190,7 @@ class _Progress(ProgressCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         super().on_step_end(args, state, control, **more)
-        if not all(bool(p.isfinite().all()) for _, p in _trainable(more["model"])):
+        if not all(bool(p.isfinite().all()) for _, p in trainable(more["model"])):
             raise InputError(
                 f"the weights are no numbers any more at step {state.global_step}; start a new run "
                 "with a lower --learning-rate"

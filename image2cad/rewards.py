@@ -55,7 +55,7 @@ def iou_reward(completions: Sequence[Completion], cadquery: Sequence[str], **_: 
 
     A reference that leaves no solid gives 0 to all: its group then teaches nothing.
     """
-    _as_many(completions, cadquery=cadquery)
+    _as_many(completions, cadquery, "cadquery")
     pairs = list(zip(built(completions), cadquery, strict=True))
     wanted = list(dict.fromkeys(reference for part, reference in pairs if part is not None))
     with ThreadPoolExecutor(default_workers()) as pool:
@@ -79,7 +79,7 @@ def likeness_reward(
     pictures = images if image is None else image
     if pictures is None:
         raise ValueError("likeness_reward needs the pictures in a column image or images")
-    _as_many(completions, image=pictures)
+    _as_many(completions, pictures, "image")
     pairs = list(zip(built(completions), map(_first, pictures), strict=True))
     with ThreadPoolExecutor(default_workers()) as pool:
         return list(pool.map(_likeness, pairs))
@@ -89,7 +89,7 @@ def length_reward(
     completions: Sequence[Completion], cadquery: Sequence[str], **_: Any
 ) -> list[float]:
     """1 for a reply no longer than the reference, half for one twice as long, and so on."""
-    _as_many(completions, cadquery=cadquery)
+    _as_many(completions, cadquery, "cadquery")
     rows = zip(completions, built(completions), cadquery, strict=True)
     return [
         0.0 if part is None else min(1.0, len(str(code).strip()) / len(_text(reply).strip()))
@@ -179,8 +179,7 @@ def _text(reply: Any) -> str:
     return reply if isinstance(reply, str) and len(reply) <= LONGEST else ""
 
 
-def _as_many(completions: Sequence[Completion], **columns: Sequence[Any]) -> None:
+def _as_many(completions: Sequence[Completion], values: Sequence[Any], name: str) -> None:
     """Raise ValueError where a column has another number of values than there are completions."""
-    for name, values in columns.items():
-        if len(values) != len(completions):
-            raise ValueError(f"{len(completions)} completions, but {len(values)} values of {name}")
+    if len(values) != len(completions):
+        raise ValueError(f"{len(completions)} completions, but {len(values)} values of {name}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ def write_whole(file: Path, text: str) -> None:
     part = file.with_name(file.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, file)
+
+
+def move_whole(part: Path, place: Path) -> None:
+    """Give a finished folder its name; where another process was faster, that one's stays."""
+    try:
+        part.rename(place)
+    except OSError:
+        shutil.rmtree(part)
+        if not place.is_dir():
+            raise
 
 
 def read_kept(file: Path | None) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from tqdm.auto import tqdm
 
 from image2cad.compact import compact_many
 from image2cad.errors import InputError
-from image2cad.runs import write_whole
+from image2cad.runs import move_whole, write_whole
 from image2cad.samples import BUNDLED, Rejected, Sample, has_split, load_samples, read_chunks
 
 SHARD = 256  # usable rows a shard
@@ -234,10 +233,7 @@ def _write(
     part.mkdir(exist_ok=True)
     left_out = json.dumps([dataclasses.asdict(row) for row in rejected])
     write_whole(part / LEFT_OUT, left_out + "\n")
-    if (place / name).exists():  # another process was faster
-        shutil.rmtree(part)
-    else:
-        part.rename(place / name)
+    move_whole(part, place / name)
 
 
 def as_row(sample: Sample, original: str) -> dict[str, Any]:

@@ -26,7 +26,13 @@ from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from image2cad.bases import language_model
-from image2cad.checkpoints import TRAINED, last_whole_checkpoint, load_trained, save_trained
+from image2cad.checkpoints import (
+    TRAINED,
+    last_whole_checkpoint,
+    load_trained,
+    save_trained,
+    trainable,
+)
 from image2cad.errors import InputError
 from image2cad.examples import LengthOrder, collate
 from image2cad.prompting import IGNORED
@@ -258,9 +264,8 @@ def as_dict(settings: Settings) -> dict[str, Any]:
 def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
     """Adam with a smaller rate for tower and projector: at the full one their output explodes."""
     groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            groups["language_model" in name].append(parameter)
+    for name, parameter in trainable(model):
+        groups["language_model" in name].append(parameter)
     return torch.optim.AdamW(
         [
             {"params": groups[True], "lr": settings.learning_rate},
