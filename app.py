@@ -26,14 +26,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from image2cad.errors import InputError, run_cli
-from image2cad.flags import at_least, read_flags
+from image2cad.common import InputError, at_least, read_flags, run_cli
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from image2cad.backends import Backend
-    from image2cad.service import Service
+    from image2cad.serving import Backend, Service
 
 HOST = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # Spaces say 0.0.0.0
 PORT = 7860  # 0: any free one
@@ -111,8 +109,7 @@ def gpu_decorator() -> Callable[..., Any] | None:
 
 def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Service:
     """The service that the settings ask for. Raises InputError for a model that is not there."""
-    from image2cad.backends import local_backend, remote_backend
-    from image2cad.service import Service
+    from image2cad.serving import Service, local_backend, remote_backend
 
     if settings.backend_url:
         if not settings.backend_model:
@@ -147,8 +144,7 @@ def serve(service: Service, settings: Any, listener: socket.socket) -> None:
     import gradio as gr
     import uvicorn
 
-    from image2cad.api import make_api
-    from image2cad.page import LOOK, make_page
+    from image2cad.serving import LOOK, make_api, make_page
 
     keys = listed(os.environ.get("IMAGE2CAD_KEYS", ""))
     closed = bool(keys) and not settings.open_page

@@ -140,30 +140,39 @@ from accelerate import PartialState
 from PIL import Image
 from transformers import set_seed
 
-from image2cad.errors import InputError, friendly_exit
-from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.examples import CodeDataset
-from image2cad.flags import at_least, in_notebook, read_flags
-from image2cad.generation import generate_codes
-from image2cad.merging import merge
-from image2cad.modeling import attach_lora, load_base, quiet, save_adapter, trainable_share
-from image2cad.prompting import padding_id
-from image2cad.publishing import model_card, push, reload_and_compare
-from image2cad.report import write_sheet
-from image2cad.runs import (
+from image2cad.common import (
     RUNS,
+    InputError,
+    at_least,
     check_run,
+    effort_named,
     finish_run,
+    friendly_exit,
+    in_notebook,
     prepare_run,
+    read_flags,
     run_folder,
     runs_root,
     unfinished,
 )
-from image2cad.samples import Sample
-from image2cad.store import load_rows
-from image2cad.towers import features_for
-from image2cad.training import Settings, fit, memory_text, precision
-from image2cad.verification import EFFORTS, verify
+from image2cad.data import Sample, load_rows
+from image2cad.evaluation import evaluate, summarise, summary_text, write_results, write_sheet
+from image2cad.training import CodeDataset, Settings, features_for, fit, memory_text
+from image2cad.verification import verify
+from image2cad.vlm import (
+    attach_lora,
+    generate_codes,
+    load_base,
+    merge,
+    model_card,
+    padding_id,
+    precision,
+    push,
+    quiet,
+    reload_and_compare,
+    save_adapter,
+    trainable_share,
+)
 from metrics import run_cadquery
 
 friendly_exit()
@@ -175,8 +184,7 @@ at_least(
     | {"batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
-if settings.effort not in EFFORTS:
-    raise InputError(f"--effort is one of {', '.join(EFFORTS)}, not {settings.effort}")
+effort_named(settings.effort)
 if settings.picture and settings.picture != "upload" and not Path(settings.picture).is_file():
     raise InputError(f"there is no picture {settings.picture}")
 # One process a GPU. The first one prepares data while the others wait, for hours if need be.

@@ -33,16 +33,12 @@ import torch
 from tqdm import tqdm
 from transformers import set_seed
 
-from image2cad.errors import InputError, run_cli
-from image2cad.examples import collate
-from image2cad.modeling import load_base
-from image2cad.nano import Shape, build_nano, train_tokenizer
-from image2cad.programs import to_code
-from image2cad.prompting import IGNORED, encode_prompt
+from image2cad.cad import to_code
+from image2cad.common import InputError, prepare_run, run_cli
 from image2cad.rendering import draw
-from image2cad.runs import prepare_run
-from image2cad.synthesis import parts
-from image2cad.training import Settings, as_dict, fit, labelled_loss
+from image2cad.synthesis import random_parts
+from image2cad.training import Settings, as_dict, collate, fit, labelled_loss
+from image2cad.vlm import IGNORED, Shape, build_nano, encode_prompt, load_base, train_tokenizer
 
 PARTS = 60_000  # distinct drawings
 SHARD = 2_000  # parts a file
@@ -61,7 +57,7 @@ TOKENIZER_PARTS = 20_000
 def make_shard(job: tuple[Path, int, int]) -> None:
     """Draw one shard's parts: grey pictures (N, side, side) uint8 and their programs."""
     file, seed, count = job
-    source = itertools.islice(parts(seed), count)
+    source = itertools.islice(random_parts(seed), count)
     pairs = [(to_code(program), draw(drawing, Shape.image)[..., 0]) for program, drawing in source]
     part = file.with_suffix(".part")
     with open(part, "wb") as out:

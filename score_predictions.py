@@ -35,11 +35,8 @@ if importlib.util.find_spec("metrics") is None:
 
 from pathlib import Path
 
-from image2cad.errors import InputError, friendly_exit
-from image2cad.flags import read_flags
-from metrics import compute, get_iou_best, run_cadquery
-from metrics.__main__ import BadInput, read_codes
-from metrics.alignment import ALIGNMENTS
+from image2cad.common import InputError, friendly_exit, read_flags
+from metrics import ALIGNMENTS, BadInput, compute, get_iou_best, read_codes, run_cadquery
 
 friendly_exit()
 settings = read_flags(__doc__, globals())

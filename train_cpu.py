@@ -17,23 +17,27 @@ Left out: the 7B model and its memory levers, which are in colab_training.py.
 
 import torch
 
-from image2cad.errors import friendly_exit
+from image2cad.common import (
+    at_least,
+    check_run,
+    finish_run,
+    friendly_exit,
+    prepare_run,
+    read_flags,
+    run_folder,
+)
+from image2cad.data import compact_targets, load_train_and_held_out
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.examples import CodeDataset
-from image2cad.flags import at_least, read_flags
-from image2cad.modeling import (
+from image2cad.training import CodeDataset, Settings, fit, memory_text
+from image2cad.vlm import (
     attach_lora,
     load_base,
+    model_card,
+    padding_id,
     quiet,
     save_adapter,
     trainable_share,
 )
-from image2cad.prompting import padding_id
-from image2cad.publishing import model_card
-from image2cad.runs import check_run, finish_run, prepare_run, run_folder
-from image2cad.samples import load_train_and_held_out
-from image2cad.store import compact_targets
-from image2cad.training import Settings, fit, memory_text
 
 friendly_exit()
 quiet()

@@ -33,28 +33,44 @@ Left out: several GPUs, and generating with vLLM.
 
 import torch
 
-from image2cad.errors import InputError, friendly_exit
+from image2cad.common import (
+    InputError,
+    at_least,
+    check_run,
+    finish_run,
+    friendly_exit,
+    prepare_run,
+    read_flags,
+    run_folder,
+    runs_root,
+)
+from image2cad.data import Rejected, Sample, has_split, load_rows, load_samples
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.examples import CodeDataset
-from image2cad.flags import at_least, read_flags
-from image2cad.fresh import fresh_rows
-from image2cad.grpo import Plan, check_enough, fit_grpo
-from image2cad.modeling import load_trainable, quiet, save_adapter, trainable_share
-from image2cad.prompting import padding_id
-from image2cad.publishing import model_card
-from image2cad.rejection import best_of
-from image2cad.rewards import (
+from image2cad.training import (
+    CodeDataset,
+    Plan,
     Reward,
+    Settings,
+    best_of,
+    check_enough,
+    fit,
+    fit_grpo,
     format_reward,
+    fresh_rows,
     iou_reward,
     length_reward,
     likeness_reward,
+    memory_text,
     validity_reward,
 )
-from image2cad.runs import check_run, finish_run, prepare_run, run_folder, runs_root
-from image2cad.samples import Rejected, Sample, has_split, load_samples
-from image2cad.store import load_rows
-from image2cad.training import Settings, fit, memory_text
+from image2cad.vlm import (
+    load_trainable,
+    model_card,
+    padding_id,
+    quiet,
+    save_adapter,
+    trainable_share,
+)
 
 friendly_exit()
 quiet()

@@ -24,9 +24,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from image2cad.compact import compact_many, iou_in_place  # noqa: E402
-from image2cad.synthesis import token_count  # noqa: E402
-from metrics.execution import Part, run_many  # noqa: E402
+from image2cad.cad.compacting import compact_many, iou_in_place  # noqa: E402
+from image2cad.common.gencad import token_count  # noqa: E402
+from metrics.execution import run_many  # noqa: E402
+from metrics.parts import Part  # noqa: E402
 
 SIZE = 100  # of the longest side, as models are trained
 

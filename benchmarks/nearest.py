@@ -19,12 +19,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from image2cad.parsing import parse
-from image2cad.programs import to_code
-from image2cad.rendering import draw, reduce
-from image2cad.synthesis import parts
-from metrics.execution import Failure, Part, run_many
-from metrics.geometry import ALIGNMENTS, iou_aligned
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import to_code
+from image2cad.rendering.raster import draw, reduce
+from image2cad.synthesis.parts import random_parts
+from metrics.alignment import ALIGNMENTS
+from metrics.execution import run_many
+from metrics.geometry import iou_aligned
+from metrics.parts import Failure, Part
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE = 56  # pixels of a small picture
@@ -44,7 +46,7 @@ def main() -> None:
     lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     codes, library = [], np.empty((options.parts, SIDE, SIDE), dtype=np.float32)
-    source = itertools.islice(parts(options.seed), options.parts)
+    source = itertools.islice(random_parts(options.seed), options.parts)
     for i, (program, drawing) in enumerate(tqdm(source, total=options.parts, unit="part")):
         codes.append(to_code(program))
         library[i] = reduce(draw(drawing), SIDE)[..., 0]

@@ -25,12 +25,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from image2cad.building import build_exactly
-from image2cad.comparing import likeness, line_iou, silhouette_iou, ssim
-from image2cad.programs import Circle, Loop, Path, Point, Program, Rect, Segment
-from image2cad.rendering import draw, read
-from image2cad.solids import build
-from metrics.execution import Part, run_cadquery, run_many
+from image2cad.cad.exact_engine import build_exactly
+from image2cad.cad.light_engine import build
+from image2cad.cad.parsing import read
+from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Segment
+from image2cad.rendering.raster import draw
+from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
+from metrics.execution import run_cadquery, run_many
+from metrics.parts import Part
 
 ROOT = FilePath(__file__).resolve().parent.parent
 ODD = "00129614"  # this sample's picture shows another part

@@ -16,12 +16,12 @@ import time
 
 from PIL import Image
 
-from image2cad.candidates import parts
-from image2cad.generation import generate_codes
-from image2cad.modeling import load_model, quiet
-from image2cad.programs import to_code
-from image2cad.rasterising import draw
-from image2cad.rewards import Reward, iou_reward, likeness_reward, validity_reward
+from image2cad.cad.program import to_code
+from image2cad.rendering.raster import draw
+from image2cad.synthesis.parts import random_parts
+from image2cad.training.rewards import Reward, iou_reward, likeness_reward, validity_reward
+from image2cad.vlm.generation import generate_codes
+from image2cad.vlm.loading import load_model, quiet
 from metrics import get_iou_best, run_cadquery
 
 SEED = 987
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--plain", type=int, default=64, help="completions scored the plain way")
     arguments = parser.parse_args()
     quiet()
-    source = itertools.islice(parts(SEED), arguments.pictures)
+    source = itertools.islice(random_parts(SEED), arguments.pictures)
     pairs = [(to_code(program), Image.fromarray(draw(drawing))) for program, drawing in source]
     many = [pair for pair in pairs for _ in range(arguments.programs)]
     references, pictures = [code for code, _ in many], [picture for _, picture in many]

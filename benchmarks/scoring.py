@@ -33,12 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import metrics  # noqa: E402
-from metrics import warm  # noqa: E402
 from metrics.alignment import SIGNS, principal_turns, proper  # noqa: E402
-from metrics.bodies import _bodies, body  # noqa: E402
-from metrics.execution import Part, run_cadquery, run_many  # noqa: E402
+from metrics.execution import run_cadquery, run_many  # noqa: E402
 from metrics.geometry import iou_aligned, iou_rotated  # noqa: E402
+from metrics.normalised import _bodies, body  # noqa: E402
+from metrics.parts import Part  # noqa: E402
 from metrics.references import _kept  # noqa: E402
+from metrics.sandbox import warm  # noqa: E402
 
 Pair = tuple[str, Part, Part]  # kind of pair, and the two parts
 
@@ -76,7 +77,7 @@ def cpu(work: Callable[..., Any], *arguments: Any) -> float:
 
 def run_and_measure_here(codes: list[str]) -> tuple[float, float]:
     """CPU seconds a program to run it, and to measure its result, in this process."""
-    from metrics import measure, program
+    from metrics.sandbox import measure, program
 
     program.run(codes[0])
     breps: list[bytes] = []

@@ -39,9 +39,9 @@ def serve(port: int) -> None:
 
     import uvicorn
 
-    from image2cad.api import make_api
-    from image2cad.backends import local_backend
-    from image2cad.service import Service
+    from image2cad.serving.api.routes import make_api
+    from image2cad.serving.backends import local_backend
+    from image2cad.serving.service import Service
 
     logging.getLogger("image2cad.requests").addHandler(logging.NullHandler())
     api = make_api(Service(local_backend("models/nano")))

@@ -4,7 +4,7 @@
     python benchmarks/streaming.py --rows 500 5000
 
 Writes parquet files of that many rows (the bundled pictures, each row with a program of its
-own), stores them with image2cad.store, and encodes every row once as training does, each count
+own), stores them with image2cad.data.rows, and encodes every row once as training does, each count
 in a new process. The peak is of memory that the system cannot take back; pages of the rows' own
 files, which it can, are left out (read from /proc, so Linux only). Programs are neither run nor
 shortened here: that has the same memory and takes most of the time.
@@ -48,9 +48,9 @@ def write(folder: Path, count: int) -> None:
 
 def use(folder: Path) -> None:
     """Store the rows, encode every one; print rows, seconds and the peak of this process."""
-    from image2cad.examples import CodeDataset
-    from image2cad.modeling import load_base, quiet
-    from image2cad.store import load_rows
+    from image2cad.data.rows import load_rows
+    from image2cad.training.examples import CodeDataset
+    from image2cad.vlm.loading import load_base, quiet
 
     quiet()
     seen: list[float] = []

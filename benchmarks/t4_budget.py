@@ -42,14 +42,15 @@ from transformers import (
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from image2cad import modeling, training  # noqa: E402
-from image2cad.nano import train_tokenizer  # noqa: E402
-from image2cad.programs import to_code  # noqa: E402
-from image2cad.prompting import add_code, encode_code, encode_picture, padding_id  # noqa: E402
-from image2cad.rendering import draw  # noqa: E402
-from image2cad.synthesis import parts  # noqa: E402
-from image2cad.towers import cache_features, read_features  # noqa: E402
-from image2cad.transforms import scaled  # noqa: E402
+from image2cad.cad.program import to_code  # noqa: E402
+from image2cad.cad.transforms import scaled  # noqa: E402
+from image2cad.rendering.raster import draw  # noqa: E402
+from image2cad.synthesis.parts import random_parts  # noqa: E402
+from image2cad.training import supervised as training  # noqa: E402
+from image2cad.training.vision_cache import cache_features, read_features  # noqa: E402
+from image2cad.vlm import loading as modeling  # noqa: E402
+from image2cad.vlm.nano import train_tokenizer  # noqa: E402
+from image2cad.vlm.prompting import add_code, encode_code, encode_picture, padding_id  # noqa: E402
 
 ROWS = 64
 GENCAD = 0.7532 / 100  # GenCAD's parts are about this long for our 100 units: numbers have decimals
@@ -207,7 +208,7 @@ def on_gpu(options: argparse.Namespace, folder: Path) -> None:
 
 def on_cpu(options: argparse.Namespace, folder: Path) -> None:
     print(f"CPU, {torch.get_num_threads()} threads, float32, 8 rows a pass")
-    programs = list(itertools.islice(parts(5), ROWS))
+    programs = list(itertools.islice(random_parts(5), ROWS))
     images = [Image.fromarray(draw(drawing)) for _, drawing in programs]
     compact = [to_code(program) for program, _ in programs]
     verbose = [to_code(scaled(program, GENCAD), 16) for program, _ in programs]

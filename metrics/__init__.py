@@ -1,54 +1,39 @@
 """Scores for generated CadQuery code. No torch; works when this folder is copied on its own.
 
-Needs cadquery, numpy, scipy, manifold3d; tqdm for progress bars. README.md says what figures mean.
-
     >>> import metrics
-    >>> reference = "result = cq.Workplane().box(1, 2, 3)"
-    >>> got = metrics.compute(
-    ...     predictions=["result = cq.Workplane().box(2, 4, 6)", "result = oops"],
-    ...     references=[reference, reference],
-    ... )
-    >>> got["vsr"]["mean"], got["iou_best"]["mean"], got["failures"]
-    (0.5, 0.5, {'exception': 1})
+    >>> metrics.get_iou_best("result = cq.Workplane().box(1, 2, 3)", "result = oops")
+    0.0
 
-Reading order: parts.py, execution.py, warm.py, worker.py, sandbox.py, program.py, measure.py,
-tessellation.py, meshes.py, bodies.py, alignment.py, geometry.py, scores.py. Names are loaded on
-first use, so `import metrics` is cheap.
+Needs cadquery, numpy, scipy, manifold3d. README.md says what figures mean and what to read first.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import importlib
-from typing import Any
+from .lazy import load
 
-_WHERE = {
-    "KINDS": "parts",
-    "Failure": "parts",
-    "Part": "parts",
-    "ProtectionError": "execution",
-    "box_error": "geometry",
-    "compute": "scores",
-    "evaluate_codes": "best_iou",
-    "evaluate_syntax_rate": "valid_syntax_rate",
-    "evaluate_syntax_rate_simple": "valid_syntax_rate",
-    "export_step": "execution",
-    "get_iou_best": "best_iou",
-    "iou_aligned": "geometry",
-    "iou_unit_box": "geometry",
-    "measure_file": "execution",
-    "run_cadquery": "execution",
-    "run_many": "execution",
-    "volume_error": "geometry",
-}
+if TYPE_CHECKING:
+    from .alignment import ALIGNMENTS
+    from .best_iou import evaluate_codes, get_iou_best
+    from .execution import ProtectionError, default_workers, export_step, measure_file, run_cadquery
+    from .execution import run_many
+    from .files import BadInput, read_codes, read_references
+    from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
+    from .meshes import balanced, solid_manifolds, union, weld
+    from .parts import Failure, KINDS, Part
+    from .references import BadReference, reference_part
+    from .sandbox.tessellation import children, face_mesh
+    from .scores import compute, interval
+    from .valid_syntax_rate import evaluate_syntax_rate, evaluate_syntax_rate_simple
 
-__all__ = list(_WHERE)  # noqa: PLE0604
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+__all__ = [
+    "ALIGNMENTS", "BadInput", "BadReference", "Failure", "KINDS", "Part", "ProtectionError",
+    "balanced", "box_error", "children", "compute", "default_workers", "evaluate_codes",
+    "evaluate_syntax_rate", "evaluate_syntax_rate_simple", "export_step", "face_mesh",
+    "get_iou_best", "interval", "iou_aligned", "iou_unit_box", "measure_file", "read_codes",
+    "read_references", "reference_part", "run_cadquery", "run_many", "solid_manifolds", "union",
+    "volume_error", "weld",
+]  # fmt: skip
 
 
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+def __getattr__(name: str) -> object:
+    return load(__name__, name)

@@ -17,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .alignment import ALIGNMENTS
+from .files import BadInput, read_codes, read_references, read_row
 from .progress import bar
-from .references import Reference, kinds
+from .references import kinds
 from .scores import matched, score_rows, totals
-
-
-class BadInput(Exception):
-    """The command line or a file is wrong; the message says what to do."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,7 +97,7 @@ def _old_rows(options: argparse.Namespace, codes: dict[str, str]) -> dict[str, d
         options.out.write_bytes(whole)
     rows = {}
     for number, line in enumerate(whole.decode().splitlines(), 1):
-        row = _json(options.out, number, line)
+        row = read_row(options.out, number, line)
         name = str(row.get("id"))
         if codes.get(name) != row.get("code") or row.get("alignment") != options.alignment:
             raise BadInput(
@@ -109,58 +106,6 @@ def _old_rows(options: argparse.Namespace, codes: dict[str, str]) -> dict[str, d
             )
         rows[name] = row
     return rows
-
-
-def _json(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise BadInput(f"{path}, line {number}: not JSON") from None
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}, line {number}: not a JSON object")
-    return row
-
-
-def read_codes(path: Path) -> dict[str, str]:
-    """{id: code} of a JSONL file. Raises BadInput, naming the line."""
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} cannot be read: {error}") from None
-    codes: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        row = _json(path, number, line)
-        name, code = row.get("id", row.get("deepcad_id")), row.get("code", row.get("cadquery"))
-        if name is None or not isinstance(code, str):
-            raise BadInput(f'{path}, line {number}: expected "id" and "code"')
-        if str(name) in codes:
-            raise BadInput(f"{path}, line {number}: id {name} appears twice")
-        codes[str(name)] = code
-    if not codes:
-        raise BadInput(f"{path}: no rows")
-    return codes
-
-
-def read_references(path: Path, names: list[str]) -> dict[str, Reference]:
-    """{id: code or path} for the given ids. Raises BadInput where one is missing."""
-    found: dict[str, Reference] = {}
-    if path.is_dir():
-        for name in names:
-            for suffix in (".py", ".step", ".stp", ".stl"):
-                file = path / f"{name}{suffix}"
-                if file.exists():
-                    found[name] = file.read_text() if suffix == ".py" else file
-                    break
-    else:
-        codes = read_codes(path)
-        found.update({name: codes[name] for name in names if name in codes})
-    missing = [name for name in names if name not in found]
-    if missing:
-        shown = ", ".join(missing[:5])
-        raise BadInput(f"{path}: no reference for {len(missing)} ids, such as {shown}")
-    return found
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 - `published`: the frames of CAD-Coder's figures, axes straight from `eigh`. About half of all
   pairs then compare mirror images. For comparing with papers only.
 - `pca`: the four proper rotations that bring the principal axes together.
-- `best`: `pca`, and a search (search.py) where principal moments are nearly equal, so that the
+- `best`: `pca`, and a search (rotations.py) where principal moments are nearly equal, so that the
   inertia alone does not determine the axes.
 """
 
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import search
-from .bodies import Body
+from . import rotations
+from .normalised import Body
 
 ALIGNMENTS = ("best", "pca", "published")
 SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
 DEGENERATE = 0.05  # moments closer than this share of the largest count as equal
+
 TRIED_ABOUT_AXIS, TRIED_ALL = 6, 12  # exact booleans after the coarse ranking
 APART = np.radians(4.0)  # of two turns closer than this only the more promising one is tried
 SAME = np.radians(1.5)
@@ -44,19 +45,19 @@ def searched_turns(a: Body, b: Body) -> list[tuple[np.ndarray, float]]:
     if not low and not high:
         return []
     if low and high:
-        features = search.feature_turns(a.features, b.features, None)
-        return _promising(a, b, features, search.all_turns(), None, TRIED_ALL)
+        features = rotations.feature_turns(a.features, b.features, None)
+        return _promising(a, b, features, rotations.all_turns(), None, TRIED_ALL)
     axis = 2 if low else 0
     axes = (a.axes[:, axis], b.axes[:, axis])
-    features = search.feature_turns(a.features, b.features, axes)
-    return _promising(a, b, features, search.axis_turns(*axes), axis, TRIED_ABOUT_AXIS)
+    features = rotations.feature_turns(a.features, b.features, axes)
+    return _promising(a, b, features, rotations.axis_turns(*axes), axis, TRIED_ABOUT_AXIS)
 
 
 def _promising(
     a: Body, b: Body, features: np.ndarray, others: np.ndarray, axis: int | None, count: int
 ) -> list[tuple[np.ndarray, float]]:
     turns = np.concatenate([features, others])
-    inside = search.coarse_overlap(a.grid(axis), search.inner_points(b.grid(axis)), turns)
+    inside = rotations.coarse_overlap(a.grid(axis), rotations.inner_points(b.grid(axis)), turns)
     common = inside * b.volume
     expected = common / (a.volume + b.volume - common)
     # The better half of the places goes to turns from features, which are exact where they are

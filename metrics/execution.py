@@ -1,12 +1,12 @@
 """Runs generated CadQuery code: the only place that does. run_cadquery(code) -> Part | Failure.
 
-Two confined children per program, both forked from a warm process (worker.py): the first runs the
-code and hands over B-rep bytes, the second runs no generated code and measures them. This process
-parses nothing but numbers and arrays, each checked (wire.py), and never unpickles. Where a STEP
-file is wanted, export_step has it written by one more child of the second kind.
+Two confined children per program, both forked from a warm process (sandbox/worker.py): the first
+runs the code and hands over B-rep bytes, the second runs no generated code and measures them.
+This process parses nothing but numbers and arrays, each checked (wire.py), and never unpickles.
+Where a STEP file is wanted, export_step has it written by one more child of the second kind.
 
     >>> from metrics.execution import run_cadquery
-    >>> run_cadquery("import cadquery as cq\\nresult = cq.Workplane().box(1, 2, 3)").volume
+    >>> run_cadquery("import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)").volume
     6.0
 """
 
@@ -19,21 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from . import files, warm, wire, worker
+from . import wire
 from .parts import KINDS, Failure, Part, part_from_message
 from .progress import bar
-
-__all__ = [
-    "KINDS",
-    "Failure",
-    "Part",
-    "ProtectionError",
-    "export_step",
-    "measure_file",
-    "protection",
-    "run_cadquery",
-    "run_many",
-]
+from .sandbox import files, warm, worker
 
 TIMEOUT = 30.0
 MEMORY = 4 << 30
@@ -123,7 +112,7 @@ def _run(
 
 
 def protection() -> tuple[str, ...]:
-    """The protection layers that children run under on this machine (see sandbox.py)."""
+    """The protection layers that children run under on this machine (see sandbox/layers.py)."""
     return warm.start()
 
 

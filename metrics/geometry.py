@@ -11,20 +11,9 @@ import manifold3d
 import numpy as np
 
 from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
-from .bodies import Body, body
 from .meshes import solid_manifolds, union
+from .normalised import Body, body
 from .parts import Part
-
-__all__ = [
-    "ALIGNMENTS",
-    "Body",
-    "body",
-    "box_error",
-    "iou_aligned",
-    "iou_rotated",
-    "iou_unit_box",
-    "volume_error",
-]
 
 CERTAIN = 0.999  # no better rotation is looked for above this: meshes are no finer
 

@@ -14,7 +14,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from .search import grid
+from .voxels import grid
 
 NEAR = (1e-5, 1e-3)  # of the longest side: how far apart vertices are that may be one
 CROWD = 30  # vertices that near to each on average; more are detail, and pairs of them fill memory

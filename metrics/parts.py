@@ -27,7 +27,7 @@ class Failure:
     """Why a program has no usable solid.
 
     kind: one of KINDS. message: one or more readable lines. line: line of the program, or None.
-    seconds: wall time. protection: the layers under which it ran (see sandbox.py).
+    seconds: wall time. protection: the layers under which it ran (see sandbox/layers.py).
     """
 
     kind: str

@@ -24,7 +24,6 @@ from .parts import Failure, Part, part_from_message, part_to_bytes
 Reference = str | Path | Part
 CACHED = 512
 FORMAT = "1"  # part of the key; change it when measuring changes
-
 _kept: OrderedDict[str, Future[Part]] = OrderedDict()
 _lock = threading.Lock()
 

@@ -23,7 +23,8 @@ import numpy as np
 from .alignment import ALIGNMENTS
 from .chamfer_distance import chamfer_distance
 from .execution import default_workers, run_cadquery
-from .geometry import body, box_error, iou_aligned, iou_unit_box, volume_error
+from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
+from .normalised import body
 from .parts import Failure, Part
 from .progress import bar
 from .references import BadReference, Reference, kinds, reference_part

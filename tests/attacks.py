@@ -242,8 +242,8 @@ TAMPERING = {
         + BOX
     ),
     "patched measuring": (
-        "import sys\nsys.modules['metrics.measure'].measure = lambda b: b''\n"
-        "sys.modules['metrics.measure'].ZERO_VOLUME = 1e9" + BOX
+        "import sys\nsys.modules['metrics.sandbox.measure'].measure = lambda b: b''\n"
+        "sys.modules['metrics.sandbox.measure'].ZERO_VOLUME = 1e9" + BOX
     ),
     "patched builtins": (
         "import builtins\nbuiltins.len = lambda x: 0\nbuiltins.isinstance = lambda *a: True" + BOX

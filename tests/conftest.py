@@ -79,7 +79,7 @@ def processor():
 @pytest.fixture(scope="session")
 def samples():
     """Twelve bundled samples."""
-    from image2cad.samples import load_samples
+    from image2cad.data.samples import load_samples
 
     # Our own files: whether their programs run is not what is tested with them.
     return load_samples("bundled", "train", 12, check_code=False, progress=False)[0]
@@ -90,7 +90,7 @@ def base(tmp_path_factory, samples):
     """A folder with a real LLaVA of a few thousand parameters and random weights."""
     from transformers import set_seed
 
-    from image2cad.nano import Shape, build_nano, train_tokenizer
+    from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
 
     tiny = Shape(
         image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,

@@ -17,11 +17,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from image2cad import jobs
-from image2cad.limits import Limits, check_program
-from image2cad.page import LOOK, make_page
-from image2cad.service import Built, Busy, Cancelled, Generated
-from metrics.execution import Failure, run_cadquery
+from image2cad.serving import jobs
+from image2cad.serving.limits import Busy, Limits, check_program
+from image2cad.serving.page.layout import LOOK, make_page
+from image2cad.serving.service import Built, Generated
+from image2cad.serving.stopping import Cancelled
+from metrics.execution import run_cadquery
+from metrics.parts import Failure
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "data/samples/test/s20200000.png"

@@ -21,11 +21,11 @@ import uvicorn
 from PIL import Image
 from watching import eventually
 
-from image2cad.api import make_api
-from image2cad.backends import local_backend
-from image2cad.limits import Limits
-from image2cad.rendering import draw
-from image2cad.service import Service
+from image2cad.rendering.raster import draw
+from image2cad.serving.api.routes import make_api
+from image2cad.serving.backends import local_backend
+from image2cad.serving.limits import Limits
+from image2cad.serving.service import Service
 from metrics.execution import run_cadquery
 
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"

@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from server import BOX, MODEL, base, chat, client, data_url, picture, service, works
 from watching import eventually
 
-from image2cad.api import make_api
-from image2cad.backends import Backend, Unreachable, remote_backend
-from image2cad.errors import InputError
+from image2cad.common.errors import InputError
+from image2cad.serving.api.routes import make_api
+from image2cad.serving.backends import Backend, Unreachable, remote_backend
 from metrics.execution import measure_file, run_cadquery
 
 __all__ = ["base", "client", "service"]  # fixtures

@@ -27,7 +27,7 @@ from server import (
 )
 from watching import eventually
 
-from image2cad.limits import Limits
+from image2cad.serving.limits import Limits
 
 __all__ = ["base", "client", "service"]  # fixtures
 

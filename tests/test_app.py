@@ -216,7 +216,7 @@ def app():
 
 
 def test_the_call_on_the_gpu_can_be_sent_to_another_process(app) -> None:
-    from image2cad.backends import Backend
+    from image2cad.serving.backends import Backend
 
     backend = Backend("mine", lambda image, effort: [f"{effort} {image.size}"])
     seen = []

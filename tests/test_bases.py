@@ -19,21 +19,21 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
-from image2cad.bases import load_processor
-from image2cad.errors import InputError
-from image2cad.generation import generate_codes
-from image2cad.merging import merge
-from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
-from image2cad.prompting import (
-    QUESTION,
+from image2cad.common.errors import InputError
+from image2cad.common.gencad import QUESTION
+from image2cad.data.samples import Sample
+from image2cad.vlm.bases import load_processor
+from image2cad.vlm.generation import generate_codes
+from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
+from image2cad.vlm.merging import merge
+from image2cad.vlm.prompting import (
     chat_template,
     encode_code,
     encode_example,
     encode_prompt,
     prompt_text,
 )
-from image2cad.publishing import push, reload_and_compare
-from image2cad.samples import Sample
+from image2cad.vlm.publishing import push, reload_and_compare
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = {

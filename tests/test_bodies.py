@@ -8,11 +8,11 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import ValidationError
 
-from image2cad.api_errors import answer_errors
-from image2cad.limits import Limits
-from image2cad.messages import Execute
-from image2cad.openai_format import Chat
-from image2cad.serving import guard, new_metrics
+from image2cad.serving.api.errors import answer_errors
+from image2cad.serving.api.guard import guard, new_metrics
+from image2cad.serving.api.openai import Chat
+from image2cad.serving.api.schemas import Execute
+from image2cad.serving.limits import Limits
 
 LARGE, SMALL = bytes(200_000), bytes(1000)
 LIMITS = Limits(body_bytes=300_000, bodies_bytes=250_000, program_body_bytes=250_000)

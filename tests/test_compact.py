@@ -13,23 +13,17 @@ from math import cos, sin
 import numpy as np
 import pytest
 
-from image2cad import compact as compact_module
-from image2cad.compact import compact, compact_many, iou_in_place, parse
-from image2cad.programs import (
-    NAMED,
-    Circle,
-    Extrusion,
-    Path,
-    Plane,
-    Rect,
-    Segment,
-    to_code,
-)
-from image2cad.shapes import polygon
-from image2cad.solids import build
-from image2cad.synthesis import parts, token_count
-from image2cad.tidying import tidied
-from metrics.execution import Part, run_many
+from image2cad.cad import compacting as compact_module
+from image2cad.cad.compacting import compact, compact_many, iou_in_place
+from image2cad.cad.light_engine import build
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
+from image2cad.cad.tidying import tidied
+from image2cad.common.gencad import token_count
+from image2cad.synthesis.parts import random_parts
+from image2cad.synthesis.shapes import polygon
+from metrics.execution import run_many
+from metrics.parts import Part
 
 HEAD = "import cadquery as cq\n"
 AXES = [tuple(sign * v for v in axis) for axis in np.eye(3).tolist() for sign in (1.0, -1.0)]
@@ -198,7 +192,7 @@ def test_size_centres_the_box_and_sets_the_longest_side():
 
 def test_synthetic_programs_are_already_compact():
     """What the models are pretrained to write must read like what the rewriter writes."""
-    programs = [program for program, _ in islice(parts(3), 12)]
+    programs = [program for program, _ in islice(random_parts(3), 12)]
     codes = [to_code(program) for program in programs]
     read = [parse(code) for code in codes]
     assert [to_code(program) for program in read] == codes

@@ -11,19 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad.building import NotBuilt, build_exactly
-from image2cad.comparing import likeness, silhouette_iou
-from image2cad.comparing import ssim as measured_ssim
-from image2cad.errors import InputError
-from image2cad.families import FAMILIES
-from image2cad.parsing import parse
-from image2cad.programs import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
-from image2cad.rendering import draw, draw_code
-from image2cad.solids import build
-from image2cad.synthesis import parts, write_dataset
-from image2cad.transforms import moved, scaled
-from image2cad.views import four_views, grid, turntable
-from metrics.execution import Part, run_cadquery, run_many
+from image2cad.cad.exact_engine import NotBuilt, build_exactly
+from image2cad.cad.light_engine import build
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
+from image2cad.cad.transforms import moved, scaled
+from image2cad.common.errors import InputError
+from image2cad.rendering.drawing import draw_code
+from image2cad.rendering.raster import draw
+from image2cad.rendering.sheets import four_views, grid, turntable
+from image2cad.rendering.similarity import likeness, silhouette_iou
+from image2cad.rendering.similarity import ssim as measured_ssim
+from image2cad.synthesis.dataset import write_dataset
+from image2cad.synthesis.families import FAMILIES
+from image2cad.synthesis.parts import random_parts
+from metrics.execution import run_cadquery, run_many
+from metrics.parts import Part
 
 XY = Plane((0.0, 0.0, 0.0), *NAMED["XY"])
 FACE = [141, 141, 138]  # an axis-aligned face, as in GenCAD-Code's pictures
@@ -102,7 +105,7 @@ def test_colours_of_a_box_are_three_and_of_a_cylinder_many():
 
 
 def test_place_and_scale_are_not_shown_and_bad_shapes_are_refused():
-    program = next(islice(parts(11), 5, None))[0]
+    program = next(islice(random_parts(11), 5, None))[0]
     picture = draw(build(program))
     assert (picture == draw(build(scaled(program, 0.0625)))).all()
     elsewhere = draw(build(scaled(moved(program, (913.0, -77.0, 41.0)), 3.7)))
@@ -118,7 +121,7 @@ def test_place_and_scale_are_not_shown_and_bad_shapes_are_refused():
 
 
 def test_the_light_engine_builds_and_draws_what_cadquery_does():
-    drawn = [*islice(parts(5), 10), *islice(parts(5, list(FAMILIES)), 8)]
+    drawn = [*islice(random_parts(5), 10), *islice(random_parts(5, list(FAMILIES)), 8)]
     solids = run_many([to_code(program) for program, _ in drawn])
     likeness = []
     for (program, light), part in zip(drawn, solids, strict=True):
@@ -132,7 +135,10 @@ def test_the_light_engine_builds_and_draws_what_cadquery_does():
 
 def test_the_light_engine_draws_what_deepcad_s_kernel_does():
     likeness = []
-    for program, light in [*islice(parts(5), 12), *islice(parts(5, list(FAMILIES)), 4)]:
+    for program, light in [
+        *islice(random_parts(5), 12),
+        *islice(random_parts(5, list(FAMILIES)), 4),
+    ]:
         exact, picture = draw(build_exactly(program)), draw(light)
         likeness.append(ssim(exact, picture))
         assert silhouette_iou(exact, picture) > 0.99
@@ -193,7 +199,7 @@ def test_views_from_elsewhere():
 
 
 def test_likeness_is_one_for_equal_pictures_and_small_for_others():
-    first, second = (draw(drawing) for _, drawing in islice(parts(5), 2))
+    first, second = (draw(drawing) for _, drawing in islice(random_parts(5), 2))
     blank = np.full_like(first, 255)
     assert likeness(first, first) == likeness(blank, blank) == 1.0
     assert 0 <= likeness(first, second) < 0.9 and 0 <= likeness(first, blank) < 0.7

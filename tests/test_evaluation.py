@@ -9,17 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad.evaluation import (
-    evaluate_verified,
-    gain,
-    score_codes,
-    summarise,
-    summary_text,
-    write_results,
-)
-from image2cad.runs import finish_run
-from image2cad.samples import Sample
-from image2cad.verification import Answer, Tried
+from image2cad.common.runs import finish_run
+from image2cad.data.samples import Sample
+from image2cad.evaluation.scoring import gain, score_codes, summarise, summary_text, write_results
+from image2cad.evaluation.verified import evaluate_verified
+from image2cad.verification.pipeline import Answer, Tried
 
 BOX = "import cadquery as cq\nsolid = cq.Workplane().box(4, 2, 1)\n"
 TWICE = "import cadquery as cq\nsolid = cq.Workplane().box(8, 4, 2).translate((9, 9, 9))\n"
@@ -77,7 +71,7 @@ def test_a_verified_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch
         asked.extend(images)
         keep(0, Answer(None, None, 0.0, 0.0, "", (Tried("model", "x", 2.0, "lost"),), 0.5))
 
-    monkeypatch.setattr("image2cad.answering.answer_many", answer_many)
+    monkeypatch.setattr("image2cad.verification.many.answer_many", answer_many)
     result = evaluate_verified(None, None, samples, "low", ["traced"], kept=kept)
     assert len(asked) == 1 and asked[0] is samples[1].image
     assert [row["ok"] for row in result.rows] == [True, False]

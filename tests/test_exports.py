@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from image2cad.errors import InputError
-from image2cad.exports import FORMATS, MEDIA, export
-from image2cad.parsing import parse
-from image2cad.programs import to_code
-from metrics.execution import Part, run_cadquery
+from image2cad.cad.exports import FORMATS, MEDIA, export
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import to_code
+from image2cad.common.errors import InputError
+from metrics.execution import run_cadquery
+from metrics.parts import Part
 
 CODES = {
     "drilled and filleted": (

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from metrics import execution
-from metrics.execution import KINDS, Failure, ProtectionError, export_step, run_cadquery
+from metrics.execution import ProtectionError, export_step, run_cadquery
+from metrics.parts import KINDS, Failure
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,15 @@ import torch
 from transformers import set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-import image2cad.towers as towers
-import image2cad.training as training
-from image2cad.bases import language_model
-from image2cad.examples import CodeDataset, LengthOrder, collate
-from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
-from image2cad.prompting import encode_prompt, padding_id
-from image2cad.samples import Sample
-from image2cad.towers import cache_features
-from image2cad.training import Settings, fit, labelled_loss, recompute_activations
+import image2cad.training.supervised as training
+import image2cad.training.vision_cache as towers
+from image2cad.data.samples import Sample
+from image2cad.training.examples import CodeDataset, LengthOrder, collate
+from image2cad.training.supervised import Settings, fit, labelled_loss, recompute_activations
+from image2cad.training.vision_cache import cache_features
+from image2cad.vlm.bases import language_model
+from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
+from image2cad.vlm.prompting import encode_prompt, padding_id
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -31,9 +31,10 @@ from attacks import (
     TIME,
 )
 
-from metrics import warm
-from metrics.execution import Failure, Part, ProtectionError, protection, run_cadquery, run_many
+from metrics.execution import ProtectionError, protection, run_cadquery, run_many
 from metrics.geometry import iou_aligned
+from metrics.parts import Failure, Part
+from metrics.sandbox import warm
 
 SECRET = "the-secret-that-must-not-leave"
 REFERENCE = "# REFERENCE_MARK\nresult = cq.Workplane().box(1, 2, 3)"
@@ -146,7 +147,7 @@ def test_attack_is_contained(name, targets, reference):
 
 @linux
 def test_all_layers_are_reached_and_required(reference):
-    expected = set(warm.worker.sandbox.LAYERS) - (set() if os.getuid() == 0 else {"uid"})
+    expected = set(warm.worker.layers.LAYERS) - (set() if os.getuid() == 0 else {"uid"})
     assert set(protection()) == expected == set(reference.protection)
     assert isinstance(run_cadquery(NEXT, require=("landlock", "seccomp")), Part)
     with pytest.raises(ProtectionError, match="moat"):

@@ -16,8 +16,10 @@ import pytest
 
 import metrics
 from metrics.chamfer_distance import chamfer_distance
-from metrics.execution import Failure, Part, measure_file, run_cadquery, run_many
-from metrics.geometry import body, iou_aligned, iou_unit_box
+from metrics.execution import measure_file, run_cadquery, run_many
+from metrics.geometry import iou_aligned, iou_unit_box
+from metrics.normalised import body
+from metrics.parts import Failure, Part
 
 REAL = Path(__file__).resolve().parents[1] / "../shared/data/gencad_dev"
 real_data = pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from metrics.execution import Part, run_many
+from metrics.execution import run_many
+from metrics.parts import Part
 
 
 def test_programs_as_people_write_them_run():

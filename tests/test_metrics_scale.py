@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 import metrics
-import metrics.bodies
 import metrics.geometry
 import metrics.meshes
+import metrics.normalised
 from metrics import references, wire
-from metrics.execution import Failure, Part, run_cadquery
+from metrics.execution import run_cadquery
 from metrics.meshes import solid_manifolds, union
-from metrics.parts import part_from_message, part_to_bytes
+from metrics.parts import Failure, Part, part_from_message, part_to_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = "result = cq.Workplane().box({}, {}, {})"
@@ -140,7 +140,7 @@ def test_references_are_executed_once(tmp_path, monkeypatch):
 
 def test_nothing_runs_on_after_the_scorer_is_killed():
     code = (
-        "import sys, threading, time\nfrom metrics import warm\n"
+        "import sys, threading, time\nfrom metrics.sandbox import warm\n"
         "from metrics.execution import run_cadquery\nwarm.start()\n"
         "threading.Timer(1, lambda: (print(warm._state.root.pid), sys.stdout.flush())).start()\n"
         "run_cadquery('while True: pass', timeout=60)"
@@ -247,7 +247,7 @@ def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     assert not metrics.geometry.body(got).notes
     assert len(np.unique(got.faces)) == got.face_count == 6
     assert metrics.geometry.body(got).volume == pytest.approx(
-        got.volume / metrics.bodies._gyration(got) ** 3, rel=2e-3
+        got.volume / metrics.normalised._gyration(got) ** 3, rel=2e-3
     )
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import metrics
-from metrics.execution import Failure, Part, run_cadquery, run_many
+from metrics.execution import run_cadquery, run_many
+from metrics.parts import Failure, Part
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = "result = cq.Workplane().box({}, {}, {})"

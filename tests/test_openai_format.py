@@ -6,10 +6,10 @@ import base64
 import pytest
 from fastapi import HTTPException
 
-from image2cad import openai_format
-from image2cad.errors import InputError
-from image2cad.limits import Limits
-from image2cad.openai_format import Chat, check_hosts, picture_bytes
+from image2cad.common.errors import InputError
+from image2cad.serving.api import openai as openai_format
+from image2cad.serving.api.openai import Chat, check_hosts, picture_bytes
+from image2cad.serving.limits import Limits
 
 DATA = bytes(range(256)) + b"?"  # has both of the letters in which the alphabets differ
 

@@ -13,12 +13,13 @@ import pytest
 from paging import BOX, BROKEN, PICTURE, Slow, address, service, uploads
 from PIL import Image
 
-from image2cad import visiting
-from image2cad.asking import Stops
-from image2cad.service import Generated
-from image2cad.sliders import numbers
-from image2cad.visiting import Entry, Shown
-from metrics.execution import Failure, measure_file
+from image2cad.serving.page import actions as visiting
+from image2cad.serving.page.actions import Entry, Shown
+from image2cad.serving.page.sliders import numbers
+from image2cad.serving.page.visitors import Stops
+from image2cad.serving.service import Generated
+from metrics.execution import measure_file
+from metrics.parts import Failure
 
 __all__ = ["address", "service", "uploads"]  # fixtures
 

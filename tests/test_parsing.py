@@ -3,10 +3,11 @@
 import ezdxf
 import pytest
 
-from image2cad.exports import export
-from image2cad.parsing import parse
-from image2cad.programs import to_code
-from metrics.execution import Part, run_cadquery
+from image2cad.cad.exports import export
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import to_code
+from metrics.execution import run_cadquery
+from metrics.parts import Part
 
 HEAD = "import cadquery as cq\n"
 XY = "result = cq.Workplane('XY')"

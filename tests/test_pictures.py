@@ -15,15 +15,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad import rendering
-from image2cad.comparing import likeness, line_iou, silhouette_iou, ssim
-from image2cad.errors import InputError
-from image2cad.parsing import parse
-from image2cad.processes import Lost, each
-from image2cad.rendering import Job, draw, draw_code, read, read_rows, render_folder, render_rows
-from image2cad.samples import BUNDLED
-from image2cad.solids import build
-from metrics.execution import Part, run_many
+from image2cad.cad.light_engine import build
+from image2cad.cad.parsing import parse, read
+from image2cad.common.errors import InputError
+from image2cad.common.gencad import read_rows
+from image2cad.common.processes import Lost, each
+from image2cad.data.sources import BUNDLED
+from image2cad.rendering import __main__ as rendering_main
+from image2cad.rendering import folder as rendering
+from image2cad.rendering.drawing import draw_code
+from image2cad.rendering.folder import Job, render_folder, render_rows
+from image2cad.rendering.raster import draw
+from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
+from metrics.execution import run_many
+from metrics.parts import Part
 
 CYLINDER = 'import cadquery as cq\nr = cq.Workplane("XY").circle(2).extrude(1)\n'
 PLATE = 'import cadquery as cq\nr = cq.Workplane("XY").rect(4, 2).circle(0.5).extrude(1)\n'
@@ -130,7 +135,7 @@ def test_a_file_of_programs_becomes_an_image_folder(tmp_path, monkeypatch, capsy
     out = tmp_path / "pictures"
     arguments = ["rendering", str(file), str(out), "--size", "100", "--workers", "1"]
     monkeypatch.setattr("sys.argv", arguments)
-    assert rendering.main() == 0
+    assert rendering_main.main() == 0
     names = {"a.png", "b.png", "metadata.jsonl", "failures.jsonl"}
     assert {path.name for path in out.iterdir()} == names
     first, second = read_rows(out)
@@ -143,10 +148,10 @@ def test_a_file_of_programs_becomes_an_image_folder(tmp_path, monkeypatch, capsy
     assert set(reasons) == {"c", "d", "../e"} and "syntax error" in reasons["c"]
     assert "3 rows could not be drawn" in capsys.readouterr().out
     with pytest.raises(InputError, match="finished"):
-        rendering.main()
+        rendering_main.main()
     monkeypatch.setattr("sys.argv", ["rendering", str(out), str(tmp_path / "again"), "--size", "0"])
     with pytest.raises(InputError, match="--size"):
-        rendering.main()
+        rendering_main.main()
 
 
 def test_an_interrupted_folder_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -12,21 +12,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from image2cad.families import FAMILIES
-from image2cad.modeling import NANO, load_model
-from image2cad.nano import Shape, build_nano, train_tokenizer
-from image2cad.programs import to_code
-from image2cad.prompting import encode_example
-from image2cad.rendering import draw
-from image2cad.samples import load_samples
-from image2cad.synthesis import parts
+from image2cad.cad.program import to_code
+from image2cad.common.paths import NANO
+from image2cad.data.samples import load_samples
+from image2cad.rendering.raster import draw
+from image2cad.synthesis.families import FAMILIES
+from image2cad.synthesis.parts import random_parts
+from image2cad.vlm.loading import load_model
+from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
+from image2cad.vlm.prompting import encode_example
 from pretrain_nano import Drawings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_pretraining_sees_the_same_examples_as_fine_tuning() -> None:
-    pairs = list(itertools.islice(parts(3), 6))
+    pairs = list(itertools.islice(random_parts(3), 6))
     codes = [to_code(program) for program, _ in pairs]
     _, processor = build_nano(train_tokenizer(codes))
     pictures = np.stack([draw(drawing, Shape.image)[..., 0] for _, drawing in pairs])
@@ -41,7 +42,7 @@ def test_pretraining_sees_the_same_examples_as_fine_tuning() -> None:
 
 
 def test_numbers_are_single_tokens_and_any_text_survives() -> None:
-    codes = [to_code(program) for program, _ in itertools.islice(parts(4), 20)]
+    codes = [to_code(program) for program, _ in itertools.islice(random_parts(4), 20)]
     tokenizer = train_tokenizer(codes)
     for number in range(101):
         assert len(tokenizer(str(number), add_special_tokens=False)["input_ids"]) == 1
@@ -94,6 +95,6 @@ def test_the_bundled_base_is_small_and_has_not_seen_the_bundled_parts() -> None:
     assert len(train) >= 64 and len(test) >= 32
     assert not {s.cadquery for s in train} & {s.cadquery for s in test}
     assert {s.image.size for s in train + test} == {(448, 448)}
-    general = {to_code(program) for program, _ in itertools.islice(parts(100_000), 200)}
+    general = {to_code(program) for program, _ in itertools.islice(random_parts(100_000), 200)}
     assert not general & {s.cadquery for s in train + test}
     assert "general" not in FAMILIES

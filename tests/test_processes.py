@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from watching import alive, descendants, eventually
 
-from image2cad.processes import Lost, Pool
-from image2cad.queueing import Busy, Queue
+from image2cad.common.processes import Lost, Pool
+from image2cad.serving.limits import Busy, Queue
 
 
 def test_a_pool_survives_what_its_calls_do():
@@ -143,8 +143,8 @@ def test_a_queue_is_bounded_and_keeps_the_order():
 def test_nothing_outlives_a_server_that_is_killed():
     program = """
 import os, sys, threading, time
-from image2cad.processes import Pool
-from metrics import warm
+from image2cad.common.processes import Pool
+from metrics.sandbox import warm
 from metrics.execution import run_cadquery
 if __name__ == "__main__":
     pool = Pool(1)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from image2cad.errors import InputError
-from image2cad.prompting import encode_example, encode_prompt, extract_code, prompt_text
+from image2cad.cad.reply import extract_code
+from image2cad.common.errors import InputError
+from image2cad.vlm.prompting import encode_example, encode_prompt, prompt_text
 
 BOX = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\n'
 PICTURE = Image.new("RGB", (448, 448), "white")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from image2cad.errors import InputError
+from image2cad.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -20,13 +20,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import set_seed
 
-from image2cad.checkpoints import TRAINED, last_whole_checkpoint
-from image2cad.examples import CodeDataset, collate
-from image2cad.modeling import attach_lora, load_base
-from image2cad.prompting import padding_id
-from image2cad.samples import Sample
-from image2cad.towers import cache_features
-from image2cad.training import Settings, fit, labelled_loss
+from image2cad.data.samples import Sample
+from image2cad.training.examples import CodeDataset, collate
+from image2cad.training.supervised import (
+    TRAINED,
+    Settings,
+    fit,
+    labelled_loss,
+    last_whole_checkpoint,
+)
+from image2cad.training.vision_cache import cache_features
+from image2cad.vlm.loading import attach_lora, load_base
+from image2cad.vlm.prompting import padding_id
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,8 +40,8 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from accelerate import PartialState
-from image2cad.modeling import quiet
-from image2cad.samples import load_samples
+from image2cad.vlm.loading import quiet
+from image2cad.data.samples import load_samples
 from test_resume import train
 quiet()
 PartialState(cpu=True)

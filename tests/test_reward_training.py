@@ -21,21 +21,21 @@ import pytest
 import torch
 from PIL import Image
 
-from image2cad import grpo
-from image2cad.errors import InputError
-from image2cad.grpo import Plan, fit_grpo
-from image2cad.modeling import attach_lora, load_base, load_model, load_trainable
-from image2cad.prompting import encode_prompt
-from image2cad.rejection import best_of
-from image2cad.rewards import (
+from image2cad.common.errors import InputError
+from image2cad.data.rows import store_rows
+from image2cad.data.samples import Sample, load_samples
+from image2cad.training import grpo
+from image2cad.training.grpo import Plan, fit_grpo
+from image2cad.training.rejection import best_of
+from image2cad.training.rewards import (
     format_reward,
     iou_reward,
     length_reward,
     likeness_reward,
     validity_reward,
 )
-from image2cad.samples import Sample, load_samples
-from image2cad.store import store_rows
+from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable
+from image2cad.vlm.prompting import encode_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAN = Plan(
@@ -181,7 +181,8 @@ def test_the_best_of_many_is_kept_and_not_made_twice(rows, tmp_path, monkeypatch
     text = file.read_text()
     file.write_text(text[:-9])  # the last line was cut off
     monkeypatch.setattr(
-        "image2cad.rejection.total", lambda codes, *_: [float(i) for i in range(len(codes))]
+        "image2cad.training.rejection.total",
+        lambda codes, *_: [float(i) for i in range(len(codes))],
     )
     again, _ = best_of(model, processor, rows, rewards, 4, file, max_new_tokens=120)
     assert file.read_text().splitlines()[:-1] == text.splitlines()[:-1]
@@ -239,7 +240,7 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr[-2000:]
-    from image2cad.backends import local_backend
+    from image2cad.serving.backends import local_backend
 
     backend = local_backend(str(out / "adapter"))  # what app.py asks for candidates
     assert "cadquery" in backend.propose(sample.image, "none")[0]

@@ -12,9 +12,9 @@ import pytest
 from attacks import FORGE
 from PIL import Image
 
-from image2cad import rewards
-from image2cad.rasterising import draw
-from image2cad.rewards import (
+from image2cad.rendering.raster import draw
+from image2cad.training import rewards
+from image2cad.training.rewards import (
     format_reward,
     iou_reward,
     length_reward,

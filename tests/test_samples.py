@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad.errors import InputError
-from image2cad.prompting import QUESTION
-from image2cad.samples import Sample, load_samples, split_samples
+from image2cad.common.errors import InputError
+from image2cad.common.gencad import QUESTION
+from image2cad.data.samples import Sample, load_samples, split_samples
 
 BOX = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, {})\n'
 
@@ -187,8 +187,8 @@ def test_every_bad_source_is_one_clear_line(tmp_path):
 def test_a_recipe_shows_the_line_and_leaves_with_2(tmp_path):
     program = (
         "import sys\n"
-        "from image2cad.errors import run_cli\n"
-        "from image2cad.samples import load_samples\n"
+        "from image2cad.common.errors import run_cli\n"
+        "from image2cad.data.samples import load_samples\n"
         "run_cli(lambda: load_samples(sys.argv[1]) and None)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "missing")]

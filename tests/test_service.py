@@ -14,13 +14,15 @@ import pytest
 from PIL import Image
 from watching import descendants, eventually
 
-from image2cad.backends import Backend
-from image2cad.errors import InputError
-from image2cad.limits import Limits, TooLarge, open_picture
-from image2cad.rendering import draw
-from image2cad.service import Cancelled, Late, Service
-from metrics import warm
-from metrics.execution import Failure, Part, measure_file, run_cadquery
+from image2cad.common.errors import InputError
+from image2cad.rendering.raster import draw
+from image2cad.serving.backends import Backend
+from image2cad.serving.limits import Limits, TooLarge, open_picture
+from image2cad.serving.service import Service
+from image2cad.serving.stopping import Cancelled, Late
+from metrics.execution import measure_file, run_cadquery
+from metrics.parts import Failure, Part
+from metrics.sandbox import warm
 
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
 FOREVER = "while True: pass"

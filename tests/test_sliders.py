@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from image2cad.sliders import LONGEST, numbers, replaced
+from image2cad.serving.page.sliders import LONGEST, numbers, replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """# 5 holes, é

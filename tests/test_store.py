@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import image2cad.store as store
-from image2cad.errors import InputError
-from image2cad.store import hold_apart, load_rows, store_rows
+import image2cad.data.rows as store
+from image2cad.common.errors import InputError
+from image2cad.data.rows import hold_apart, load_rows, store_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -167,9 +167,9 @@ def test_validation_is_at_most_a_third(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from image2cad.examples import CodeDataset
-from image2cad.modeling import load_base
-from image2cad.store import load_rows
+from image2cad.training.examples import CodeDataset
+from image2cad.vlm.loading import load_base
+from image2cad.data.rows import load_rows
 _, processor = load_base({base!r})
 count = int(sys.argv[1])
 rows = load_rows({source!r}, Path({rows!r}), count, 10, 10, compact=False, check_code=False)

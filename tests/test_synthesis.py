@@ -9,13 +9,11 @@ from pathlib import Path as FilePath
 
 import pytest
 
-from image2cad import candidates, synthesis
-from image2cad.candidates import fitted, parts, signature
-from image2cad.errors import InputError
-from image2cad.families import FAMILIES
-from image2cad.measures import normal_form, profile
-from image2cad.parsing import parse
-from image2cad.programs import (
+from benchmarks.part_statistics import measure, normal_form, profile, table, wilson
+from image2cad.cad.chords import tangled
+from image2cad.cad.light_engine import build
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import (
     NAMED,
     Circle,
     Extrusion,
@@ -27,13 +25,15 @@ from image2cad.programs import (
     Segment,
     to_code,
 )
-from image2cad.shapes import polygon
-from image2cad.solids import build
-from image2cad.soundness import shown_steps, tangled
-from image2cad.sources import read_rows
-from image2cad.statistics import measure, table, wilson
-from image2cad.synthesis import write_dataset
-from metrics.execution import Part, run_many
+from image2cad.common.errors import InputError
+from image2cad.data.sources import read_rows
+from image2cad.synthesis import dataset as synthesis
+from image2cad.synthesis.dataset import write_dataset
+from image2cad.synthesis.families import FAMILIES
+from image2cad.synthesis.parts import candidate, fitted, random_parts, shown_steps, signature
+from image2cad.synthesis.shapes import polygon
+from metrics.execution import run_many
+from metrics.parts import Part
 
 
 def step(name: str, level: float, depth: float, *loops: Loop, cut: bool = False) -> Extrusion:
@@ -50,7 +50,7 @@ def built(*program: Extrusion):
 
 @pytest.fixture(scope="module")
 def made():
-    return list(itertools.islice(parts(11), 150))
+    return list(itertools.islice(random_parts(11), 150))
 
 
 def contents(folder: FilePath) -> dict[str, bytes]:
@@ -98,9 +98,9 @@ def test_a_part_that_does_not_run_is_left_out_and_counted(tmp_path, monkeypatch)
 
 
 def test_draws_do_not_depend_on_each_other():
-    late = list(itertools.islice(parts(3, start=20), 5))
+    late = list(itertools.islice(random_parts(3, start=20), 5))
     assert [part[0] for part in late] == [
-        part[0] for i in range(20, 40) if (part := candidates.candidate(3, i))
+        part[0] for i in range(20, 40) if (part := candidate(3, i))
     ][:5]
 
 
@@ -149,11 +149,13 @@ def test_held_out_kinds_and_families_are_not_drawn(monkeypatch):
     for name in FAMILIES:
         monkeypatch.setitem(FAMILIES, name, lambda rng: pytest.fail("a held-out family"))
     without = ["circle", "ring", "rounded", "slot", "arch", "quarter", "bitten", "flat", "bow"]
-    for program, _ in itertools.islice(parts(2, without=without), 60):
+    for program, _ in itertools.islice(random_parts(2, without=without), 60):
         assert not any(isinstance(step.loops[0], Circle) for step in program)
     found = {
         profile(step)
-        for program, _ in itertools.islice(parts(2, without=["rect", "cornered", "curved"]), 40)
+        for program, _ in itertools.islice(
+            random_parts(2, without=["rect", "cornered", "curved"]), 40
+        )
         for step in program
     }
     assert found == {"circle", "ring"}

@@ -15,15 +15,15 @@ import pytest
 import torch
 from transformers import set_seed
 
-import image2cad.runs as runs
-from image2cad.errors import InputError
-from image2cad.examples import CodeDataset, collate
-from image2cad.generation import generate_codes
-from image2cad.modeling import attach_lora, load_base, load_model, save_adapter
-from image2cad.prompting import IGNORED, encode_prompt
-from image2cad.runs import RESULT_FILE, prepare_run, run_folder, unfinished
-from image2cad.samples import Sample
-from image2cad.training import Settings, fit, labelled_loss
+import image2cad.common.runs as runs
+from image2cad.common.errors import InputError
+from image2cad.common.runs import RESULT_FILE, prepare_run, run_folder, unfinished
+from image2cad.data.samples import Sample
+from image2cad.training.examples import CodeDataset, collate
+from image2cad.training.supervised import Settings, fit, labelled_loss
+from image2cad.vlm.generation import generate_codes
+from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
+from image2cad.vlm.prompting import IGNORED, encode_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -98,8 +98,8 @@ def test_lora_trains_the_language_model_only_and_saved_logits_come_back_in_a_new
     script = f"""
 import torch
 from PIL import Image
-from image2cad.modeling import load_model
-from image2cad.prompting import encode_prompt
+from image2cad.vlm.loading import load_model
+from image2cad.vlm.prompting import encode_prompt
 model, processor = load_model(r"{tmp_path / "adapter"}")
 batch = encode_prompt(processor, [Image.open(r"{tmp_path / "picture.png"}")])
 with torch.no_grad():

@@ -11,20 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image2cad import growing, verification
-from image2cad.aligning import aligned
-from image2cad.errors import InputError
-from image2cad.fitting import cost_of, drawn, fit, look_at
-from image2cad.parameters import levels, parameters, rebuilt
-from image2cad.prisms import prism
-from image2cad.programs import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
-from image2cad.rasterising import draw, draw_roughly
-from image2cad.solids import build
-from image2cad.tracing import caps
-from image2cad.transforms import moved
-from image2cad.verification import verify
+from image2cad.cad.light_engine import build
+from image2cad.cad.prisms import prism
+from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
+from image2cad.cad.transforms import moved
+from image2cad.common import EFFORTS
+from image2cad.common.errors import InputError
+from image2cad.reading.tracing import caps
+from image2cad.rendering.raster import draw, draw_roughly
+from image2cad.verification import growing
+from image2cad.verification.cost import cost_of, drawn, look_at
+from image2cad.verification.fitting import fit
+from image2cad.verification.parameters import levels, parameters, rebuilt
+from image2cad.verification.pipeline import verify
+from image2cad.verification.placing import aligned
 from metrics import iou_aligned, run_cadquery
-from metrics.execution import Part
+from metrics.parts import Part
 
 FLOOR = Plane((0.0, 0.0, -10.0), *NAMED["XY"])
 WALL = Plane((0.0, 20.0, 0.0), *NAMED["XZ"])
@@ -160,7 +162,7 @@ def test_without_a_valid_candidate_it_says_so():
 def test_time_is_kept():
     answer = verify(picture_of((PLATE, BOSS, SIDE)), [], "high", seconds=3)
     assert answer.part is not None and answer.seconds < 20
-    assert verification.EFFORTS["low"] <= 10 and verification.EFFORTS["high"] <= 60
+    assert EFFORTS["low"].seconds <= 10 and EFFORTS["high"].seconds <= 60
 
 
 def test_oblique_guesses_do_no_harm():

@@ -22,8 +22,8 @@ from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
-from image2cad.bases import WITHOUT_VIDEOS
-from image2cad.nano import Shape, build_nano, train_tokenizer
+from image2cad.vlm.bases import WITHOUT_VIDEOS
+from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
 
 TEXT = {  # widths are multiples of 64: 4-bit inference on a CPU needs that
     "hidden_size": 64,

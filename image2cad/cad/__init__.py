@@ -1,0 +1,33 @@
+"""A part as a program: its text, its solid, its files. No torch."""
+
+from typing import TYPE_CHECKING
+
+from image2cad.common.lazy import load
+
+if TYPE_CHECKING:
+    from image2cad.cad.chords import tangled
+    from image2cad.cad.compacting import compact, compact_many
+    from image2cad.cad.exact_engine import NotBuilt, build_exactly
+    from image2cad.cad.exports import FORMATS, export
+    from image2cad.cad.light_engine import Drawing, build
+    from image2cad.cad.parsing import parse, read
+    from image2cad.cad.prisms import Shape, prism, together
+    from image2cad.cad.program import Circle, Extrusion, Loop, NAMED, Operation, Path, Plane, Point
+    from image2cad.cad.program import Program, Rect, Segment, to_code
+    from image2cad.cad.reply import extract_code
+    from image2cad.cad.tidying import LONGEST, cleaned, ordered, tidied
+    from image2cad.cad.transforms import canonical, centred, extent, grounded, mapped, mirrored
+    from image2cad.cad.transforms import moved, rounded, scaled, shifted, snapped, transposed
+
+__all__ = [
+    "Circle", "Drawing", "Extrusion", "FORMATS", "LONGEST", "Loop", "NAMED", "NotBuilt",
+    "Operation", "Path", "Plane", "Point", "Program", "Rect", "Segment", "Shape", "build",
+    "build_exactly", "canonical", "centred", "cleaned", "compact", "compact_many", "export",
+    "extent", "extract_code", "grounded", "mapped", "mirrored", "moved", "ordered", "parse",
+    "prism", "read", "rounded", "scaled", "shifted", "snapped", "tangled", "tidied", "to_code",
+    "together", "transposed",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    return load(__name__, name)

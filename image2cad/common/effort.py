@@ -1,0 +1,45 @@
+"""What an effort of none, low or high means, once for all rooms.
+
+effort = effort_named("low")
+effort.seconds, effort.samples, effort.text
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from image2cad.common.errors import InputError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much an answer to one picture may cost.
+
+    seconds: that verification fits and grows, on one core. samples: programs of the model beside
+    its greedy one. neighbours: of the picture in the library. tried: candidates that are fitted
+    coarsely, of which `refined` are fitted finely. finalists: programs that may run.
+    deadline: seconds after which a server gives the picture up. text: for users.
+    """
+
+    seconds: float
+    samples: int
+    neighbours: int
+    tried: int
+    refined: int
+    finalists: int
+    deadline: float
+    text: str
+
+
+EFFORTS = {
+    "none": Effort(0.0, 0, 0, 0, 0, 0, 60.0, "none: the model's first program"),
+    "low": Effort(7.5, 7, 16, 10, 3, 4, 90.0, "low, about 8 s"),
+    "high": Effort(50.0, 23, 48, 40, 6, 8, 240.0, "high, about 50 s"),
+}
+
+
+def effort_named(name: str) -> Effort:
+    """The effort of that name. Raises InputError for another."""
+    if name not in EFFORTS:
+        raise InputError(f"effort is one of {', '.join(EFFORTS)}, not {name!r}")
+    return EFFORTS[name]

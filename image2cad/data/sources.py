@@ -1,0 +1,156 @@
+"""Where rows come from: the hub, a folder, the bundled set; every trouble is one clear line.
+
+`samples.py` is what to call; this file opens a source with Hugging Face `datasets` and hands out
+its rows with the pictures still encoded.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from image2cad.common import BUNDLED, InputError
+
+METADATA = ("metadata.jsonl", "metadata.csv")
+NEEDED = ("image", "cadquery")
+
+
+def read_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(row number, row) with pictures still encoded; every failure below becomes an InputError."""
+    where = source
+    if not source.strip():
+        raise InputError("no data named; give bundled, a folder, or a data set on the hub")
+    try:
+        if source == "bundled" or Path(source).exists():
+            folder = BUNDLED if source == "bundled" else Path(source)
+            dataset = _open_folder(folder, split)
+        else:
+            where = f"{source}, which is no folder here, from the hub"
+            dataset = _open_hub(source, split, streaming)
+        names = dataset.column_names
+        for number, row in enumerate(dataset):
+            if number == 0:
+                _need_columns(source, names or list(row), NEEDED)
+            yield number, row
+    except InputError:
+        raise
+    except Exception as error:  # `datasets` raises many kinds; the user gets one line of each
+        raise InputError(f"cannot read {where}: {first_line(error)}") from error
+
+
+def _open_folder(folder: Path, split: str) -> Any:
+    """Streamed, so that nothing is copied into a cache and a folder's changes are seen at once."""
+    from datasets import load_dataset
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds it")
+    name, rows = _parse_split(split)
+    metadata = metadata_files(folder)
+    if metadata:
+        if name not in metadata:
+            raise InputError(f"{folder} has no split {name!r}; it has: {', '.join(metadata)}")
+        features = _check_metadata(metadata[name])
+        files = {name: [str(metadata[name])]}
+        dataset = load_dataset(
+            "imagefolder", data_files=files, features=features, split=name, streaming=True
+        )
+    elif next(folder.rglob("*.parquet"), None):
+        dataset = load_dataset("parquet", data_dir=str(folder), split=name, streaming=True)
+    elif any(folder.iterdir()):
+        raise InputError(
+            f"{folder} has no {' or '.join(METADATA)} and no parquet files; put one line a picture "
+            'into metadata.jsonl: {"file_name": "a.png", "cadquery": "..."}'
+        )
+    else:
+        raise InputError(f"{folder} is empty")
+    return _part(dataset, rows)
+
+
+def _part(dataset: Any, rows: slice) -> Any:
+    """Those rows of a streamed data set, pictures left encoded: a broken one costs one row."""
+    dataset = dataset.decode(False).skip(rows.start)
+    return dataset if rows.stop is None else dataset.take(max(rows.stop - rows.start, 0))
+
+
+def metadata_files(folder: Path) -> dict[str, Path]:
+    """The metadata file of every split: the folder's own is "train", subfolders name theirs."""
+    found: dict[str, Path] = {}
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    for split, place in [("train", folder), *((path.name, path) for path in subfolders)]:
+        for name in METADATA:
+            if (place / name).is_file():
+                found.setdefault(split, place / name)
+    return found
+
+
+def _check_metadata(path: Path) -> Any:
+    """Raise InputError on an unusable metadata file; return the features to read it with."""
+    from datasets import Features, Value
+    from datasets import Image as ImageFeature
+
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            columns = next(csv.reader(file), [])
+    else:
+        columns = []
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line.strip() or "{}")
+                except ValueError as error:
+                    raise InputError(f"{path}, line {number}: not JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise InputError(f"{path}, line {number}: not a JSON object")
+                columns += [key for key in row if key not in columns]
+    if not columns:
+        raise InputError(f"{path} is empty")
+    _need_columns(str(path), columns, ("file_name", "cadquery"))
+    if path.suffix != ".csv":
+        return None
+    # without this a CSV's 00014960 would be read as the number 14960
+    text = {name: Value("string") for name in columns if name != "file_name"}
+    return Features({"image": ImageFeature(decode=False), **text})
+
+
+def _open_hub(name: str, split: str, streaming: bool) -> Any:
+    import datasets
+    import huggingface_hub
+
+    huggingface_hub.utils.logging.set_verbosity_error()  # its retries would bury our one line
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
+        raise InputError(f"there is no folder {name}")
+    if streaming:
+        plain, rows = _parse_split(split)
+        return _part(datasets.load_dataset(name, split=plain, streaming=True), rows)
+    dataset = datasets.load_dataset(name, split=split)
+    _need_columns(name, dataset.column_names, NEEDED)
+    return dataset.cast_column("image", datasets.Image(decode=False))
+
+
+def _parse_split(split: str) -> tuple[str, slice]:
+    match = re.fullmatch(r"([\w.-]+)(?:\[(\d*):(\d*)\])?", split)
+    if not match:
+        raise InputError(
+            f"cannot read the split {split!r}; write train, train[:30] or train[10:40]"
+        )
+    name, start, stop = match.groups()
+    return name, slice(int(start or 0), int(stop) if stop else None)
+
+
+def _need_columns(source: str, present: Sequence[str], needed: Sequence[str]) -> None:
+    missing = [repr(name) for name in needed if name not in present]
+    if missing:
+        raise InputError(
+            f"{source} has no column {' and no column '.join(missing)}; "
+            f"it has: {', '.join(present)}"
+        )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

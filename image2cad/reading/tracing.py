@@ -1,0 +1,190 @@
+"""Read the flat faces of a picture as sketches: the visible caps of extrusions.
+
+    for cap in caps(picture)[0]:        # readings: Cap(plane, loops, straight, mask)
+        loops = cap.at(level)           # the sketch on its plane at that level
+
+Faces along the main axes all have one known shade, so they fall out of the picture as
+connected regions. Their outlines, seen in a main plane, become lines, arcs, circles and
+rectangles. A region does not say which of the three planes it lies on, nor how far
+away: every reading is returned, and the caller tries them. Coordinates are in units of
+`PIXELS` pixels about the middle of the picture. Left out: oblique and round faces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numba import njit
+from scipy import ndimage
+
+from image2cad.cad import Circle, Loop, Path, Rect, shifted
+from image2cad.common import Array
+from image2cad.reading.contours import circle_through, loop_of
+
+PIXELS = 2.5  # to a unit of length
+PLANES = ("XY", "XZ", "YZ")  # top, front and right: the three that face the viewer
+AXES = (2, 1, 0)  # the axis across each plane
+INWARDS = (-1.0, 1.0, -1.0)  # along that axis, away from the viewer
+DRIFT = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0))  # of a sketch with the level of its plane
+SHADE = 141  # of a face along the main axes
+LEAST = 30  # pixels of a face
+MOST = 40  # regions that are looked at; a drawing of a part has fewer
+HOLE = 12  # pixels of a hole
+BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
+
+
+@dataclass(frozen=True, eq=False)
+class Cap:
+    """One reading of a flat region: a sketch on a plane through the middle of the picture.
+
+    plane: index into PLANES. loops: the outline, then its holes. straight: share of the
+    outline that runs along the plane's axes or is round; low for a wrong reading.
+    mask: (448, 448) bool, the region.
+    """
+
+    plane: int
+    loops: tuple[Loop, ...]
+    straight: float
+    mask: Array
+
+    def at(self, level: float) -> tuple[Loop, ...]:
+        """The loops where the plane lies at `level`: they look the same from the eye."""
+        u, v = DRIFT[self.plane]
+        return tuple(shifted(loop, u * level, v * level) for loop in self.loops)
+
+
+def caps(picture: Array, most: int = 12) -> list[list[Cap]]:
+    """For each flat region of a (448, 448, 3) picture, largest first, its readings.
+
+    A region is also read with fewer holes, as a rectangle and as full circles: something
+    may stand in it or in front of it.
+    """
+    found = []
+    for mask in flat_regions(picture)[:most]:
+        readings: list[Cap] = []
+        for plane in range(len(PLANES)):
+            whole = _reading(mask, plane)
+            if whole is not None:
+                readings.append(whole)
+                others = [*_with_fewer_holes(whole), *_completed(whole)]
+                readings += [
+                    Cap(plane, loops, whole.straight, mask)
+                    for loops in others
+                    if loops != whole.loops
+                ]
+        if readings:
+            found.append(readings)
+    return found
+
+
+def _with_fewer_holes(cap: Cap) -> list[tuple[Loop, ...]]:
+    """Without any hole, with one only, and without one: what is left out stands there."""
+    outer, *holes = cap.loops
+    out: list[tuple[Loop, ...]] = [(outer,)] if holes else []
+    if 1 < len(holes) <= 4:
+        out += [(outer, hole) for hole in holes]
+        out += [(outer, *holes[:i], *holes[i + 1 :]) for i in range(len(holes)) if len(holes) > 2]
+    return out
+
+
+def _completed(cap: Cap) -> list[tuple[Loop, ...]]:
+    """What the outline may be where something stands in front: the box of it, or full circles."""
+    outer = cap.loops[0]
+    if not isinstance(outer, Path):
+        return []
+    points = np.array([outer.start, *(segment.end for segment in outer.segments)])
+    out: list[tuple[Loop, ...]] = []
+    if cap.straight > 0.6:
+        low, high = points.min(axis=0), points.max(axis=0)
+        out.append((Rect(*map(float, (*((low + high) / 2), *(high - low)))),))
+    start = outer.start
+    for segment in outer.segments:
+        if segment.mid is not None:
+            three = np.array([start, segment.mid, segment.end])
+            centre, radius, _ = circle_through(three)
+            if np.hypot(*(three[2] - three[0])) > radius:
+                out.append((Circle(float(centre[0]), float(centre[1]), radius),))
+        start = segment.end
+    return out
+
+
+def flat_regions(picture: Array) -> list[Array]:
+    """Masks of the connected regions that have the shade of the main planes, largest first."""
+    grey = picture[..., 0].astype(int)
+    edge = (grey < 50) | (grey >= 250)
+    labels, count = ndimage.label(np.abs(grey - SHADE) <= 2)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    order = np.argsort(-sizes[1:], kind="stable") + 1
+    masks = [labels == i for i in order[:MOST] if sizes[i] >= LEAST]
+    return [mask for mask in masks if edge[ndimage.binary_dilation(mask) & ~mask].mean() > BOUND]
+
+
+def _reading(mask: Array, plane: int) -> Cap | None:
+    filled = ndimage.binary_fill_holes(mask)
+    outer, straight = _loop(filled, plane)
+    if outer is None:
+        return None
+    loops: list[Loop] = [outer]
+    labels, count = ndimage.label(filled & ~mask, np.ones((3, 3)))
+    for i in range(1, count + 1):
+        hole = labels == i
+        if hole.sum() >= HOLE:
+            inner, _ = _loop(hole, plane)
+            if inner is not None:
+                loops.append(inner)
+    return Cap(plane, tuple(loops), straight, mask)
+
+
+def _outline(mask: Array) -> Array:
+    """(K, 2) middles of the cracks around a region as (row, column), once around."""
+    row = int(np.argmax(mask.any(axis=1)))
+    corners = _follow(mask, row, int(np.argmax(mask[row]))).astype(float)
+    return (corners + np.roll(corners, -1, axis=0)) / 2
+
+
+@njit(cache=True)
+def _follow(mask, row, col):  # type: ignore[no-untyped-def]
+    """Corners around the region, which stays on the right; starts on top of (row, col)."""
+    height, width = mask.shape
+    out = np.empty((4 * height * width, 2), dtype=np.int32)
+    count, r, c, way = 0, row, col, 0  # east, south, west, north
+    while count < out.shape[0]:
+        out[count, 0], out[count, 1] = r, c
+        count += 1
+        if way == 0:
+            c += 1
+            left, right = (r - 1, c), (r, c)
+        elif way == 1:
+            r += 1
+            left, right = (r, c), (r, c - 1)
+        elif way == 2:
+            c -= 1
+            left, right = (r, c - 1), (r - 1, c - 1)
+        else:
+            r -= 1
+            left, right = (r - 1, c - 1), (r - 1, c)
+        inside = 0 <= right[0] < height and 0 <= right[1] < width and mask[right[0], right[1]]
+        beyond = 0 <= left[0] < height and 0 <= left[1] < width and mask[left[0], left[1]]
+        if not inside:
+            way = (way + 1) % 4
+        elif beyond:
+            way = (way + 3) % 4
+        if r == row and c == col and way == 0:
+            break
+    return out[:count]
+
+
+def _on_plane(points: Array, plane: int) -> Array:
+    """(K, 2) sketch coordinates, at level 0, of (row, column) points."""
+    side = sqrt(2) * (points[:, 1] - 224) / PIXELS
+    rise = sqrt(6) * (224 - points[:, 0]) / PIXELS
+    if plane == 0:
+        return np.stack([side - rise, side + rise], axis=1) / 2
+    return np.stack([side, (rise + side) / 2 if plane == 1 else (rise - side) / 2], axis=1)
+
+
+def _loop(mask: Array, plane: int) -> tuple[Loop | None, float]:
+    points = _outline(mask)
+    return loop_of(points, _on_plane(points, plane), 1 / PIXELS)

@@ -1,0 +1,31 @@
+"""A program to its picture, without running it."""
+
+from __future__ import annotations
+
+from image2cad.cad import build, read
+from image2cad.common import Array
+from image2cad.rendering.camera import SIZE
+from image2cad.rendering.raster import draw
+
+
+def draw_code(code: str, size: int = SIZE, exact: bool = False) -> Array | None:
+    """The picture of the program in `code`, or None if it has to be run to be drawn.
+
+    That is a program that is not understood, or that is not built here: CadQuery may
+    still build it, or say why not. Runs no generated code, but works in the caller's
+    process: with odd numbers a C++ library can hang or crash there; `render_rows` is
+    for programs that are not trusted. `exact` asks for OpenCASCADE instead of the
+    light engine.
+    """
+    program = read(code)
+    if program is None:
+        return None
+    if not exact:
+        drawing = build(program)
+        return None if drawing is None else draw(drawing, size)
+    from image2cad.cad import NotBuilt, build_exactly  # a second of CPU
+
+    try:
+        return draw(build_exactly(program), size)
+    except NotBuilt:
+        return None

@@ -1,0 +1,103 @@
+"""Errors of the API: every expected exception a status and a clear message in OpenAI's shape.
+
+    answer_errors(app)                          # for what routes raise
+    return error(404, "there is no such part")
+
+{"error": {"message", "type", "code"}}, without anything that a user sent and that may be a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from image2cad.common import InputError
+from image2cad.serving.backends import Unreachable
+from image2cad.serving.limits import Busy, TooLarge
+from image2cad.serving.stopping import Cancelled, Late
+
+LONGEST = 300  # letters of a message
+CLIENT_LEFT = 499  # in logs and metrics only, as nobody is there to read it
+ERRORS = {  # status -> OpenAI's type of error, and our code
+    400: ("invalid_request_error", "bad_request"),
+    401: ("authentication_error", "invalid_api_key"),
+    404: ("invalid_request_error", "not_found"),
+    405: ("invalid_request_error", "method_not_allowed"),
+    408: ("invalid_request_error", "too_slow"),
+    413: ("invalid_request_error", "too_large"),
+    422: ("invalid_request_error", "invalid_input"),
+    429: ("rate_limit_error", "busy"),
+    CLIENT_LEFT: ("invalid_request_error", "client_left"),
+    502: ("server_error", "backend_unreachable"),
+    503: ("server_error", "not_ready"),
+    504: ("server_error", "deadline"),
+}
+STATUS: dict[type, int] = {
+    InputError: 422,
+    TooLarge: 413,
+    Unreachable: 502,
+    Busy: 429,
+    Late: 504,
+    Cancelled: CLIENT_LEFT,
+}
+
+
+def error(
+    status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error in OpenAI's shape."""
+    kind, usual = ERRORS.get(status, ("server_error", "internal_error"))
+    if len(message) > LONGEST:  # it may quote what came in
+        message = message[: LONGEST - 3] + "..."
+    # A surrogate in what came in would make the answer impossible to encode.
+    text = message.encode("utf-8", "replace").decode()
+    body = {"error": {"message": text, "type": kind, "code": code or usual}}
+    return JSONResponse(body, status, headers)
+
+
+def answer_to(exception: Exception) -> JSONResponse:
+    """The answer that says what an exception of the service means."""
+    status = next((STATUS[kind] for kind in type(exception).__mro__ if kind in STATUS), 500)
+    wait = {"Retry-After": str(exception.retry_after)} if isinstance(exception, Busy) else None
+    # The text of an exception that nobody expected may hold anything.
+    text = str(exception) if status != 500 else "an error of ours; the log says more"
+    return error(status, text, headers=wait)
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Let every expected exception become a status and a clear message."""
+
+    async def ours(_: Request, exception: Exception) -> JSONResponse:
+        return answer_to(exception)
+
+    for kind in STATUS:
+        app.add_exception_handler(kind, ours)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, exception: HTTPException) -> JSONResponse:
+        return error(exception.status_code, str(exception.detail), headers=exception.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exception: RequestValidationError) -> JSONResponse:
+        kind = request.headers.get("content-type", "none")
+        found = exception.errors()
+        fields = {str(name) for fault in found for name in fault["loc"]}
+        if "image" not in fields and "json" not in kind:
+            text = f"send JSON with the header Content-Type: application/json, not {kind[:60]}"
+            return error(422, text)
+        # Without the input, which may be a picture.
+        faults = [
+            f"{'.'.join(map(str, fault['loc'][1:])) or 'body'}: {_words(fault['msg'])}"
+            for fault in found[:5]
+        ]
+        return error(422, "; ".join(faults))
+
+
+def _words(message: str) -> str:
+    if "UploadFile" in message:
+        return "send the picture as a file with a name, with curl as -F image=@part.png"
+    return message

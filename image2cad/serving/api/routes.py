@@ -1,0 +1,261 @@
+"""The HTTP API: pictures to programs, programs to parts and scores, and how the server does.
+
+    api = make_api(Service(local_backend("models/nano")), keys=["secret"])
+    uvicorn.run(api)
+
+    curl -F image=@part.png -F effort=low -F files=step,glb localhost:8000/v1/generate
+
+POST /v1/chat/completions (OpenAI's vision format), /v1/generate, /v1/execute, /v1/score; GET
+/v1/models, /v1/models/NAME, /health, /ready, /metrics, /docs. Errors are {"error": {"message",
+"type", "code"}}. When the server stops, it closes the service. Left out: the page (layout.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, File, Form, Request, Response, Security, UploadFile
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.routing import Route
+
+from image2cad.serving.api.docs import PAGE
+from image2cad.serving.api.errors import answer_errors, answer_to, error
+from image2cad.serving.api.guard import guard, log_to_stderr, new_metrics
+from image2cad.serving.api.openai import (
+    Chat,
+    check_hosts,
+    chunks,
+    completion,
+    first_chunk,
+    picture_address,
+    picture_bytes,
+)
+from image2cad.serving.api.schemas import Execute, Executed, Found, Score, Scored, outcome, reason
+from image2cad.serving.limits import open_picture
+from image2cad.serving.service import Built, Generated, Service
+from image2cad.serving.stopping import begun, finished
+
+SPARE = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+ALIVE = 5.0  # seconds between two signs of life in a stream
+NO_BUFFERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+open_routes = APIRouter()
+routes = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False))])
+
+
+def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
+    """The app. keys: one of them is wanted for /v1, none means open to everybody.
+
+    hosts: from where pictures may be fetched, "name" or "name:port". Raises InputError for others.
+    """
+    check_hosts(hosts)
+    limits = service.limits
+    places = 2 * (limits.running + limits.waiting) + service.workers + SPARE
+    threads = ThreadPoolExecutor(places, thread_name_prefix="request")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+        threads.shutdown(wait=False, cancel_futures=True)
+
+    about = "Pictures of CAD parts to CadQuery programs, and programs to parts, files and scores."
+    app = FastAPI(
+        title="image2cad", version="1", description=about, lifespan=lifespan,
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    app.state.service, app.state.threads, app.state.hosts = service, threads, hosts
+    app.state.metrics, app.state.since = new_metrics(service), int(time.time())
+    app.include_router(open_routes)
+    app.include_router(routes)
+    answer_errors(app)
+    log_to_stderr()
+    every = [*open_routes.routes, *routes.routes]
+    methods = {"/openapi.json": ["GET"]}
+    methods |= {r.path: sorted(r.methods or ()) for r in every if isinstance(r, Route)}
+    app.add_middleware(
+        guard, service=service, metrics=app.state.metrics, methods=methods, keys=keys
+    )
+    return app
+
+
+@routes.post("/v1/chat/completions")
+async def chat_completions(body: Chat, request: Request) -> Any:
+    """A picture in OpenAI's vision format to a program, which is the content of the answer.
+
+    Whole or as a stream. The last picture in the messages counts.
+    """
+    service: Service = request.app.state.service
+    model = service.backend.name
+    if body.model != model:
+        return _no_model(body.model, model)
+    data = await picture_bytes(picture_address(body), request.app.state.hosts, service.limits)
+    work = partial(_generate, service, data, body.effort)
+    if not body.stream:
+        return completion(model, await finished(request, work))
+    options = body.stream_options
+    with_usage = bool(options and options.include_usage)
+    job, stop = await begun(request, work)
+    events = _events(job, stop, model, with_usage)
+    return StreamingResponse(events, media_type="text/event-stream", headers=NO_BUFFERS)
+
+
+@routes.post("/v1/generate", response_model=Found)
+async def generate(
+    request: Request,
+    image: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF or BMP")],
+    effort: Annotated[str, Form(description="none, low or high")] = "low",
+    files: Annotated[str, Form(description="formats, such as step,glb")] = "",
+) -> Any:
+    """A picture to the program that draws it best, its measures and files.
+
+    A program that does not run is an answer too, with "failure" in the place of "part".
+    """
+    service: Service = request.app.state.service
+    kinds = [kind.strip() for kind in files.split(",") if kind.strip()]
+    data = await image.read()
+
+    def work(cancelled: Callable[[], bool]) -> Found:
+        made = _generate(service, data, effort, cancelled=cancelled, kinds=kinds)
+        fields = outcome(made.part) | _files(made)
+        return Found(
+            **fields | {"seconds": made.seconds},
+            code=made.code,
+            likeness=made.likeness,
+            confidence=made.confidence,
+            source=made.source,
+            candidates=made.candidates,
+        )
+
+    return await finished(request, work)
+
+
+@routes.post("/v1/execute", response_model=Executed)
+async def execute(body: Execute, request: Request) -> Any:
+    """A program to the measures of its part and files; or to "failure", which says why not.
+
+    The program runs in a confined process with limits of time and memory.
+    """
+    service: Service = request.app.state.service
+
+    def work(cancelled: Callable[[], bool]) -> Executed:
+        built = service.build(body.code, body.files, cancelled)
+        return Executed(**outcome(built.part) | _files(built))
+
+    return await finished(request, work)
+
+
+@routes.post("/v1/score", response_model=Scored)
+async def score(body: Score, request: Request) -> Any:
+    """How well one program's part matches another's. A prediction that fails scores 0."""
+    service: Service = request.app.state.service
+
+    def work(cancelled: Callable[[], bool]) -> Scored:
+        scores = service.score(body.prediction, body.reference, body.alignment, cancelled)
+        failure = scores.pop("failure")
+        return Scored(**scores, failure=failure and reason(failure))
+
+    return await finished(request, work)
+
+
+@routes.get("/v1/models")
+async def models(request: Request) -> dict[str, Any]:
+    """The one model of this server, in OpenAI's format."""
+    return {"object": "list", "data": [_model(request)]}
+
+
+@routes.get("/v1/models/{name:path}")
+async def model(name: str, request: Request) -> Any:
+    """The model of that name, in OpenAI's format."""
+    known = _model(request)
+    return known if name == known["id"] else _no_model(name, known["id"])
+
+
+@routes.api_route("/v1/{path:path}", methods=METHODS, include_in_schema=False)
+async def nothing_here(path: str, request: Request) -> Any:
+    # A page that is mounted at / would answer in its own way.
+    return error(404, f"there is no {request.method} /v1/{path} here; /docs lists what there is")
+
+
+@open_routes.get("/health")
+async def health() -> dict[str, str]:
+    """Whether the server answers at all."""
+    return {"status": "ok"}
+
+
+@open_routes.get("/ready")
+async def ready(request: Request) -> Any:
+    """Whether the server can work: 503 while it starts and when it stops."""
+    if not request.app.state.service.ready():
+        return error(503, "the worker processes are not ready yet")
+    return {"status": "ready"}
+
+
+@open_routes.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Counts and times for Prometheus."""
+    registry = request.app.state.metrics.registry
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@open_routes.get("/docs", include_in_schema=False)
+async def docs() -> HTMLResponse:
+    return HTMLResponse(PAGE)
+
+
+def _generate(
+    service: Service,
+    data: bytes,
+    effort: str,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    kinds: Sequence[str] = (),
+) -> Generated:
+    image = open_picture(data, service.limits)
+    return service.generate(image, effort, progress, cancelled, kinds)
+
+
+def _files(made: Generated | Built) -> dict[str, dict[str, str]]:
+    texts = {kind: base64.b64encode(data).decode() for kind, data in made.files.items()}
+    return {"files": texts, "no_files": made.no_files}
+
+
+def _model(request: Request) -> dict[str, Any]:
+    name, since = request.app.state.service.backend.name, request.app.state.since
+    return {"id": name, "object": "model", "created": since, "owned_by": "image2cad"}
+
+
+def _no_model(name: str, known: str) -> JSONResponse:
+    text = f"the model {name!r:.100} does not exist here; this server has {known!r}"
+    return error(404, text, "model_not_found")
+
+
+async def _events(
+    job: asyncio.Future[Generated], stop: threading.Event, model: str, with_usage: bool
+) -> AsyncIterator[str]:
+    name = f"chatcmpl-{uuid.uuid4().hex}"
+    try:
+        yield first_chunk(model, name)
+        while not job.done():
+            await asyncio.wait({job}, timeout=ALIVE)
+            yield ": working\n\n"  # a comment: clients skip it, proxies see that it goes on
+        for event in chunks(model, job.result(), name, with_usage):
+            yield event
+    except Exception as exception:
+        answer = answer_to(exception)
+        yield f"data: {bytes(answer.body).decode()}\n\n"
+        if answer.status_code == 500:
+            raise
+    finally:
+        stop.set()

@@ -1,0 +1,117 @@
+"""The requests and answers of the API's own routes, as /openapi.json describes them.
+
+    Executed(**outcome(part))
+
+Left out: OpenAI's format (openai.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from metrics import Failure, Part
+
+MOST_FILES = 32
+BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
+
+
+class Execute(BaseModel):
+    """A program to run."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"code": BOX, "files": ["step"]}})
+
+    code: str
+    # One error is enough: each of them takes more memory than what is wrong.
+    files: list[str] = Field(
+        [], description="step, stl, 3mf, glb, dxf, py", max_length=MOST_FILES, fail_fast=True
+    )
+
+
+class Score(BaseModel):
+    """A program to compare with another."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"prediction": BOX, "reference": BOX.replace("3", "4")}}
+    )
+
+    prediction: str
+    reference: str
+    alignment: str = Field("best", description="best, pca or published")
+
+
+class Measures(BaseModel):
+    """A part, in the program's units."""
+
+    volume: float
+    area: float
+    bounding_box: list[list[float]] = Field(description="least and greatest x, y, z")
+    solids: int
+    valid: bool = Field(description="what OpenCASCADE's checker says")
+    notes: list[str] = []
+
+
+class Reason(BaseModel):
+    """Why a program has no usable solid."""
+
+    kind: str
+    message: str
+    line: int | None = None
+
+
+class Executed(BaseModel):
+    """What a program builds, or why it builds nothing."""
+
+    part: Measures | None = None
+    failure: Reason | None = None
+    seconds: float
+    files: dict[str, str] = Field({}, description="format to content in base64")
+    no_files: dict[str, str] = Field({}, description="format to why there is no such file")
+
+
+class Found(Executed):
+    """The program that draws a picture best, and how far to trust it."""
+
+    code: str
+    likeness: float = Field(description="of its drawing and the picture, 0 to 1")
+    confidence: float = Field(description="chance of an IoU over 0.9")
+    source: str = Field(description="model, traced, library or templates")
+    candidates: int = Field(description="how many programs were considered")
+
+
+class Scored(BaseModel):
+    """Scores as of metrics.compute; those after `failure` only where there is none."""
+
+    vsr: float
+    iou_best: float
+    alignment: str
+    failure: Reason | None = None
+    iou_unit_box: float | None = None
+    chamfer: float | None = None
+    volume_error: float | None = None
+    box_error: float | None = None
+    solids: int | None = None
+    valid: bool | None = None
+    notes: list[str] = []
+    seconds: float
+
+
+def outcome(part: Part | Failure) -> dict[str, Any]:
+    """The fields of `Executed` that say what a program built."""
+    if isinstance(part, Failure):
+        return {"failure": reason(part), "seconds": part.seconds}
+    measures = Measures(
+        volume=part.volume,
+        area=part.area,
+        bounding_box=part.bounding_box.tolist(),
+        solids=part.solids,
+        valid=part.valid,
+        notes=list(part.notes),
+    )
+    return {"part": measures, "seconds": part.seconds}
+
+
+def reason(failure: Failure) -> Reason:
+    """The failure as it is sent."""
+    return Reason(kind=failure.kind, message=failure.message, line=failure.line)

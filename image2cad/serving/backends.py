@@ -1,0 +1,220 @@
+"""Who is asked for programs: a model in this process, or any OpenAI-compatible server.
+
+    backend = local_backend("models/nano")
+    backend = remote_backend("http://gpu-box:8000/v1", "llava-cad", key="...")
+    codes = backend.propose(picture, "low")         # best guess first
+
+A cluster of vLLM replicas can so do the generating while the programs are checked here. Left
+out: checking them (verification/pipeline.py), and queues (service.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from image2cad.cad import extract_code
+from image2cad.common import EFFORTS, QUESTION, InputError
+from image2cad.vlm import TEMPERATURE
+
+TOKENS = 1024  # at most, of a program
+BATCH = 8
+SMALL = 100_000_000  # parameters; such a model on a CPU loses more by several threads than it gains
+SAMPLING = 30.0  # seconds for a batch of samples; those that have not ended by then are cut
+LETTERS_A_TOKEN = 3.0  # of CadQuery text, where no tokenizer is at hand
+CALLS = 8  # requests at a time to a remote server, a picture
+SECONDS = 120.0  # that a remote server may take for an answer
+
+TRIES, LONGEST_WAIT = 5, 10.0  # where it says that it is busy; the wait in seconds
+
+# Whether the call of `propose` in this context is still wanted. A local model looks at every token,
+# which a call in another process cannot.
+unwanted: ContextVar[Callable[[], bool]] = ContextVar("unwanted", default=lambda: False)
+
+
+class Stopped(Exception):
+    """A local model gave up a call that nobody wants any more."""
+
+
+class Unreachable(InputError):
+    """The server that generates does not answer as it should."""
+
+
+def estimated(image: Image.Image, codes: Sequence[str]) -> tuple[int, int]:
+    """Tokens of prompt and programs, from the number of letters."""
+    return round(len(QUESTION) / LETTERS_A_TOKEN), round(sum(map(len, codes)) / LETTERS_A_TOKEN)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where programs come from.
+
+    name: of the model, as /v1/models lists it. propose: a picture and an effort to programs,
+    best guess first. tokens: of the prompt and of these programs. calls: how many pictures at a
+    time `propose` may be asked for.
+    """
+
+    name: str
+    propose: Callable[[Image.Image, str], list[str]]
+    tokens: Callable[[Image.Image, Sequence[str]], tuple[int, int]] = estimated
+    calls: int = 1
+
+
+def local_backend(model_name: str, quantize: bool = False) -> Backend:
+    """A base or an adapter of vlm/loading.py, loaded now and kept.
+
+    Raises InputError if it cannot be loaded.
+    """
+    from image2cad.vlm import portable
+
+    _loaded(model_name, quantize)
+    shown = portable(model_name)
+    if Path(shown).is_absolute():  # what lies elsewhere on this machine is nobody's business
+        shown = "/".join(Path(shown).parts[-2:])
+    return Backend(
+        name=shown,
+        propose=functools.partial(propose_local, model_name, quantize),
+        tokens=functools.partial(_tokens_local, model_name, quantize),
+    )
+
+
+def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: str) -> list[str]:
+    """The model's greedy program first, then different samples: as many as the effort has.
+
+    Raises Stopped when `unwanted` says so.
+    """
+    import torch
+
+    from image2cad.vlm import generate_codes
+
+    model, processor = _loaded(model_name, quantize)
+    options: dict[str, Any] = {"batch_size": BATCH, "max_new_tokens": TOKENS, "progress": False}
+    threads = torch.get_num_threads()
+    if model.num_parameters() < SMALL:
+        torch.set_num_threads(1)
+    try:
+        codes = generate_codes(model, processor, [image], **options)
+        if EFFORTS[effort].samples:
+            # One batch of one picture is several times as fast as one after the other.
+            pictures = [image] * EFFORTS[effort].samples
+            model.generation_config.max_time = SAMPLING
+            codes += generate_codes(model, processor, pictures, temperature=TEMPERATURE, **options)
+    finally:
+        model.generation_config.max_time = None
+        torch.set_num_threads(threads)
+    return list(dict.fromkeys(codes))
+
+
+@functools.cache
+def _loaded(model_name: str, quantize: bool) -> tuple[Any, Any]:
+    from image2cad.vlm import load_model, quiet
+
+    quiet()
+    model, processor = load_model(model_name, quantize)
+    model.get_input_embeddings().register_forward_pre_hook(_stop_if_unwanted)
+    return model, processor
+
+
+def _stop_if_unwanted(*_: Any) -> None:
+    if unwanted.get()():
+        raise Stopped
+
+
+def _tokens_local(
+    model_name: str, quantize: bool, image: Image.Image, codes: Sequence[str]
+) -> tuple[int, int]:
+    from image2cad.vlm import encode_picture
+
+    _, processor = _loaded(model_name, quantize)
+    texts = [processor.tokenizer(code, add_special_tokens=False)["input_ids"] for code in codes]
+    prompt = len(encode_picture(processor, image)["input_ids"])
+    return prompt, sum(len(ids) + 1 for ids in texts)  # and the token that ends each
+
+
+def remote_backend(url: str, model: str, key: str = "") -> Backend:
+    """An OpenAI-compatible server with vision chat. url: with its /v1.
+
+    Raises InputError if it cannot be reached or does not have that model.
+    """
+    try:
+        client = httpx.Client(
+            base_url=url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(SECONDS, connect=10),
+        )
+    except httpx.InvalidURL as error:
+        raise InputError(f"{url!r} is no address of a server: {error}") from error
+    listed = _answer(client, "GET", "models")
+    try:
+        names = [str(one["id"]) for one in listed["data"]]
+    except (KeyError, TypeError) as error:
+        raise Unreachable(f"{url} does not list its models as OpenAI's API does") from error
+    if model not in names:
+        raise InputError(f"{url} has no model {model!r}; it has {', '.join(names) or 'none'}")
+    return Backend(name=model, propose=functools.partial(_propose_remote, client, model), calls=16)
+
+
+def _propose_remote(client: httpx.Client, model: str, image: Image.Image, effort: str) -> list[str]:
+    """The greedy program, then samples. Single requests, because not every server takes n > 1."""
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "PNG")
+    address = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    parts = [
+        {"type": "image_url", "image_url": {"url": address}},
+        {"type": "text", "text": QUESTION},
+    ]
+    greedy = {
+        "model": model,
+        "messages": [{"role": "user", "content": parts}],
+        "max_tokens": TOKENS,
+        "temperature": 0.0,
+    }
+    sampled = [
+        {**greedy, "temperature": TEMPERATURE, "seed": n} for n in range(EFFORTS[effort].samples)
+    ]
+    with ThreadPoolExecutor(CALLS) as pool:
+        answers = pool.map(
+            lambda job: _answer(client, "POST", "chat/completions", job), [greedy, *sampled]
+        )
+        codes = [extract_code(_content(client, answer)) for answer in answers]
+    return list(dict.fromkeys(codes))
+
+
+def _content(client: httpx.Client, answer: Any) -> str:
+    try:
+        return answer["choices"][0]["message"]["content"] or ""
+    except (KeyError, IndexError, TypeError) as error:
+        raise Unreachable(f"{client.base_url} does not answer as OpenAI's API does") from error
+
+
+def _answer(client: httpx.Client, method: str, path: str, body: Any = None) -> Any:
+    where = f"{client.base_url}{path}"
+    try:
+        response = client.request(method, path, json=body)
+        for _ in range(TRIES):
+            if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                break
+            wait = response.headers.get("Retry-After", "")
+            time.sleep(min(float(wait) if wait.isdigit() else 1.0, LONGEST_WAIT))
+            response = client.request(method, path, json=body)
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise Unreachable(f"cannot reach {where}: {reason}; is the server running?") from error
+    if response.status_code >= 300:
+        text = " ".join(response.text.split())[:200]
+        raise Unreachable(f"{where} answers {response.status_code}: {text}")
+    try:
+        return response.json()
+    except ValueError as error:
+        raise Unreachable(f"{where} does not answer with JSON") from error

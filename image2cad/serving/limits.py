@@ -1,0 +1,176 @@
+"""What a request may bring: the limits of the service, pictures and programs within them.
+
+    image = open_picture(data, Limits())            # bytes from anywhere -> RGB picture
+
+Left out: how many requests at a time (limits.py), and counting a request's bytes (guard.py).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from PIL import Image, ImageOps
+
+from image2cad.common import EFFORTS, TICK, InputError
+from metrics import default_workers
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
+_decoding = threading.Lock()  # a large picture takes hundreds of megabytes until it is reduced
+
+
+class TooLarge(InputError):
+    """More bytes or pixels than the limits allow."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take, and how many there may be.
+
+    picture_bytes, pixels: of a picture as it comes. code_bytes: of one program. body_bytes: of
+    a request, which has body_seconds to arrive; program_body_bytes: of one that brings programs
+    only; bodies_bytes: of all requests that are being answered. values: of JSON in a chat.
+    running: executions and scores at a time. waiting: how many more may wait, and as many again
+    for `generate`; queue_seconds: how long. seconds: the deadline of `generate` for each effort,
+    once it runs; quick_seconds: of the others. program_seconds, program_memory (bytes): what a
+    program may take.
+    """
+
+    picture_bytes: int = 20 << 20
+    pixels: int = 50_000_000
+    code_bytes: int = 200_000
+    body_bytes: int = 32 << 20
+    program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
+    bodies_bytes: int = 256 << 20
+    values: int = 500_000
+    body_seconds: float = 60.0
+    running: int = field(default_factory=default_workers)
+    waiting: int = 16
+    queue_seconds: float = 60.0
+    seconds: Mapping[str, float] = field(
+        default_factory=lambda: {name: effort.deadline for name, effort in EFFORTS.items()}
+    )
+    quick_seconds: float = 60.0
+    program_seconds: float = 20.0
+    program_memory: int = 2 << 30
+
+
+def check_program(code: str, limits: Limits) -> None:
+    """Raise InputError unless `code` is text, and TooLarge where it is too long."""
+    if not isinstance(code, str):  # a client of the page may send anything
+        raise InputError("code must be text")
+    if len(code.encode("utf-8", "surrogatepass")) > limits.code_bytes:
+        raise TooLarge(f"a program may have {limits.code_bytes:,} bytes")
+
+
+def open_picture(data: bytes, limits: Limits) -> Image.Image:
+    """The picture in `data`, upright, on white, RGB.
+
+    Its size is read from the file's head: one that is too large is refused before it is decoded.
+    Raises InputError for what is no picture or has one colour, TooLarge for too many bytes or
+    pixels.
+    """
+    if not data:
+        raise InputError("the picture is empty")
+    if len(data) > limits.picture_bytes:
+        most = f"{limits.picture_bytes:,} are allowed"
+        raise TooLarge(f"the picture has {len(data):,} bytes; {most}")
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"the picture has more than {limits.pixels:,} pixels") from error
+    except Exception as error:  # decoders raise all sorts of things at damaged files
+        kinds = ", ".join(FORMATS)
+        raise InputError(f"this is no picture that can be read; send one of {kinds}") from error
+    if width * height > limits.pixels:
+        most = f"{limits.pixels:,} pixels are allowed"
+        raise TooLarge(f"the picture has {width} x {height} pixels; {most}")
+    try:
+        with _decoding:
+            image.thumbnail((SIDE, SIDE), reducing_gap=3.0)
+        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    except Exception as error:  # as above
+        raise InputError("the picture is damaged: it cannot be decoded") from error
+    white = Image.new("RGBA", rgba.size, "white")
+    picture = Image.alpha_composite(white, rgba).convert("RGB")
+    darkest, lightest = picture.convert("L").getextrema()
+    if darkest == lightest:
+        raise InputError("the picture is blank: all of it has one colour")
+    return picture
+
+
+# ---- So many at a time, so many waiting, the rest is turned away: a queue for a server's threads
+NEW = 0.2  # weight of the newest duration in the mean that Busy is estimated from
+
+
+class Busy(Exception):
+    """No place was free. retry_after: seconds until one is likely to be."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"all places are taken; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Queue:
+    """Places for work that takes all of a core, given in the order of arrival."""
+
+    def __init__(self, running: int, waiting: int, seconds: float) -> None:
+        """running, waiting: how many at most. seconds: the longest that one may wait."""
+        self._most, self._room, self._seconds = running, waiting, seconds
+        self._change = threading.Condition()
+        self._line: deque[object] = deque()
+        self._running = 0
+        self._mean = 1.0  # seconds of work
+
+    def load(self) -> tuple[int, int]:
+        """How many are running and how many are waiting."""
+        with self._change:
+            return self._running, len(self._line)
+
+    @contextmanager
+    def place(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """A place as long as the block runs.
+
+        check: called several times a second while waiting; what it raises gives up the wait.
+        Raises Busy at once where too many wait, and after `seconds`.
+        """
+        self._enter(check)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._change:
+                self._running -= 1
+                self._mean += NEW * (time.monotonic() - started - self._mean)
+                self._change.notify_all()
+
+    def _enter(self, check: Callable[[], None]) -> None:
+        ticket, until = object(), time.monotonic() + self._seconds
+        with self._change:
+            if self._running + len(self._line) >= self._most + self._room:
+                raise self._busy()
+            self._line.append(ticket)
+            try:
+                while self._line[0] is not ticket or self._running >= self._most:
+                    check()
+                    if time.monotonic() > until:
+                        raise self._busy()
+                    self._change.wait(TICK)
+                self._running += 1
+            finally:
+                self._line.remove(ticket)
+                self._change.notify_all()
+
+    def _busy(self) -> Busy:
+        rounds = (self._running + len(self._line)) / max(self._most, 1)
+        return Busy(min(max(math.ceil(rounds * self._mean), 1), 600))

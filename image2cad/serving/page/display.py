@@ -1,0 +1,130 @@
+"""What a user is shown of a part: pictures side by side, a table of measures, an error in words.
+
+    drawing = view(part)                            # GenCAD's view of it, (448, 448, 3) uint8
+    likeness = compare(picture, drawing)            # against the user's picture
+    html = table(measures(part))
+    html = explained(failure, code)                 # with the line of the program it is about
+
+All lengths are in the program's own units. Texts that end up in HTML are escaped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+from image2cad.rendering import as_picture, draw, likeness
+from image2cad.serving.service import Generated
+from metrics import Failure, Part
+
+KINDS = {
+    "syntax error": "This is not valid Python",
+    "exception": "The program stopped with an error",
+    "no solid": "The program ran, but left no solid",
+    "invalid solid": "The program left a shape that is no usable solid",
+    "timeout": "The program took too long",
+    "memory": "The program needed too much memory",
+    "crash": "The process that ran the program died",
+    "forbidden": "The program tried something that is not allowed here",
+    "too large": "The program or its result is too large",
+}
+SOURCES = {
+    "model": "the model",
+    "traced": "tracing the picture",
+    "library": "the library of parts",
+    "templates": "templates",
+}
+Row = tuple[str, ...]
+
+
+def view(part: Part) -> Image.Image | None:
+    """The part as GenCAD's pictures show one, 448 pixels a side; None if it cannot be drawn."""
+    try:
+        return Image.fromarray(draw(part))
+    except ValueError:  # no triangles, or coordinates beyond what can be projected
+        return None
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    """A user's picture as it is compared: 448 pixels a side, on white."""
+    return Image.fromarray(as_picture(picture))
+
+
+def compare(picture: Image.Image, drawing: Image.Image) -> float:
+    """How alike a user's picture and a drawing are, 0 to 1."""
+    return likeness(as_picture(picture), as_picture(drawing))
+
+
+def likenesses(value: float, sure: float | None = None) -> list[Row]:
+    """Picture likeness, 0 to 1, and the chance of an IoU over 0.9 where it is known."""
+    rows: list[Row] = [("Picture likeness", f"{value:.3f}")]
+    if sure is not None:
+        rows.append(("Confidence", f"{sure:.0%} (chance of an IoU over 0.9)"))
+    return rows
+
+
+def found_by(got: Generated) -> tuple[Row, ...]:
+    """How well an answer fits its picture, and where it came from."""
+    if isinstance(got.part, Failure):
+        return ()
+    where = f"{SOURCES.get(got.source, got.source)}, of {got.candidates} candidates"
+    return (*likenesses(got.likeness, got.confidence), ("Found by", where))
+
+
+def measures(part: Part) -> list[Row]:
+    """Names and values of what is measured on a part."""
+    low, high = part.bounding_box
+    rows: list[Row] = [
+        ("Bounding box", " × ".join(_number(side) for side in high - low)),
+        ("Volume", _number(part.volume)),
+        ("Surface", _number(part.area)),
+        ("Solids, faces", f"{part.solids}, {part.face_count}"),
+        ("Valid", "yes" if part.valid else "no: OpenCASCADE finds faults in its faces or edges"),
+    ]
+    return rows + [("Note", note) for note in part.notes]
+
+
+def explain(failure: Failure, code: str) -> str:
+    """A failure in plain language: what happened, in which line, and why; several lines."""
+    head = KINDS.get(failure.kind, failure.kind)
+    lines = code.splitlines()
+    if failure.line and 0 < failure.line <= len(lines):
+        head = f"{head}, line {failure.line}: {lines[failure.line - 1].strip()[:200]}"
+    return f"{head}\n{failure.message}"
+
+
+def explained(failure: Failure, code: str) -> str:
+    """`explain` as HTML."""
+    head, _, why = explain(failure, code).partition("\n")
+    return problem(head, why)
+
+
+def problem(head: str, why: str = "") -> str:
+    """Something that went wrong, as HTML."""
+    below = f"<div>{escape(why)}</div>" if why else ""
+    return f'<div class="message problem" role="alert"><b>{escape(head)}</b>{below}</div>'
+
+
+def remark(text: str) -> str:
+    """News that are no problem, as HTML."""
+    return f'<div class="message" role="status">{escape(text)}</div>'
+
+
+def table(rows: Sequence[Row], head: Row = ()) -> str:
+    """Rows of cells as HTML; the first of a row says what it is about."""
+    lines = ["<tr>" + "".join(f"<th>{escape(one)}</th>" for one in head) + "</tr>"] if head else []
+    for first, *others in rows:
+        cells = "".join(f"<td>{escape(one)}</td>" for one in others)
+        lines.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
+    return f'<table class="measures">{"".join(lines)}</table>'
+
+
+def _number(value: float) -> str:
+    """Six digits, with thin spaces between thousands: 12 345.7."""
+    text = f"{float(value):.6g}"
+    if "e" in text:
+        return text
+    whole, dot, rest = text.partition(".")
+    return f"{int(whole):,}".replace(",", "\u2009") + dot + rest

@@ -1,0 +1,187 @@
+"""Rewards for reinforcement learning: completions in, floats out, as TRL's GRPOTrainer calls them.
+
+    iou_reward(["import cadquery as cq ..."], cadquery=[reference])     # [0.87]
+    trainer = GRPOTrainer(model, reward_funcs=[validity_reward, iou_reward], ...)
+
+Every reward is in [0, 1], and 0 unless the program, run and measured by metrics/execution.py,
+leaves a usable solid of usual size: what crashes, hangs, forges or leaves an open shell earns
+nothing from any of them. Completions are replies, as text or as TRL's messages; what is neither is
+an empty reply. Columns of the data come by name, one value a completion; another number of them is
+a ValueError. Programs run side by side, equal ones once, and all rewards of one batch share the
+runs. Left out: how rewards are weighed (train_reward.py), and a deadline for comparing two meshes,
+which TRIANGLES bounds.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from image2cad.cad import extract_code
+from image2cad.rendering import SIZE, draw, likeness
+from metrics import (
+    BadReference,
+    Failure,
+    Part,
+    default_workers,
+    iou_aligned,
+    reference_part,
+    run_many,
+)
+
+Completion = str | Sequence[dict[str, Any]]
+Picture = Image.Image | Sequence[Image.Image]
+Reward = Callable[..., list[float]]
+TIMEOUT = 5.0  # seconds a program may run, and again may be measured
+MEMORY = 2 << 30  # bytes
+SIDES = (1e-2, 1e4)  # of the longest side of a part's box; parts in GenCAD are about 1, ours 100
+TRIANGLES = 50_000  # of a part's mesh; more is no part that a picture shows
+LONGEST = 20_000  # characters of a reply; finding the program in it takes time before any deadline
+WHITE = 255
+_last: dict[str, Part | None] = {}  # the parts of the last batch: its next reward asks for them
+_lock = threading.Lock()
+
+
+def validity_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
+    """1 for a program that leaves a usable solid, else 0."""
+    return [float(part is not None) for part in built(completions)]
+
+
+def iou_reward(completions: Sequence[Completion], cadquery: Sequence[str], **_: Any) -> list[float]:
+    """IoU_best against the reference program, alignment `best`.
+
+    A reference that leaves no solid gives 0 to all: its group then teaches nothing.
+    """
+    _as_many(completions, cadquery, "cadquery")
+    pairs = list(zip(built(completions), cadquery, strict=True))
+    wanted = list(dict.fromkeys(reference for part, reference in pairs if part is not None))
+    with ThreadPoolExecutor(default_workers()) as pool:
+        targets = dict(zip(wanted, pool.map(_reference, wanted), strict=True))
+    # One after the other: manifold3d spreads each comparison over the cores itself.
+    scores = {pair: _iou(pair[0], targets.get(pair[1])) for pair in dict.fromkeys(pairs)}
+    return [scores[pair] for pair in pairs]
+
+
+def likeness_reward(
+    completions: Sequence[Completion],
+    image: Sequence[Picture] | None = None,
+    images: Sequence[Picture] | None = None,
+    **_: Any,
+) -> list[float]:
+    """How alike the part's drawing and the input picture are (comparing.likeness); no reference.
+
+    The picture's column is `image` or `images`; of several pictures in a row the first counts.
+    Stretched so that a white sheet, about .6, earns nothing.
+    """
+    pictures = images if image is None else image
+    if pictures is None:
+        raise ValueError("likeness_reward needs the pictures in a column image or images")
+    _as_many(completions, pictures, "image")
+    pairs = list(zip(built(completions), map(_first, pictures), strict=True))
+    with ThreadPoolExecutor(default_workers()) as pool:
+        return list(pool.map(_likeness, pairs))
+
+
+def length_reward(
+    completions: Sequence[Completion], cadquery: Sequence[str], **_: Any
+) -> list[float]:
+    """1 for a reply no longer than the reference, half for one twice as long, and so on."""
+    _as_many(completions, cadquery, "cadquery")
+    rows = zip(completions, built(completions), cadquery, strict=True)
+    return [
+        0.0 if part is None else min(1.0, len(str(code).strip()) / len(_text(reply).strip()))
+        for reply, part, code in rows
+    ]
+
+
+def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
+    """1 for a reply that is the program and nothing else: no sentences, no fences."""
+    rows = zip(completions, built(completions), strict=True)
+    return [
+        float(part is not None and extract_code(_text(reply)) == _text(reply).strip())
+        for reply, part in rows
+    ]
+
+
+def built(completions: Sequence[Completion]) -> list[Part | None]:
+    """The part of every completion, None where there is none that earns anything."""
+    global _last
+    codes = [extract_code(_text(reply)) for reply in completions]
+    with _lock:
+        known = _last
+    wanted = [code for code in dict.fromkeys(codes) if code not in known]
+    found = run_many(wanted, timeout=TIMEOUT, memory=MEMORY)
+    fresh = {code: _earning(got) for code, got in zip(wanted, found, strict=True)}
+    parts = {code: fresh[code] if code in fresh else known[code] for code in codes}
+    with _lock:
+        _last = parts
+    return [parts[code] for code in codes]
+
+
+def _earning(got: Part | Failure) -> Part | None:
+    """The part if it is one that a picture can show, of a size at which numbers mean something."""
+    if isinstance(got, Failure):
+        return None
+    longest = float(np.ptp(got.bounding_box, axis=0).max())
+    usual = SIDES[0] <= longest <= SIDES[1] and len(got.triangles) <= TRIANGLES
+    return got if usual else None
+
+
+def _reference(program: str) -> Part | None:
+    """The part of a reference, None where there is none."""
+    if not isinstance(program, str):
+        return None
+    try:
+        return reference_part(program, {"timeout": TIMEOUT, "memory": MEMORY})
+    except BadReference:
+        return None
+
+
+def _iou(part: Part | None, target: Part | None) -> float:
+    if part is None or target is None:
+        return 0.0
+    try:
+        return iou_aligned(target, part, "best")
+    except ValueError:  # a mesh that nothing closes
+        return 0.0
+
+
+def _likeness(pair: tuple[Part | None, Image.Image | None]) -> float:
+    part, picture = pair
+    if part is None or picture is None:
+        return 0.0
+    shown = np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX))
+    floor = likeness(shown, np.full_like(shown, WHITE))
+    if floor >= 1.0:  # a white picture shows no part
+        return 0.0
+    return max(0.0, (likeness(shown, draw(part, SIZE)) - floor) / (1.0 - floor))
+
+
+def _first(picture: Any) -> Image.Image | None:
+    """A picture, or the first of several; None for what is none."""
+    if isinstance(picture, (list, tuple)) and picture:
+        picture = picture[0]
+    return picture if isinstance(picture, Image.Image) else None
+
+
+def _text(reply: Any) -> str:
+    """The text of a reply or of the last message; nothing for what is none or far too long."""
+    if isinstance(reply, (list, tuple)) and reply:
+        reply = reply[-1]
+    if isinstance(reply, dict):
+        reply = reply.get("content")
+    if isinstance(reply, (list, tuple)):  # a message in pieces
+        pieces = [piece.get("text") for piece in reply if isinstance(piece, dict)]
+        reply = "".join(piece for piece in pieces if isinstance(piece, str))
+    return reply if isinstance(reply, str) and len(reply) <= LONGEST else ""
+
+
+def _as_many(completions: Sequence[Completion], values: Sequence[Any], name: str) -> None:
+    """Raise ValueError where a column has another number of values than there are completions."""
+    if len(values) != len(completions):
+        raise ValueError(f"{len(completions)} completions, but {len(values)} values of {name}")

@@ -1,0 +1,17 @@
+"""A picture and guesses to the program that draws it: guess, draw, compare, fit. No torch."""
+
+from typing import TYPE_CHECKING
+
+from image2cad.common.lazy import load
+
+if TYPE_CHECKING:
+    from image2cad.verification.cost import features_of
+    from image2cad.verification.library import BLOCK
+    from image2cad.verification.many import answer_many
+    from image2cad.verification.pipeline import Answer, SOURCES, verify
+
+__all__ = ["Answer", "BLOCK", "SOURCES", "answer_many", "features_of", "verify"]
+
+
+def __getattr__(name: str) -> object:
+    return load(__name__, name)

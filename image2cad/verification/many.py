@@ -1,0 +1,73 @@
+"""Many pictures to answers: a model proposes, pipeline.py chooses and corrects.
+
+    codes = propose(model, processor, images, effort="low")      # a list a picture
+    answers = answer_many(images, codes, effort="low", workers=2)
+
+Verification takes one core a picture; pictures are spread over processes. Left out:
+the scores (evaluation/scoring.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from image2cad.common import Lost, each, effort_named
+from image2cad.verification.pipeline import SOURCES, Answer, Tried, verify
+from metrics import default_workers
+
+SPARE = 120.0  # seconds beyond the budget before a picture counts as lost
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One picture to verify."""
+
+    image: Image.Image
+    codes: tuple[str, ...]
+    effort: str
+    sources: tuple[str, ...]
+
+
+def answer_many(
+    images: Sequence[Image.Image],
+    codes: Sequence[Sequence[str]],
+    effort: str = "low",
+    sources: Sequence[str] = SOURCES,
+    workers: int | None = None,
+    progress: bool = True,
+    keep: Callable[[int, Answer], None] = lambda index, answer: None,
+) -> list[Answer]:
+    """`verify` for every picture, in order. A picture that is lost gets an empty answer.
+
+    keep: called with every answer as soon as it is there, and the number of its picture.
+    """
+    from tqdm.auto import tqdm
+
+    jobs = [
+        Job(image, tuple(mine), effort, tuple(sources))
+        for image, mine in zip(images, codes, strict=True)
+    ]
+    # One process a core already keeps all cores busy; read by the processes that start now.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    deadline = effort_named(effort).seconds + SPARE
+    out: list[Answer | None] = [None] * len(jobs)
+    with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
+        for index, answer in each(_verify, jobs, workers or default_workers(), deadline):
+            if isinstance(answer, Lost):
+                lost = Tried("", "", float("inf"), answer.reason)
+                answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
+            out[index] = answer
+            keep(index, answer)
+            bar.update()
+    return [answer for answer in out if answer is not None]
+
+
+def _verify(job: Job) -> Answer | Lost:
+    try:
+        return verify(job.image, job.codes, job.effort, sources=job.sources)
+    except Exception as error:  # one picture's answer says so; the others go on
+        return Lost(f"{type(error).__name__}: {error}")

@@ -1,0 +1,96 @@
+"""Pictures in, programs out: batched generation with any model of loading.py.
+
+    codes = generate_codes(model, processor, [sample.image for sample in samples])
+
+Greedy by default; with a temperature it samples, reproducibly under one seed.
+Left out: running the programs (metrics/execution.py) and choosing between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm.auto import tqdm
+
+from image2cad.cad import extract_code
+from image2cad.common import effort_named
+from image2cad.vlm.prompting import encode_prompt
+
+
+def generate_codes(
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    batch_size: int = 8,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[str]:
+    """One program a picture, in order, as text taken from the model's reply.
+
+    A reply that has not ended after `max_new_tokens` is returned as it is and will
+    most likely fail to run. temperature: 0 is greedy.
+    """
+    tokenizer = processor.tokenizer
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    options: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        torch.manual_seed(seed)
+        options = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+    training, cache = model.training, getattr(model.config, "use_cache", None)
+    model.eval()
+    codes: list[str] = []
+    with tqdm(total=len(images), desc="generate", unit="picture", disable=not progress) as bar:
+        for start in range(0, len(images), batch_size):
+            batch = encode_prompt(processor, images[start : start + batch_size]).to(model.device)
+            batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+            with torch.inference_mode():
+                rows = model.generate(
+                    **batch,
+                    **options,
+                    use_cache=True,
+                    max_new_tokens=max_new_tokens,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=pad,
+                )
+            replies = rows[:, batch["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
+            codes.extend(extract_code(text) for text in texts)
+            bar.update(len(texts))
+    if cache is not None:
+        model.config.use_cache = cache
+    model.train(training)
+    return codes
+
+
+TEMPERATURE = 0.8
+
+
+def propose(
+    model: Any,
+    processor: Any,
+    images: Sequence[Image.Image],
+    effort: str = "none",
+    batch_size: int = 16,
+    max_new_tokens: int = 1024,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[list[str]]:
+    """For each picture the model's greedy program first, then as many samples as the effort has."""
+    from image2cad.vlm.generation import generate_codes
+
+    greedy = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
+    codes = [[code] for code in greedy]
+    for number in range(effort_named(effort).samples):
+        more = generate_codes(
+            model, processor, images, batch_size, max_new_tokens,
+            temperature=TEMPERATURE, seed=seed + number, progress=False,
+        )  # fmt: skip
+        for mine, code in zip(codes, more, strict=True):
+            if code not in mine:
+                mine.append(code)
+    return codes

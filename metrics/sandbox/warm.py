@@ -1,0 +1,251 @@
+"""The scorer's end of the warm process: starts it, keeps connections, restarts it when lost.
+
+One root process per scorer process, started on first use and gone when this process ends, however
+it ends, because it then reads end-of-file. Connections (one warden each) are kept for reuse and
+are safe to use from several threads. A forked copy of this process starts its own root.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import worker
+
+START_SECONDS = 120.0  # importing CadQuery takes 2-4 s; slow disks take longer
+GRACE_SECONDS = 3.0  # beyond the deadline, before the warden itself counts as lost
+CHUNK = 1 << 18
+
+# -I keeps PYTHON* variables and the current folder out; the path is handed over instead, and the
+# package is loaded from its folder so that a package around it (and what that imports) is not.
+BOOTSTRAP = """
+import importlib.util, json, sys
+folder, path, descriptor, without = json.loads(sys.argv[1])
+sys.path[:] = path
+spec = importlib.util.spec_from_file_location(
+    "metrics", folder + "/__init__.py", submodule_search_locations=[folder])
+sys.modules["metrics"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["metrics"])
+from metrics.sandbox import worker
+worker.main(descriptor, without)
+"""
+
+
+class LostWorker(Exception):
+    """The warm process died while a job was running."""
+
+
+class StoppedWorker(Exception):
+    """The warm process did not end a job in time."""
+
+
+@dataclass
+class _State:
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    pid: int = 0
+    root: subprocess.Popen | None = None
+    control: socket.socket | None = None
+    idle: list[socket.socket] = field(default_factory=list)
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+
+_state = _State()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a child ended. output: all it wrote, cut at `limit`. reason: see worker.py."""
+
+    output: bytes
+    status: int
+    reason: int
+    seconds: float
+    cpu: float
+
+
+def start() -> tuple[str, ...]:
+    """Start the warm process if it is not running; returns the protection layers it reached.
+
+    Raises RuntimeError if it cannot start.
+    """
+    with _state.lock:
+        _forget_if_forked()
+        if _state.root is not None and _state.root.poll() is None:
+            return _state.layers
+        stop()
+        if not hasattr(os, "fork"):
+            raise RuntimeError("metrics needs os.fork; on Windows use WSL or a Linux container")
+        ours, theirs = socket.socketpair()
+        folder = str(Path(__file__).resolve().parents[1])
+        argument = json.dumps([folder, sys.path, theirs.fileno(), _state.without])
+        _state.root = subprocess.Popen(
+            [sys.executable, "-I", "-c", BOOTSTRAP, argument],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+            env=_clean_environment(),
+            start_new_session=True,
+        )
+        theirs.close()
+        _state.control = ours
+        ours.settimeout(START_SECONDS)
+        try:
+            with ours.makefile("rb") as stream:
+                _state.layers = tuple(json.loads(stream.readline()))
+        except (OSError, ValueError):
+            root, _state.root = _state.root, None
+            root.kill()
+            error = root.communicate()[1].decode(errors="replace").strip().splitlines()
+            stop()
+            message = f"the warm process did not start: {' | '.join(error[-3:])}"
+            raise RuntimeError(message) from None
+        return _state.layers
+
+
+def restart(without: Sequence[str] = ()) -> tuple[str, ...]:
+    """Start anew, leaving out protection layers: for tests of what the others contain."""
+    with _state.lock:
+        stop()
+        _state.without = tuple(without)
+        return start()
+
+
+def stop() -> None:
+    """End the warm process and every job it runs. The next job starts a new one."""
+    with _state.lock:
+        _forget_if_forked()
+        for connection in [*_state.idle, *([_state.control] if _state.control else [])]:
+            connection.close()
+        _state.idle, _state.control = [], None
+        if _state.root is not None:
+            _state.root.kill()
+            _state.root.wait()
+            if _state.root.stderr:
+                _state.root.stderr.close()
+            _state.root = None
+
+
+def _forget_if_forked() -> None:
+    if _state.pid not in (0, os.getpid()):
+        # A forked copy must not use, nor end, what belongs to the process it came from.
+        for connection in [*_state.idle, *([_state.control] if _state.control else [])]:
+            connection.close()
+        _state.root, _state.control, _state.idle = None, None, []
+    _state.pid = os.getpid()
+
+
+def _clean_environment() -> dict[str, str]:
+    # Huge pages make the fork of a process this large cheaper.
+    huge = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    single = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "PATH": os.defpath,
+        "LANG": "C.UTF-8",
+        "HOME": "/",
+        **huge,
+        **dict.fromkeys(single, "1"),
+    }
+
+
+def _connection() -> socket.socket:
+    with _state.lock:
+        start()
+        if _state.idle:
+            return _state.idle.pop()
+        ours, theirs = socket.socketpair()
+        try:
+            assert _state.control is not None
+            socket.send_fds(_state.control, [b"W"], [theirs.fileno()])
+        except OSError as error:
+            ours.close()
+            raise LostWorker("the warm process is gone") from error
+        finally:
+            theirs.close()
+        return ours
+
+
+def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> Answer:
+    """Run one job in a confined child. Raises LostWorker when the warm process is lost."""
+    connection = _connection()
+    ours, theirs = socket.socketpair()
+    try:
+        with ours:
+            try:
+                message = worker.JOB.pack(kind, seconds, memory)
+                socket.send_fds(connection, [message], [theirs.fileno()])
+            finally:
+                theirs.close()
+            answer = _exchange(connection, ours, job, seconds, limit)
+    except OSError as error:
+        connection.close()
+        raise LostWorker("the warm process died") from error
+    except BaseException:
+        connection.close()
+        raise
+    with _state.lock:
+        # Without seccomp a program can change the limits of its warden, so none serves twice.
+        reusable = _state.pid == os.getpid() and _state.root is not None
+        if reusable and "seccomp" in _state.layers:
+            _state.idle.append(connection)
+        else:
+            connection.close()
+    return answer
+
+
+def _exchange(
+    connection: socket.socket, channel: socket.socket, job: bytes, seconds: float, limit: int
+) -> Answer:
+    channel.setblocking(False)
+    deadline = time.monotonic() + seconds + GRACE_SECONDS
+    unsent, received, size, cancelled = memoryview(job), [], 0, False
+    if not unsent:
+        channel.shutdown(socket.SHUT_WR)
+    reading = [connection, channel]
+    while True:
+        left = deadline - time.monotonic()
+        writing = [channel] if unsent else []
+        readable, writable, _ = select.select(reading, writing, [], max(left, 0))
+        if not readable and not writable and left <= 0:
+            stop()  # a warden that does not kill in time may be stopped itself
+            raise StoppedWorker("the supervising process was stopped while this program ran")
+        if writable:
+            try:
+                unsent = unsent[channel.send(unsent[:CHUNK]) :]
+                if not unsent:
+                    channel.shutdown(socket.SHUT_WR)
+            except OSError:
+                unsent = unsent[:0]  # the child is gone; its status tells why
+        if channel in readable:
+            try:
+                part = channel.recv(CHUNK)
+            except OSError:
+                part = b""
+            size += len(part)
+            if not part:
+                reading.remove(channel)
+            elif size <= limit:
+                received.append(part)
+            elif not cancelled:
+                connection.sendall(b"K")
+                cancelled = True
+        elif connection in readable:  # only once the channel has nothing left to give
+            message = connection.recv(worker.DONE.size, socket.MSG_WAITALL)
+            if len(message) != worker.DONE.size:
+                raise LostWorker("the warm process died")
+            status, reason, wall, cpu = worker.DONE.unpack(message)
+            return Answer(b"".join(received), status, reason, wall, cpu)
+
+
+atexit.register(stop)

@@ -1,0 +1,255 @@
+"""The warm process: imports CadQuery once, then forks a confined child per job.
+
+    scorer --- root --- warden --- child
+                 \----- warden --- child
+
+The root imports CadQuery and forks a warden per connection of the scorer. A warden forks a child
+per job, kills it with its whole session at the deadline, and reports how it ended. Root and
+wardens only ever see file descriptors and numbers: the code of a job and its result travel
+between the scorer and the child on a socket that the warden hands on unread. So a child inherits
+no other sample, no reference and no score, however deep it digs in its own memory.
+
+Started by execution.py; not meant to be run by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import Any, NoReturn
+
+from . import layers
+
+JOB = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
+DONE = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
+
+PROGRAM, MEASURE, READ_STEP, READ_STL, EXPORT_STEP = 1, 2, 3, 4, 5
+
+ENDED, DEADLINE, CANCELLED = 0, 1, 2
+
+UNEXPECTED, UNCONFINED = 70, 71  # exit codes of a child
+
+# Run once before the forks, so that no child pays for first calls: symbols to resolve, dispatch
+# tables to fill, code to specialise.
+WARM_UP = """
+import cadquery as cq
+plane = cq.Workplane(cq.Plane(cq.Vector(0, 0, 0), cq.Vector(1, 0, 0), cq.Vector(0, 0, 1)))
+loop = plane.moveTo(1, 0).lineTo(1, 1).threePointArc((0.5, 1.5), (0, 1)).lineTo(0, 0).close()
+hole = plane.moveTo(0.5, 0.5).circle(0.2)
+solid = plane.add(loop).add(hole).extrude(0.5)
+solid = solid.cut(cq.Workplane("XY").moveTo(0, 0).circle(0.3).extrude(2))
+solid = solid.union(cq.Workplane("XY").box(1, 1, 1)).intersect(cq.Workplane("XY").box(3, 3, 3))
+"""
+
+
+def main(descriptor: int, without: list[str]) -> None:
+    """Be the root: warm up, say so, then fork a warden for every connection received.
+
+    Says so with one line of JSON: the names of the protection layers. without: layers to leave
+    out, for tests of what the others contain.
+    """
+    control = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer to handle
+    _warm_up()
+    layers.guard_supervisor(die_with_parent=False)
+    how = layers.probe(without)
+    control.sendall(json.dumps(how.layers).encode() + b"\n")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # wardens need no waiting for
+    while True:
+        message, handles, _, _ = socket.recv_fds(control, 1, 1)
+        if not message:
+            os._exit(0)
+        _end_strangers()
+        if os.fork() == 0:
+            control.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            layers.guard_supervisor(die_with_parent=True)
+            _serve(socket.socket(fileno=handles[0]), how)
+        os.close(handles[0])
+
+
+def _warm_up() -> None:
+    from . import lazy_vtk
+
+    cadquery = lazy_vtk.import_cadquery()
+    from OCP.OSD import OSD_ThreadPool
+
+    from . import files, measure, program
+
+    # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
+    OSD_ThreadPool.DefaultPool_s(1).Init(1)
+    del files
+    exec(WARM_UP, {})
+    measure.measure(
+        program.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val())
+    )
+    gc.collect()
+    gc.freeze()  # children then touch fewer pages that they share with this process
+    gc.disable()
+
+
+def _end_strangers() -> None:
+    """Kill what a lost warden left behind: adopted processes that are not in our session."""
+    for child in _children():
+        with contextlib.suppress(OSError):
+            if os.getsid(child) != os.getsid(0):
+                os.kill(child, signal.SIGKILL)
+
+
+def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
+    while True:
+        message, handles, _, _ = socket.recv_fds(connection, JOB.size, 1)
+        if len(message) != JOB.size or len(handles) != 1:
+            os._exit(0)
+        kind, seconds, memory = JOB.unpack(message)
+        started = time.monotonic()
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            _child(handles[0], kind, seconds, memory, how)
+        os.close(handles[0])
+        status, reason, cpu = _watch(child, connection, started + seconds)
+        connection.sendall(DONE.pack(status, reason, time.monotonic() - started, cpu))
+
+
+def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int, int, float]:
+    """Wait for the child; kill its session at the deadline or when the scorer says so.
+
+    Returns wait status, reason and CPU seconds, once nothing that the child started is left.
+    """
+    reason, hung_up = ENDED, False
+    ended, status, usage = os.wait4(child, os.WNOHANG)
+    while not ended:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            reason = DEADLINE
+        elif _readable_within(child, connection, left):
+            reason, hung_up = CANCELLED, not connection.recv(1)
+        if reason != ENDED:
+            os.kill(child, signal.SIGKILL)
+            _, status, usage = os.wait4(child, 0)
+            break
+        ended, status, usage = os.wait4(child, os.WNOHANG)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)
+    _reap_orphans()
+    if hung_up:
+        os._exit(0)
+    return status, reason, usage.ru_utime + usage.ru_stime
+
+
+def _readable_within(child: int, connection: socket.socket, left: float) -> bool:
+    """Sleep until the child ends, the deadline passes or the scorer speaks; True if it spoke."""
+    try:
+        handle = os.pidfd_open(child)
+    except (AttributeError, OSError):  # macOS, old kernels: look every few milliseconds
+        return bool(select.select([connection], [], [], min(left, 0.005))[0])
+    try:
+        watched: list[Any] = [handle, connection]
+        return connection in select.select(watched, [], [], left)[0]
+    finally:
+        os.close(handle)
+
+
+def _reap_orphans() -> None:
+    """Kill what left the session: orphans come to this process, as their subreaper."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+        except ChildProcessError:
+            return
+        for orphan in _children():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan, signal.SIGKILL)
+        time.sleep(0.001)
+
+
+def _children() -> list[int]:
+    if sys.platform != "linux":
+        return []  # and orphans do not come here either
+    own = str(os.getpid())
+    with contextlib.suppress(OSError), open(f"/proc/self/task/{own}/children") as children:
+        return [int(number) for number in children.read().split()]
+    found: list[int] = []  # a kernel without that file
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[1] == own:
+                    found.append(int(name))
+    return found
+
+
+def _child(
+    handle: int, kind: int, seconds: float, memory: int, how: layers.Confinement
+) -> NoReturn:
+    code = UNCONFINED
+    try:
+        channel = _isolate(handle, how.rules)
+        layers.confine(how, memory, seconds)
+        code = UNEXPECTED
+        job = _read_all(channel)
+        _write_all(channel, _answer(kind, job))
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _isolate(handle: int, rules: int) -> int:
+    """New session, empty environment, null streams; only channel and Landlock rules stay open."""
+    os.setsid()
+    os.dup2(handle, 3)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.closerange(4, max(rules, 4))
+    os.closerange(max(rules, 3) + 1, 1 << 16)
+    os.environ.clear()
+    os.chdir("/")
+    os.umask(0o077)
+    return 3
+
+
+def _answer(kind: int, job: bytes) -> bytes:
+    from .. import wire
+    from . import files, measure, program
+
+    if kind == MEASURE:
+        return measure.measure(job)
+    if kind in (READ_STEP, READ_STL, EXPORT_STEP):
+        try:
+            if kind == READ_STL:
+                return files.measure_stl(job)
+            convert = files.step_to_brep if kind == READ_STEP else files.brep_to_step
+            return wire.pack({"ok": True}, convert(job))
+        except ValueError as error:
+            return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
+        except MemoryError:
+            return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
+    header, brep = program.run(job.decode("utf-8", "surrogatepass"))
+    return wire.pack(header, brep)
+
+
+def _read_all(channel: int) -> bytes:
+    parts = []
+    while part := os.read(channel, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _write_all(channel: int, message: Any) -> None:
+    view = memoryview(message)
+    while view:
+        view = view[os.write(channel, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit("metrics.sandbox.worker is started by metrics.execution")
