@@ -29,9 +29,9 @@ from metrics.geometry import iou_aligned
 from metrics.parts import Failure, Part
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE = 56  # pixels of a small picture
-NEAREST = 8
-STEPS = ((1, 1), (2, 2), (3, 99))
+SMALL_SIDE = 56  # pixels of a small picture
+NEIGHBOURS = 8
+EXTRUSION_COUNTS = ((1, 1), (2, 2), (3, 99))
 
 
 def main() -> None:
@@ -45,16 +45,18 @@ def main() -> None:
         return print(f"{options.data} is not there; name a folder with --data")
     lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
-    codes, library = [], np.empty((options.parts, SIDE, SIDE), dtype=np.float32)
+    codes, library = [], np.empty((options.parts, SMALL_SIDE, SMALL_SIDE), dtype=np.float32)
     source = itertools.islice(random_parts(options.seed), options.parts)
     for i, (program, drawing) in enumerate(tqdm(source, total=options.parts, unit="part")):
         codes.append(to_code(program))
-        library[i] = reduce(draw(drawing), SIDE)[..., 0]
-    best = np.empty((len(rows), NEAREST))
+        library[i] = reduce(draw(drawing), SMALL_SIDE)[..., 0]
+    best = np.empty((len(rows), NEIGHBOURS))
     for row, found in zip(rows, best, strict=True):
         with Image.open(options.data / row["file_name"]) as picture:
-            small = reduce(np.asarray(picture.convert("RGB")), SIDE)[..., 0].astype(np.float32)
-        order = np.argsort(np.abs(library - small).mean(axis=(1, 2)), kind="stable")[:NEAREST]
+            small = reduce(np.asarray(picture.convert("RGB")), SMALL_SIDE)[..., 0].astype(
+                np.float32
+            )
+        order = np.argsort(np.abs(library - small).mean(axis=(1, 2)), kind="stable")[:NEIGHBOURS]
         real, *near = run_many([row["cadquery"], *(codes[i] for i in order)])
         if not isinstance(real, Part):
             raise SystemExit(f"{row['deepcad_id']} does not run: {real.message}")
@@ -64,7 +66,10 @@ def main() -> None:
     print("| extrusions | parts | nearest | best of 8 nearest |\n| --- | --: | --: | --: |")
     for name, chosen in (
         ("all", np.ones(len(rows), dtype=bool)),
-        *((f"{a}" if a == b else f"{a} or more", (steps >= a) & (steps <= b)) for a, b in STEPS),
+        *(
+            (f"{a}" if a == b else f"{a} or more", (steps >= a) & (steps <= b))
+            for a, b in EXTRUSION_COUNTS
+        ),
     ):
         first, oracle = best[chosen, 0].mean(), best[chosen].max(axis=1).mean()
         print(f"| {name} | {chosen.sum()} | {first:.3f} | {oracle:.3f} |")

@@ -114,7 +114,7 @@ def test_pieces_are_found_along_the_line_of_sight():
     (frame,) = [build(truth).bounding_box]
     # In that camera it looks the same with every piece at another depth.
     wrong = [moved((step,), (t, -t, t))[0] for step, t in zip(truth, (0, 9, -23, 31), strict=True)]
-    assert cost_of(tuple(wrong), target, box=frame) < 0.02 < cost_of(tuple(wrong), target)
+    assert cost_of(tuple(wrong), target, frame=frame) < 0.02 < cost_of(tuple(wrong), target)
     best = aligned(tuple(wrong), target, frame)[0]
     assert overlap(best, truth) > 0.99
 
