@@ -20,16 +20,16 @@ from image2cad.cad import Extrusion, Program, build, centred
 from image2cad.common import NEVER, Stop
 from image2cad.reading import READ_FRAME, Cap, caps
 from image2cad.rendering import camera_of
+from image2cad.verification.adding import COARSE_BLOCK, Addition, additions
 from image2cad.verification.candidate import Candidate, distinct, judged
 from image2cad.verification.cost import BUILDS_NOTHING, NUMBER_PRICE, Target, cost_of
 from image2cad.verification.fitting import fit, refined
 from image2cad.verification.placing import aligned, settled
-from image2cad.verification.proposing import COARSE_BLOCK, Proposal, proposals
 
 BEAM_WIDTH = 3
 MOST_ROUNDS = 8
-PROPOSALS_FITTED = 6  # for each program of the beam
-LEAST_GAIN = 0.02  # share of the cost that a proposal must bring to be added with others
+ADDITIONS_FITTED = 6  # for each program of the beam
+LEAST_GAIN = 0.02  # share of the cost that an addition must bring to be added with others
 LEAST_TOGETHER = 0.7  # share of what it brings alone that it must bring after the others
 ALIKE_SHARE = 0.01  # of the price by which programs differ that do not look the same
 SEEDS = 2  # programs that are grown further
@@ -108,8 +108,8 @@ def _extended(
 ) -> list[Candidate]:
     """The best programs with more extrusions, fitted: a few coarsely, the better half finely."""
     known = len(state.program)
-    ranked = sorted(proposals(state.program, target, regions, stop), key=lambda one: one.cost)
-    chosen = islice(distinct(ranked, _log_cost, ALIKE_SHARE / 3), PROPOSALS_FITTED)
+    ranked = sorted(additions(state.program, target, regions, stop), key=lambda one: one.cost)
+    chosen = islice(distinct(ranked, _log_cost, ALIKE_SHARE / 3), ADDITIONS_FITTED)
     longer: list[Program] = [(one.step,) for one in chosen]
     leap = _leap(state.program, target, ranked)
     if len(leap) > 1:
@@ -122,7 +122,7 @@ def _extended(
         one = fit(program, target, (COARSE_BLOCK,), (3,), frame=READ_FRAME, steady=known, stop=stop)
         rough.append(one)
     out = []
-    for one in sorted(rough, key=lambda one: one.cost)[: PROPOSALS_FITTED // 2]:
+    for one in sorted(rough, key=lambda one: one.cost)[: ADDITIONS_FITTED // 2]:
         if one.cost < BUILDS_NOTHING and not stop.due():
             fine = fit(one.program, target, (8, 4), (3, 2), frame=READ_FRAME, stop=stop)
             if fine.cost < BUILDS_NOTHING:
@@ -132,16 +132,16 @@ def _extended(
     return out
 
 
-def _log_cost(proposal: Proposal) -> float:
-    return log(max(proposal.cost, 1e-12))
+def _log_cost(addition: Addition) -> float:
+    return log(max(addition.cost, 1e-12))
 
 
-def _leap(program: Program, target: Target, ranked: list[Proposal]) -> Program:
-    """The best proposals of several regions that together bring what they bring alone."""
+def _leap(program: Program, target: Target, ranked: list[Addition]) -> Program:
+    """The best additions of several regions that together bring what they bring alone."""
     start = cost_of(program, target, COARSE_BLOCK, READ_FRAME) if program else 1.0
     steps: tuple[Extrusion, ...] = ()
     cost = start
-    best: dict[int, Proposal] = {}
+    best: dict[int, Addition] = {}
     for one in ranked:
         best.setdefault(one.region, one)
     for one in best.values():

@@ -1,6 +1,6 @@
 """Extrusions that may be added to a part next, each with what the picture then costs.
 
-    for one in proposals(program, target, regions, stop): ...   # Proposal(cost, step, region)
+    for one in additions(program, target, regions, stop): ...   # Addition(cost, step, region)
 
 Every flat region of the picture may be the cap of an extrusion that is added, or the
 floor of one that is cut (reading/tracing.py reads it as a sketch). All levels that the part
@@ -25,7 +25,7 @@ from image2cad.rendering import EYE, SIZE, TONES, WHITE, Picture, add, camera_of
 from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of
 from image2cad.verification.parameters import levels
 
-COARSE_BLOCK = 16  # pixels of 448 in a block of the features that proposals are ranked by
+COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
 SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
@@ -34,7 +34,7 @@ TO_SMALL, SMALL_OFFSET = (value * SMALL_SIDE / SIZE for value in camera_of(READ_
 TO_VIEWER = TO_SMALL[2] / np.linalg.norm(TO_SMALL[2])
 
 
-class Proposal(NamedTuple):
+class Addition(NamedTuple):
     """An extrusion, what the picture costs with it, and the region that it was read from."""
 
     cost: float
@@ -42,9 +42,9 @@ class Proposal(NamedTuple):
     region: int
 
 
-def proposals(
+def additions(
     program: Program, target: Target, regions: list[list[Cap]], stop: Stop
-) -> Iterator[Proposal]:
+) -> Iterator[Addition]:
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
     scene = _scene(program)
     goal, blank = target.features[COARSE_BLOCK], target.blank[COARSE_BLOCK]
@@ -76,11 +76,11 @@ def proposals(
                     picture = _with(scene, block, axis, start, end)
                     gap = features_of(picture, COARSE_BLOCK) - goal
                     step = _extrusion(cap.plane, loops, start, end)
-                    yield Proposal(float(gap @ gap) / blank, step, region)
+                    yield Addition(float(gap @ gap) / blank, step, region)
                 if program and (outermost - start) * inwards < -0.3:
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
                     cost = cost_of((*program, step), target, COARSE_BLOCK, READ_FRAME)
-                    yield Proposal(cost, step, region)
+                    yield Addition(cost, step, region)
 
 
 # ---- The part so far and one extrusion more, drawn small
