@@ -17,7 +17,7 @@ from PIL import Image
 
 from image2cad.common import Lost, each, effort_named
 from image2cad.verification.pipeline import SOURCES, Answer, Tried, verify
-from metrics import default_workers
+from metrics import usable_cores
 
 SPARE = 120.0  # seconds beyond the budget before a picture counts as lost
 
@@ -56,7 +56,7 @@ def answer_many(
     deadline = effort_named(effort).seconds + SPARE
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
-        for index, answer in each(_verify, jobs, workers or default_workers(), deadline):
+        for index, answer in each(_verify, jobs, workers or usable_cores(), deadline):
             if isinstance(answer, Lost):
                 lost = Tried("", "", float("inf"), answer.reason)
                 answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
