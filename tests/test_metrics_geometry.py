@@ -291,6 +291,7 @@ def test_unit_box_and_distances():
 
 
 @real_data
+@pytest.mark.slow
 def test_real_parts_score_one_against_moved_copies():
     rows = [json.loads(line) for line in (REAL / "metadata.jsonl").open()]
     codes = [row["cadquery"] for row in rows]

@@ -98,6 +98,7 @@ def check_executor(executor) -> None:
     assert [(row["id"], row["ok"], row["iou_best"]) for row in got["rows"]] == expected_rows()
 
 
+@pytest.mark.slow
 def test_process_pool_and_a_forked_copy_of_this_process():
     expected_rows()  # the warm process of this process runs before the fork
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
@@ -105,6 +106,7 @@ def test_process_pool_and_a_forked_copy_of_this_process():
     assert isinstance(run_cadquery(CODES["a"]), Part)
 
 
+@pytest.mark.slow
 def test_dask_cluster():
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     with (

@@ -223,6 +223,7 @@ def killing(service, times):
     return look
 
 
+@pytest.mark.slow
 def test_work_whose_process_is_killed_is_tried_once_more(service):
     slow = f"import time\ntime.sleep(1)\n{BOX}"
     assert isinstance(service.execute(slow, killing(service, 1)), Part)

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 

@@ -39,7 +39,8 @@ ALLOWED_CALLS: dict[str, tuple[int | None, int | None]] = {
     "rseq": (334, 293), "set_tid_address": (218, 96), "wait4": (61, 260), "exit": (60, 93),
     "exit_group": (231, 94),
 }  # fmt: skip
-ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH value
+# column in the table, and AUDIT_ARCH of the kernel
+AUDIT_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 # Calls that are allowed with certain arguments only; the same two columns.
 NR_KILL, NR_TGKILL, NR_PRLIMIT = (62, 129), (234, 131), (302, 261)
@@ -63,7 +64,7 @@ REFUSE = (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM)
 def allow_only_listed(prctl: Callable[..., None]) -> None:
     """Switch the filter on for good. Raises OSError where the machine has no seccomp."""
     machine = os.uname().machine
-    if machine not in ARCHITECTURES:
+    if machine not in AUDIT_ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}")
     code = _bpf_program(os.getpid())
     buffer = ctypes.create_string_buffer(code)
@@ -72,7 +73,7 @@ def allow_only_listed(prctl: Callable[..., None]) -> None:
 
 
 def _bpf_program(pid: int) -> bytes:
-    column, arch = ARCHITECTURES[os.uname().machine]
+    column, arch = AUDIT_ARCHITECTURES[os.uname().machine]
     write_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     code = [
         (BPF_LOAD, 0, 0, 4),
