@@ -40,7 +40,9 @@ class NormalisedPart:
     @cached_property
     def features(self) -> rotations.Features:
         """Feature directions, for the search of alignments."""
-        return rotations.features(self._points(), self.part.triangles, self.part.faces)
+        return rotations.features(
+            normalised_points(self.part), self.part.triangles, self.part.faces
+        )
 
     def grid(self, axis: int | None) -> OccupancyGrid:
         """Occupancy grid whose third axis is a principal axis, or one that is turned oddly."""
@@ -50,9 +52,6 @@ class NormalisedPart:
             direction = None if axis is None else self.axes[:, axis]
             self.grids[axis] = occupancy_grid(vertices[:, :3], triangles.astype(int), direction)
         return self.grids[axis]
-
-    def _points(self) -> np.ndarray:
-        return normalised_points(self.part)
 
 
 _known: weakref.WeakKeyDictionary[Part, NormalisedPart] = weakref.WeakKeyDictionary()

@@ -9,6 +9,7 @@ the next sample's score is asked for.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -143,6 +144,13 @@ def test_attack_is_contained(name, targets, reference):
             one.accept() if one.type == socket.SOCK_STREAM else one.recv(10)
     assert survivors() == []
     assert score_of_next(reference) == pytest.approx(RIGHT_SCORE, abs=1e-9)
+
+
+def test_attacks_aim_at_what_is_there():
+    aims = re.findall(r"sys\.modules\['(metrics[\w.]*)'\]\.(\w+)", "\n".join(ATTACKS.values()))
+    assert ("metrics.sandbox.measure", "measure") in aims
+    look = f"import sys\nfor module, name in {aims}: getattr(sys.modules[module], name)\n"
+    assert isinstance(run_cadquery(look + NEXT), Part)
 
 
 @linux
