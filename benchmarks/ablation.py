@@ -31,7 +31,7 @@ from image2cad.verification.pipeline import SOURCES
 from image2cad.vlm.generation import propose
 from image2cad.vlm.loading import load_model, quiet
 from metrics import Failure, Part, compute, run_many
-from metrics.scores import interval
+from metrics.scores import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIGNMENT = "published"
@@ -117,7 +117,7 @@ def main() -> None:
 def row(name: str, parts: Sequence[Any], scores: Sequence[float], seconds: float) -> None:
     """Print one row of the table."""
     vsr = float(np.mean([isinstance(part, Part) for part in parts]))
-    cell = interval_text(interval(np.array(scores)))
+    cell = interval_text(bootstrap_interval(np.array(scores)))
     show(f"| {name} | {vsr:.3f} | {cell} | {seconds:.1f} |")
 
 

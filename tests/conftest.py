@@ -19,18 +19,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each; threads that wait 
 ROOT = Path(__file__).resolve().parent.parent
 GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 
-# Files that take longest, which begin first so that two processes end at about the same time.
-LONG = (
-    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_levers",
-    "test_training", "test_readme", "test_app", "test_api_abuse", "test_metrics_attacks",
+# Files that take longest. `make check` leaves them out; `make test` begins with them, so that two
+# processes end at about the same time. A single test elsewhere may be marked slow as well.
+SLOW_FILES = (
+    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_readme",
+    "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api", "test_wheel",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+    places = {name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW_FILES)))
+    for item in items:
+        if item.path.stem in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

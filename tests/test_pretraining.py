@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -51,6 +52,7 @@ def test_numbers_are_single_tokens_and_any_text_survives() -> None:
         assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.slow
 def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
     out = tmp_path / "nano"
     flags = [

@@ -144,7 +144,7 @@ def test_nothing_outlives_a_server_that_is_killed():
     program = """
 import os, sys, threading, time
 from image2cad.common.processes import Pool
-from metrics.sandbox import warm
+from metrics.sandbox import client
 from metrics.execution import run_cadquery
 if __name__ == "__main__":
     pool = Pool(1)

@@ -94,6 +94,7 @@ def earned(completions, picture):
     return {reward.__name__: reward(completions, **columns) for reward in ALL}
 
 
+@pytest.mark.slow
 def test_forgeries_earn_nothing_and_spoil_nothing(picture):
     codes = []
     for code in FORGERIES.values():

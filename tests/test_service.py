@@ -22,7 +22,7 @@ from image2cad.serving.service import Service
 from image2cad.serving.stopping import Cancelled, Late
 from metrics.execution import measure_file, run_cadquery
 from metrics.parts import Failure, Part
-from metrics.sandbox import warm
+from metrics.sandbox import client
 
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
 FOREVER = "while True: pass"
@@ -125,7 +125,7 @@ def service(model):
     service.close()
     service.close()  # twice does no harm
     assert not service.ready()
-    warm.stop()  # of this process, which runs programs too
+    client.stop()  # of this process, which runs programs too
     # The workers, their warm CadQuery processes and what these run are all gone.
     assert eventually(lambda: not descendants(os.getpid()) - before)
 
@@ -223,6 +223,7 @@ def killing(service, times):
     return look
 
 
+@pytest.mark.slow
 def test_work_whose_process_is_killed_is_tried_once_more(service):
     slow = f"import time\ntime.sleep(1)\n{BOX}"
     assert isinstance(service.execute(slow, killing(service, 1)), Part)

@@ -182,6 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(base: Path, tmp_path: Path) -> None:
     from datasets import Dataset
 

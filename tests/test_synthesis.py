@@ -57,6 +57,7 @@ def contents(folder: FilePath) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_whoever_works_and_stops(tmp_path, monkeypatch):
     whole, shared, stopped = (tmp_path / name for name in ("whole", "shared", "stopped"))
     assert write_dataset(whole, 7, seed=6) == 0

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from image2cad.common import BUNDLED, InputError
+from image2cad.common import BUNDLED, InputError, shipped
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 NEEDED = ("image", "cadquery")
@@ -26,7 +26,7 @@ def read_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, d
         raise InputError("no data named; give bundled, a folder, or a data set on the hub")
     try:
         if source == "bundled" or Path(source).exists():
-            folder = BUNDLED if source == "bundled" else Path(source)
+            folder = shipped(BUNDLED) if source == "bundled" else Path(source)
             dataset = _open_folder(folder, split)
         else:
             where = f"{source}, which is no folder here, from the hub"

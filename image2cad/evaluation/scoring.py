@@ -25,7 +25,7 @@ import numpy as np
 from image2cad.cad import parse
 from image2cad.data import Sample
 from image2cad.evaluation.report import interval_text, write_report, write_sheet
-from metrics import ALIGNMENTS, Failure, Part, compute, interval, run_many
+from metrics import ALIGNMENTS, Failure, Part, bootstrap_interval, compute, run_many
 
 TOTALS = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
@@ -54,7 +54,7 @@ def score_codes(
         predictions=parts, references=references, ids=ids, alignment=alignment, progress=progress
     )
     shifted = references[1:] + references[:1]
-    other = interval(np.array([]))
+    other = bootstrap_interval(np.array([]))
     if len(samples) > 1:
         wrong = compute(predictions=parts, references=shifted, ids=ids, alignment=alignment)
         other = wrong["iou_best"]
@@ -87,7 +87,7 @@ def evaluate(
 def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:
     """Mean change of IoU_best with a 95 % bootstrap interval over the paired samples."""
     pairs = zip(before.rows, after.rows, strict=True)
-    return interval(np.array([b["iou_best"] - a["iou_best"] for a, b in pairs]))
+    return bootstrap_interval(np.array([b["iou_best"] - a["iou_best"] for a, b in pairs]))
 
 
 def summarise(
@@ -178,7 +178,7 @@ def breakdown(
                 scores = np.array([row["iou_best"] for row in result["rows"]])
                 for count in sorted(set(counts)):
                     mine = scores[[one == count for one in counts]]
-                    by_count[count] = {"n": len(mine), "iou_best": interval(mine)}
+                    by_count[count] = {"n": len(mine), "iou_best": bootstrap_interval(mine)}
     return {"alignments": alignments, "extrusions": by_count}
 
 

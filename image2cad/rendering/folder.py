@@ -47,7 +47,7 @@ from image2cad.common import (
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.drawing import draw_code
 from image2cad.rendering.raster import draw
-from metrics import Failure, default_workers, run_cadquery
+from metrics import Failure, run_cadquery, usable_cores
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def render_rows(
     Works in `workers` processes (default: one a core); a call that hangs for `deadline`
     seconds or crashes costs its row only. A file that is there is complete.
     """
-    workers = workers or default_workers()
+    workers = workers or usable_cores()
     rest = []
     for index, answer in each(_draw_job, jobs, workers, deadline):
         if isinstance(answer, Lost):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from PIL import Image, ImageOps
 
 from image2cad.common import EFFORTS, TICK, InputError
-from metrics import default_workers
+from metrics import usable_cores
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
@@ -51,7 +51,7 @@ class Limits:
     bodies_bytes: int = 256 << 20
     values: int = 500_000
     body_seconds: float = 60.0
-    running: int = field(default_factory=default_workers)
+    running: int = field(default_factory=usable_cores)
     waiting: int = 16
     queue_seconds: float = 60.0
     seconds: Mapping[str, float] = field(

@@ -31,7 +31,7 @@ from image2cad.serving.backends import Backend, Stopped, unwanted
 from image2cad.serving.limits import Limits, Queue, check_program
 from image2cad.serving.stopping import Cancel, Cancelled, stop_check
 from image2cad.verification import verify
-from metrics import Failure, Part, default_workers, run_cadquery
+from metrics import Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Service:
     ) -> None:
         """workers: pictures that are worked on at a time, each on one core; all cores if None."""
         self.backend, self.limits = backend, limits or Limits()
-        self.workers, running = workers or default_workers(), self.limits.running
+        self.workers, running = workers or usable_cores(), self.limits.running
         # One process a core already keeps all cores busy; read by the processes that start now.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._closed = threading.Event()

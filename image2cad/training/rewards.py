@@ -28,10 +28,10 @@ from metrics import (
     BadReference,
     Failure,
     Part,
-    default_workers,
     iou_aligned,
     reference_part,
     run_many,
+    usable_cores,
 )
 
 Completion = str | Sequence[dict[str, Any]]
@@ -60,7 +60,7 @@ def iou_reward(completions: Sequence[Completion], cadquery: Sequence[str], **_: 
     _as_many(completions, cadquery, "cadquery")
     pairs = list(zip(built(completions), cadquery, strict=True))
     wanted = list(dict.fromkeys(reference for part, reference in pairs if part is not None))
-    with ThreadPoolExecutor(default_workers()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         targets = dict(zip(wanted, pool.map(_reference, wanted), strict=True))
     # One after the other: manifold3d spreads each comparison over the cores itself.
     scores = {pair: _iou(pair[0], targets.get(pair[1])) for pair in dict.fromkeys(pairs)}
@@ -83,7 +83,7 @@ def likeness_reward(
         raise ValueError("likeness_reward needs the pictures in a column image or images")
     _as_many(completions, pictures, "image")
     pairs = list(zip(built(completions), map(_first, pictures), strict=True))
-    with ThreadPoolExecutor(default_workers()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         return list(pool.map(_likeness, pairs))
 
 

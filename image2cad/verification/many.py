@@ -19,7 +19,7 @@ from image2cad.common import Lost, each, effort_named
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.choosing import Answer
 from image2cad.verification.pipeline import SOURCES, verify
-from metrics import default_workers
+from metrics import usable_cores
 
 SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lost
 
@@ -58,7 +58,7 @@ def answer_many(
     deadline = effort_named(effort).seconds + SPARE_SECONDS
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
-        for index, answer in each(_verify, jobs, workers or default_workers(), deadline):
+        for index, answer in each(_verify, jobs, workers or usable_cores(), deadline):
             if isinstance(answer, Lost):
                 lost = Candidate((), "", fate=answer.reason)
                 answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
