@@ -22,7 +22,7 @@ import image2cad.training.supervised as training
 import image2cad.training.vision_cache as towers
 from image2cad.data.samples import Sample
 from image2cad.training.examples import CodeDataset, LengthOrder, collate
-from image2cad.training.supervised import Settings, fit, labelled_loss, recompute_activations
+from image2cad.training.supervised import Settings, fine_tune, labelled_loss, recompute_activations
 from image2cad.training.vision_cache import cache_features
 from image2cad.vlm.bases import language_model
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
@@ -35,7 +35,7 @@ def with_lora(base: Path, quantize: bool = False) -> tuple[Any, Any]:
     """A model whose adapter does something already: a new one has no gradient for its A."""
     set_seed(0)
     model, processor = load_base(base, quantize)
-    model = attach_lora(model, rank=4, alpha=8, dropout=0.0)
+    model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -191,8 +191,8 @@ def test_a_model_trained_in_half_precision_is_the_one_that_is_saved(
     monkeypatch.setattr(training, "precision", lambda: torch.bfloat16)
     model, processor = with_lora(base)
     data = CodeDataset(samples[:4], processor)
-    settings = Settings(steps=3, batch_size=2, learning_rate=1e-2)
-    fit(model, data, settings, tmp_path, padding_id(processor))
+    settings = Settings(max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2)
+    fine_tune(model, data, settings, tmp_path, padding_id(processor))
     assert {p.dtype for n, p in model.named_parameters() if "lora" in n} == {torch.float32}
     save_adapter(model, processor, tmp_path / "adapter", base, "card")
     again, _ = load_model(tmp_path / "adapter")
