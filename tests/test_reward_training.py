@@ -247,8 +247,8 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
 
 def test_the_recipe_by_rejection_from_an_adapter(folder):
     start = str(folder / "runs" / "train_reward-001" / "adapter")
-    done = run("--method", "rejection", "--model", start, "--num-train-epochs", "1", "--out", "rejected",
-               folder=folder)  # fmt: skip
+    flags = ("--model", start, "--num-train-epochs", "1", "--out", "rejected")
+    done = run("--method", "rejection", *flags, folder=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     config = json.loads((folder / "rejected/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "models/nano"
