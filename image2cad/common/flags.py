@@ -16,7 +16,7 @@ import ast
 import linecache
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,16 +31,14 @@ def in_notebook() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-def read_flags(
-    description: str | None, names: Mapping[str, Any], arguments: Sequence[str] | None = None
-) -> SimpleNamespace:
+def read_flags(description: str | None, names: Mapping[str, Any]) -> SimpleNamespace:
     """The settings that the calling file assigns, changed by the command line's flags.
 
     names: the caller's `globals()`. Strings, numbers, booleans and None count; booleans get --name
     and --no-name; a setting annotated with `| None` takes the word none. What is imported is no
     setting. A wrong flag ends the program with argparse's message and exit code 2.
     """
-    if arguments is None and in_notebook():
+    if in_notebook():
         return SimpleNamespace(
             **{name.lower(): names[name] for name in names if _plain(name, names)}
         )
@@ -58,7 +56,7 @@ def read_flags(
         else:
             reader = _reader(annotation or type(value).__name__)
             parser.add_argument(flag, type=reader, default=value, help=f"default: {value!r}")
-    return SimpleNamespace(**vars(parser.parse_args(arguments)))
+    return SimpleNamespace(**vars(parser.parse_args()))
 
 
 def at_least(settings: SimpleNamespace, least: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ import math
 import os
 import resource
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +35,19 @@ from image2cad.training.checkpoints import (
 from image2cad.training.examples import LengthOrder, collate
 from image2cad.vlm import IGNORED, language_model, precision
 
+# ---- Settings
+OWN_SETTINGS = (  # the others are TrainingArguments' own and mean the same
+    "early_stopping_patience",
+    "tower_rate",
+    "recompute",
+    "labelled_only",
+    "group_by_length",
+)
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; most are TrainingArguments' own and mean the same.
+    """How to train.
 
     num_train_epochs: passes over the data; max_steps: if positive, optimiser steps instead;
     per_device_train_batch_size: samples a device and forward pass; gradient_accumulation_steps:
@@ -71,74 +80,7 @@ class Settings:
     group_by_length: bool = False
 
 
-class _Recipe(Trainer):
-    """The Trainer with our order of rows."""
-
-    order: LengthOrder | None = None
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        return self.order or super()._get_train_sampler(train_dataset)
-
-
-class _Watch(TrainerCallback):
-    """Stops a run that cannot be learning, and tells the order which epoch it is."""
-
-    def __init__(self, order: LengthOrder | None) -> None:
-        self.order = order
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.order is not None:
-            self.order.set_epoch(int(state.epoch or 0))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None:
-            return
-        _check_loss(float(loss), state.global_step)
-
-
-def _check_loss(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise InputError(
-            f"the loss is {loss} at step {step}; start a new run with a lower --learning-rate"
-        )
-    if loss == 0.0:
-        raise InputError(f"the loss is exactly 0 at step {step}: no token carries a label")
-
-
-def labelled_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> Any:
-    """Cross entropy of the labelled tokens, summed and divided by their number in the whole step.
-
-    Takes logits (N, L, V) of all positions, or (N, K, V) of the positions before the K
-    columns that hold a label in any row, which is what `collate` asks the base for.
-    """
-    wanted = labels[:, 1:]
-    logits = outputs.logits
-    if logits.shape[1] == labels.shape[1]:
-        logits = logits[:, :-1]
-    else:
-        wanted = wanted[:, (wanted != IGNORED).any(0)]
-    count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-    total = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / count
-
-
-def recompute_activations(model: Any, what: str) -> None:
-    """Keep no activations of `what`: "nothing", the "language" model or "everything".
-
-    The tower is frozen: nothing flows back through it, so keeping it out saves its second
-    forward pass and a backward pass that no one needs.
-    """
-    if what not in ("nothing", "language", "everything"):
-        raise ValueError(f"recompute is nothing, language or everything, not {what!r}")
-    if what == "nothing":
-        return
-    target = model if what == "everything" else language_model(model)
-    target.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
+# ---- Training
 def fine_tune(
     model: Any,
     data: Dataset[dict[str, torch.Tensor]],
@@ -160,21 +102,14 @@ def fine_tune(
         return load_trained(model, folder)
     dtype = precision()
     # Paged states of several processes do not survive a checkpoint (bitsandbytes issue 1708).
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    optim = settings.optim.removeprefix("paged_") if several else settings.optim
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        settings = replace(settings, optim=settings.optim.removeprefix("paged_"))
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
+        **{name: value for name, value in vars(settings).items() if name not in OWN_SETTINGS},
         per_device_eval_batch_size=settings.per_device_train_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
         adam_beta2=0.98,
-        optim=optim,
         fp16=dtype == torch.float16,
         bf16=dtype == torch.bfloat16,
         remove_unused_columns=False,
@@ -186,12 +121,9 @@ def fine_tune(
         metric_for_best_model="eval_loss" if validation is not None else None,
         greater_is_better=False if validation is not None else None,
         restore_callback_states_from_checkpoint=True,
-        save_steps=settings.save_steps,
         save_total_limit=2,
-        logging_steps=settings.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
-        seed=settings.seed,
         data_seed=settings.seed,
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
@@ -237,14 +169,39 @@ def fine_tune(
     return history
 
 
-def restore_forward(*modules: Any) -> None:
-    """Take off the forward passes that trainers leave behind; the saved adapter has none.
+class _Recipe(Trainer):
+    """The Trainer with our order of rows."""
 
-    accelerate's is in half precision, TRL's leaves out logits.
-    """
-    for module in modules:
-        for name in ("forward", "_original_forward"):
-            module.__dict__.pop(name, None)
+    order: LengthOrder | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        return self.order or super()._get_train_sampler(train_dataset)
+
+
+class _Watch(TrainerCallback):
+    """Stops a run that cannot be learning, and tells the order which epoch it is."""
+
+    def __init__(self, order: LengthOrder | None) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.order is not None:
+            self.order.set_epoch(int(state.epoch or 0))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        _check_loss(float(loss), state.global_step)
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss is {loss} at step {step}; start a new run with a lower --learning-rate"
+        )
+    if loss == 0.0:
+        raise InputError(f"the loss is exactly 0 at step {step}: no token carries a label")
 
 
 def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
@@ -260,6 +217,51 @@ def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
         betas=(0.9, 0.98),
         weight_decay=settings.weight_decay,
     )
+
+
+# ---- Loss
+def labelled_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> Any:
+    """Cross entropy of the labelled tokens, summed and divided by their number in the whole step.
+
+    Takes logits (N, L, V) of all positions, or (N, K, V) of the positions before the K
+    columns that hold a label in any row, which is what `collate` asks the base for.
+    """
+    wanted = labels[:, 1:]
+    logits = outputs.logits
+    if logits.shape[1] == labels.shape[1]:
+        logits = logits[:, :-1]
+    else:
+        wanted = wanted[:, (wanted != IGNORED).any(0)]
+    count = (wanted != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+    total = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / count
+
+
+# ---- Memory
+def recompute_activations(model: Any, what: str) -> None:
+    """Keep no activations of `what`: "nothing", the "language" model or "everything".
+
+    The tower is frozen: nothing flows back through it, so keeping it out saves its second
+    forward pass and a backward pass that no one needs.
+    """
+    if what not in ("nothing", "language", "everything"):
+        raise ValueError(f"recompute is nothing, language or everything, not {what!r}")
+    if what == "nothing":
+        return
+    target = model if what == "everything" else language_model(model)
+    target.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def restore_forward(*modules: Any) -> None:
+    """Take off the forward passes that trainers leave behind; the saved adapter has none.
+
+    accelerate's is in half precision, TRL's leaves out logits.
+    """
+    for module in modules:
+        for name in ("forward", "_original_forward"):
+            module.__dict__.pop(name, None)
 
 
 def memory_text() -> str:
