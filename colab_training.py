@@ -218,12 +218,12 @@ with process.main_process_first():
     rows = load_rows(
         settings.data,
         runs_root() / "rows",
-        settings.max_train_samples,
-        settings.validation,
-        settings.held_out,
-        settings.seed,
-        settings.compact,
-        settings.check_code,
+        train=settings.max_train_samples,
+        validation=settings.validation,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        compact=settings.compact,
+        check_code=settings.check_code,
     )
 for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")

@@ -157,15 +157,21 @@ unusable: list[Rejected] = []
 if settings.also:
     split = "test" if has_split(settings.also, "test") else "train"
     also, unusable = load_samples(settings.also, split)
-counts = (settings.max_train_samples, settings.held_out)
+place = runs_root() / "rows"
 if settings.data == "synthetic":
-    rows = fresh_rows(runs_root() / "rows", *counts, settings.seed)
+    rows = fresh_rows(place, settings.max_train_samples, settings.held_out, settings.seed)
 else:
     ours = settings.data == "bundled"  # compact, and known to run
     rows = load_rows(
-        settings.data, runs_root() / "rows", counts[0], 0, counts[1],
-        settings.seed, compact=settings.compact and not ours, check_code=not ours,
-    )  # fmt: skip
+        settings.data,
+        place,
+        train=settings.max_train_samples,
+        validation=0,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        compact=settings.compact and not ours,
+        check_code=not ours,
+    )
 for row in [*rows.rejected, *unusable][:20]:
     print(f"left out: {row.id}: {row.reason}")
 if not rows.held_out:
