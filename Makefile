@@ -8,7 +8,7 @@
 #
 # Set-up makes .venv once and installs again only after a requirements file changed.
 # Another interpreter: make train PYTHON=/path/to/python3.12
-# Extra arguments:     make train ARGS="--epochs 5"
+# Extra arguments:     make train ARGS="--num-train-epochs 5"
 
 VENV ?= .venv
 PY := $(VENV)/bin/python

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from image2cad.cad.parsing import parse
 from image2cad.cad.program import to_code
+from image2cad.common.gencad import read_programs
 from image2cad.rendering.raster import draw, reduce
 from image2cad.synthesis.parts import random_parts
 from metrics.alignment import ALIGNMENTS
@@ -43,8 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.data / "metadata.jsonl").is_file():
         return print(f"{options.data} is not there; name a folder with --data")
-    lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = read_programs(options.data)
     codes, library = [], np.empty((options.parts, SMALL_SIDE, SMALL_SIDE), dtype=np.float32)
     source = itertools.islice(random_parts(options.seed), options.parts)
     for i, (program, drawing) in enumerate(tqdm(source, total=options.parts, unit="part")):

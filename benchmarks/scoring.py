@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -33,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import metrics  # noqa: E402
+from image2cad.common.gencad import read_programs  # noqa: E402
 from metrics.alignment import PROPER_SIGNS, principal_turns, right_handed  # noqa: E402
 from metrics.execution import run_cadquery, run_many  # noqa: E402
 from metrics.geometry import iou_aligned, iou_rotated  # noqa: E402
@@ -55,8 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.exists():
         return print(f"{options.data} is not there; name a folder with --data")
-    lines = (options.data / "metadata.jsonl").read_text().splitlines()
-    codes = [json.loads(line)["cadquery"] for line in lines]
+    codes = [row["code"] for row in read_programs(options.data)]
     random = np.random.default_rng(0)
     parts = [part for part in run_many(codes) if isinstance(part, Part)]
     print(f"{len(codes)} programs, {len(parts)} valid; {os.cpu_count()} cores;"

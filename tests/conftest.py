@@ -95,9 +95,9 @@ def base(tmp_path_factory, samples):
     """A folder with a real LLaVA of a few thousand parameters and random weights."""
     from transformers import set_seed
 
-    from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
+    from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
 
-    tiny = Shape(
+    tiny = NanoShape(
         image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,
         # 4-bit inference on a CPU needs widths that are multiples of 64
         text_width=192, text_layers=1, text_heads=2,

@@ -77,7 +77,7 @@ def test_rows_come_back_as_they_were_and_a_higher_limit_adds_to_them(
 def test_interrupted_reading_goes_on_after_the_last_whole_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "SHARD", 64)
+    monkeypatch.setattr(store, "ROWS_A_SHARD", 64)
     source = folder_of(tmp_path / "data", 300)
     write = store._write
 

@@ -27,7 +27,7 @@ from image2cad.data import Sample
 from image2cad.evaluation.report import interval_text, write_report, write_sheet
 from metrics import ALIGNMENTS, Failure, Part, bootstrap_interval, compute, run_many
 
-TOTALS = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
+TOTALS_BEFORE = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def summarise(
     """What metrics.json holds: the totals, those before fine-tuning, the gain, and `notes`."""
     summary: dict[str, Any] = dict(after.totals)
     if before is not None:
-        summary["before"] = {key: before.totals[key] for key in TOTALS}
+        summary["before"] = {key: before.totals[key] for key in TOTALS_BEFORE}
         summary["gain"] = gain(before, after)
     summary.update(notes or {})
     return summary
@@ -150,7 +150,7 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 
 # ---- The same answers scored in every way that papers use, and by kind of part
-MANY = 4  # extrusions from which parts share a row
+MANY_EXTRUSIONS = 4  # from which on parts share a row
 
 
 def step_files(data: str, samples: Sequence[Sample]) -> list[Path] | None:
@@ -186,7 +186,7 @@ def _extrusions(code: str) -> str:
     program = parse(code)
     if program is None:
         return "not read"
-    return str(len(program)) if len(program) < MANY else f"{MANY} or more"
+    return str(len(program)) if len(program) < MANY_EXTRUSIONS else f"{MANY_EXTRUSIONS} or more"
 
 
 def breakdown_text(tables: dict[str, Any]) -> str:
