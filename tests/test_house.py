@@ -23,6 +23,7 @@ MODULES = {  # import name -> name in requirements.txt, where they differ
     "huggingface_hub": "transformers",
     "multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
+    "fastapi_offline": "fastapi-offline",
 }
 NOTEBOOK_ONLY = {"IPython", "google"}  # imported where a notebook runs, which has them
 
