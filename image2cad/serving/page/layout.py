@@ -22,6 +22,7 @@ from image2cad.serving.page.actions import (
     go_back,
     make_part,
     move_slider,
+    rebuild,
 )
 from image2cad.serving.page.display import problem_html, remark_html
 from image2cad.serving.page.endpoints import endpoints
