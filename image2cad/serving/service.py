@@ -43,8 +43,9 @@ from metrics import ALIGNMENTS, Failure, Part, default_workers, run_cadquery
 
 LOG = logging.getLogger(__name__)
 
-ASKED, CHECKED = 0.3, 0.95  # shares of the progress: the model has answered, the picture is drawn
-LOST = (
+# Shares of the progress: when the model has answered, and when its programs are checked.
+ASKED_SHARE, CHECKED_SHARE = 0.3, 0.95
+LOST_TWICE = (
     "the server's process for this work was lost twice: either the work brings it down, or "
     "something else does, such as a system that is short of memory"
 )
@@ -55,10 +56,9 @@ class Generated:
     """What came of a picture.
 
     code: the program; where none was valid, the model's first. part: what it builds, or why it
-    builds nothing. likeness, confidence, source: as verification has them, 0 and ""
-    for a failure.
-    seconds: of work, without the queue. candidates: how many programs were considered. tokens:
-    of the model's prompt and of all its programs. files, no_files: as in `Built`.
+    builds nothing. likeness, confidence, source: as in `Solved`. seconds: of work,
+    without the queue. candidates: how many programs were considered. tokens: of the model's
+    prompt and of all its programs. files, no_files: as in `Built`.
     """
 
     code: str
@@ -127,7 +127,7 @@ class Service:
             def tell_of_checking() -> None:
                 spent = (time.monotonic() - asked) / max(allowed.seconds, 1.0)
                 text = f"checking {len(codes)} programs and fitting them to the picture"
-                tell(ASKED + (CHECKED - ASKED) * min(spent, 1.0), text)
+                tell(ASKED_SHARE + (CHECKED_SHARE - ASKED_SHARE) * min(spent, 1.0), text)
 
             solved = self._solve(image, codes, effort, kinds, stop.telling(tell_of_checking))
             seconds = time.monotonic() - started
@@ -213,6 +213,7 @@ class Service:
     def _solve(
         self, image: Image.Image, codes: list[str], effort: str, kinds: Sequence[str], stop: Stop
     ) -> Solved:
+        """The best program; the model's first where verification is lost. As `_build` otherwise."""
         job = (jobs.solve_picture, image, codes, effort)
         solved = self._once(self._verifying, *job, kinds, self._runner(), stop=stop)
         if isinstance(solved, Lost) and kinds:
@@ -226,6 +227,7 @@ class Service:
         return solved
 
     def _build(self, pool: Pool, code: str, kinds: Sequence[str], stop: Stop) -> Built:
+        """Part and files; where making the files costs the process, the part alone."""
         job = (jobs.build_program, code)
         built = self._call(pool, *job, kinds, self._runner(), stop=stop)
         if isinstance(built, Lost) and kinds:
@@ -237,6 +239,7 @@ class Service:
     def _pair(
         self, work: Callable[..., Any], prediction: str, reference: str, how: Any, stop: Stop
     ) -> Any:
+        """What `work` makes of two programs. how: its third argument."""
         check_program(prediction, self.limits)
         check_program(reference, self.limits)
         with self._programs.place(stop):
@@ -266,7 +269,7 @@ class Service:
         answer = self._once(pool, work, *job, stop=stop)
         if isinstance(answer, Lost):
             answer = self._once(pool, work, *job, stop=stop)
-        return Lost(f"{LOST} ({answer.reason})") if isinstance(answer, Lost) else answer
+        return Lost(f"{LOST_TWICE} ({answer.reason})") if isinstance(answer, Lost) else answer
 
 
 def _without_files(built: Built, kinds: Sequence[str], lost: Lost) -> Built:

@@ -50,7 +50,7 @@ from image2cad.serving.service import Generated, Progress, Service
 
 SPARE_THREADS = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
 ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-SECONDS_BETWEEN_SIGNS = 5.0  # seconds between two signs of life in a stream
+SECONDS_BETWEEN_SIGNS = 5.0  # between two signs of life in a stream
 NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # Files in base64 are too long to be coloured; no server elsewhere is asked whether all is well.
 DOCS_PAGE = {"syntaxHighlight": False, "validatorUrl": None}

@@ -39,7 +39,7 @@ from image2cad.serving.service import Service
 
 # ---- The page
 
-CLEANED_EVERY, KEPT = 3600, 86_400  # seconds: files of a visit are kept for a day
+VISIT_FILES = (3600, 86_400)  # seconds between two looks, and that files are kept
 PAGE_CSS = """
 .message {padding: 6px 12px; border-left: 3px solid var(--color-accent)}
 .problem {border-left-color: var(--error-border-color, #b91c1c)}
@@ -71,7 +71,7 @@ def make_page(service: Service) -> gr.Blocks:
     with gr.Blocks(
         title="image2cad",
         fill_width=True,
-        delete_cache=(CLEANED_EVERY, KEPT),
+        delete_cache=VISIT_FILES,
         analytics_enabled=False,
     ) as page:
         gr.Markdown("### image2cad: a picture of a CAD part in, the program that rebuilds it out")

@@ -20,7 +20,7 @@ MOST_CHARACTERS = 20_000  # a longer program gets no sliders
 MOST_SLIDERS = 12
 DECIMAL_NUMBER = re.compile(r"([+-]\s*)?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
 NOT_MOVED = {"normal", "xDir", "rotate.0", "rotate.1", "Plane.1", "Plane.2", "round.1"}
-AXES = ("x", "y", "z")
+COORDINATES = ("x", "y", "z")
 
 ONE_POINT, POINT_LIST = "point", "points"  # arguments that hold coordinates
 ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
@@ -207,7 +207,7 @@ def _named(
                 return None
             position = next(i for i, one in enumerate(parent.args) if one is child)
             name = _called(parent)
-            known = AXES if name in COORDINATE_CALLS else ARGUMENT_NAMES.get(name, ())
+            known = COORDINATES if name in COORDINATE_CALLS else ARGUMENT_NAMES.get(name, ())
             argument = known[position] if position < len(known) else ""
             return _of_argument(parent, argument, f"{name}.{position}", within, calls)
         elif isinstance(parent, ast.stmt):
@@ -230,7 +230,7 @@ def _of_argument(
 ) -> tuple[str, str] | None:
     if key in NOT_MOVED:
         return None
-    kind = "place" if within or argument in AXES else "size"
+    kind = "place" if within or argument in COORDINATES else "size"
     if argument in COUNT_ARGUMENTS:
         kind = "count"
     named = "" if argument in (ONE_POINT, POINT_LIST) else argument
@@ -240,7 +240,7 @@ def _of_argument(
 
 def _component(within: list[int]) -> str:
     """ "x", or "2 x" for the second point of a list."""
-    axis = AXES[within[0]] if within and within[0] < 3 else ""
+    axis = COORDINATES[within[0]] if within and within[0] < 3 else ""
     return " ".join([*(str(index + 1) for index in within[:0:-1]), axis])
 
 
