@@ -6,8 +6,11 @@ What is cancelled or late stops, and the next call is answered as ever.
 import io
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from metrics.parts import Failure, Part
 from metrics.sandbox import warm
 
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
+ROOT = Path(__file__).resolve().parent.parent
 FOREVER = "while True: pass"
 
 
@@ -315,3 +319,12 @@ def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model,
     assert isinstance(service.generate(picture, "none").part, Part)
     assert model.asked == asked + 2  # the second was given up before it began
     assert service.load() == {"pictures": (0, 0), "programs": (0, 0)}
+
+
+def test_api_and_page_need_no_torch_where_another_server_has_the_model():
+    program = (
+        "import sys, image2cad.serving.api.routes, image2cad.serving.page.layout\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

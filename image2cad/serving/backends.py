@@ -25,8 +25,7 @@ import httpx
 from PIL import Image
 
 from image2cad.cad import extract_code
-from image2cad.common import EFFORTS, QUESTION, InputError
-from image2cad.vlm import TEMPERATURE
+from image2cad.common import EFFORTS, QUESTION, SAMPLING_TEMPERATURE, InputError
 
 MOST_NEW_TOKENS = 1024  # at most, of a program
 SAMPLES_A_BATCH = 8
@@ -112,8 +111,9 @@ def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: s
         if EFFORTS[effort].samples:
             # One batch of one picture is several times as fast as one after the other.
             pictures = [image] * EFFORTS[effort].samples
+            options["temperature"] = SAMPLING_TEMPERATURE
             model.generation_config.max_time = SAMPLING_SECONDS
-            codes += generate_codes(model, processor, pictures, temperature=TEMPERATURE, **options)
+            codes += generate_codes(model, processor, pictures, **options)
     finally:
         model.generation_config.max_time = None
         torch.set_num_threads(threads)
@@ -185,7 +185,8 @@ def _propose_remote(client: httpx.Client, model: str, image: Image.Image, effort
         "temperature": 0.0,
     }
     sampled = [
-        {**greedy, "temperature": TEMPERATURE, "seed": n} for n in range(EFFORTS[effort].samples)
+        {**greedy, "temperature": SAMPLING_TEMPERATURE, "seed": seed}
+        for seed in range(EFFORTS[effort].samples)
     ]
     with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
         answers = pool.map(
