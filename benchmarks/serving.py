@@ -40,9 +40,7 @@ def serve(port: int) -> None:
 
     import uvicorn
 
-    from image2cad.serving.api.routes import make_api
-    from image2cad.serving.backends import local_backend
-    from image2cad.serving.service import Service
+    from image2cad.serving import Service, local_backend, make_api
 
     logging.getLogger("image2cad.requests").addHandler(logging.NullHandler())
     api = make_api(Service(local_backend("models/nano")))

@@ -42,6 +42,7 @@ REQUIREMENT = {  # import name -> name in requirements.txt, where they differ
     "huggingface_hub": "transformers",
     "multipart": "python-multipart",
     "prometheus_client": "prometheus-client",
+    "fastapi_offline": "fastapi-offline",
 }
 NOT_REQUIRED = {"IPython", "google"}  # imported where a notebook runs, which has them
 NOT_REQUIRED |= {"setuptools"}  # by setup.py, for which pip brings it
