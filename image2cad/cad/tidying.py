@@ -45,7 +45,9 @@ def tidied(program: Program, longest: float) -> Program:
     out: list[Extrusion] = []
     for step in program:
         step = _on_named_plane(_upright(step))
-        step = replace(step, loops=tuple(_as_rect(loop, SAME * longest) for loop in step.loops))
+        step = replace(
+            step, loops=tuple(_as_rect(loop, SAME * longest) for loop in step.loops), both=False
+        )
         joined = _joined(out[-1], step, SAME * longest, len(out) == 1) if out else None
         if joined is None:
             out.append(step)

@@ -62,7 +62,7 @@ def nearest(library: Library, target: Target, count: int) -> list[Program]:
     distance = ((library.codes - code) ** 2).sum(axis=1)
     order = np.argsort(distance, kind="stable")[:count]
     found = [parse(library.programs[i]) for i in order]
-    return [program for program in found if program is not None]
+    return [program for program in found if program]
 
 
 def templates() -> list[Program]:

@@ -24,11 +24,12 @@ from PIL import Image
 from image2cad.cad import (
     LONGEST,
     Program,
+    as_drawn,
     build,
     canonical,
     centred,
     cleaned,
-    read,
+    parse,
     rounded,
     to_code,
 )
@@ -123,8 +124,8 @@ def verify(
 def _read_all(codes: Sequence[str], target: Target) -> tuple[list[_Guess], list[Tried]]:
     guesses, tried = [], []
     for code in dict.fromkeys(codes):
-        program = read(code)
-        if program is not None and len(program) <= STEPS and len(code) <= LETTERS:
+        program = as_drawn(parse(code) or ())
+        if program and len(program) <= STEPS and len(code) <= LETTERS:
             guess = _guess("model", program, target)
             if guess.cost < NOTHING:
                 guesses.append(guess)
@@ -341,9 +342,9 @@ def hope_of(code: str, source: str, cost: float, picture: Picture) -> Hope:
 
     Better seen so than as a part that was run, which has lost the edges between fused faces.
     """
-    program = read(code) if len(code) <= LETTERS else None
-    drawing = build(program) if program is not None and len(program) <= STEPS else None
-    if program is None or drawing is None:
+    program = as_drawn(parse(code) or ()) if len(code) <= LETTERS else ()
+    drawing = build(program) if len(program) <= STEPS else None
+    if drawing is None:
         return Hope(code, source, cost, -1.0, -1.0, len(set(re.findall(r"\d+\.?\d*", code))))
     seen = likeness(draw(drawing), picture)
     return Hope(code, source, cost, seen, drawing.volume, numbers_of(program))
