@@ -25,7 +25,7 @@ from image2cad.data.sources import BUNDLED
 from image2cad.rendering import __main__ as rendering_main
 from image2cad.rendering import folder as rendering
 from image2cad.rendering.drawing import draw_code
-from image2cad.rendering.folder import Job, render_folder, render_rows
+from image2cad.rendering.folder import PictureTask, render_folder, render_rows
 from image2cad.rendering.raster import draw
 from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
 from metrics.execution import run_many
@@ -215,6 +215,6 @@ def test_a_call_that_crashes_or_hangs_costs_itself_only():
 
 
 def test_a_lost_process_is_a_row_s_reason(tmp_path, monkeypatch):
-    jobs = [Job("a", CYLINDER, tmp_path / "a.png")]
+    jobs = [PictureTask("a", CYLINDER, tmp_path / "a.png")]
     monkeypatch.setattr(rendering, "each", lambda *_: iter([(0, Lost("stopped after 1 s"))]))
     assert list(render_rows(jobs, 1)) == [(jobs[0], "stopped after 1 s")]

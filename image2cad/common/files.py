@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(file: Path, text: str) -> None:
+def write_whole(file: Path, data: str | bytes) -> None:
     """Write a file that is there completely or not at all, whenever the process ends."""
     part = file.with_name(file.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(part, file)
 
 

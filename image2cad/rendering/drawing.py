@@ -1,4 +1,7 @@
-"""A program to its picture, without running it."""
+"""A program to its picture, without running it.
+
+picture = draw_code(code)       # (448, 448, 3) uint8, as GenCAD-Code shows it, or None
+"""
 
 from __future__ import annotations
 

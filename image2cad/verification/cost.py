@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from image2cad.cad import Drawing, Extrusion, Program, Shape, build, prism, tangled, together
+from image2cad.cad import Drawing, Extrusion, Mesh, Program, build, drawn_as_one, prism, tangled
 from image2cad.rendering import SIZE, Picture, draw, draw_roughly
 
 Floats = NDArray[np.float32]
@@ -67,7 +67,7 @@ def drawn(
     if quick and all(step.operation == "union" for step in program):
         blocks = [_alone(step) for step in program]
         whole = [block for block in blocks if block is not None]
-        return picture_of(together(whole), box, size) if len(whole) == len(blocks) else None
+        return picture_of(drawn_as_one(whole), box, size) if len(whole) == len(blocks) else None
     if any(tangled(step.loops) for step in program):
         return None
     drawing = build(program)
@@ -75,12 +75,12 @@ def drawn(
 
 
 @lru_cache(maxsize=256)
-def _alone(step: Extrusion) -> Shape | None:
+def _alone(step: Extrusion) -> Mesh | None:
     return None if tangled(step.loops) else prism(step)
 
 
 def picture_of(
-    drawing: Drawing | Shape, box: NDArray[np.float64] | None = None, size: int = SIZE
+    drawing: Drawing | Mesh, box: NDArray[np.float64] | None = None, size: int = SIZE
 ) -> Picture:
     """The picture of a built part; see `drawn`."""
     shape = drawing if box is None else replace(drawing, bounding_box=box)

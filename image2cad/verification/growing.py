@@ -25,7 +25,7 @@ from scipy import ndimage
 from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Program, build
 from image2cad.common import Array
 from image2cad.reading import AXES, INWARDS, PIXELS, PLANES, SHADE, Cap, caps
-from image2cad.rendering import EYE, MARGIN, SIZE, TONES, WHITE, Picture, add, camera_of
+from image2cad.rendering import EYE, MARGIN, SIZE, TONES, WHITE, Picture, camera_of, draw_into
 from image2cad.verification.cost import NOTHING, Floats, Target, cost_of, features_of, picture_of
 from image2cad.verification.fitting import fit
 from image2cad.verification.parameters import levels, parameters
@@ -223,7 +223,9 @@ def _add(drawing: Drawing, vertices: Array, lines: Array, depth: Any, tone: Any)
     facing = drawing.normals @ VIEW
     shown = np.ones(len(drawing.edge_starts) - 1, dtype=np.bool_)
     starts = drawing.edge_starts
-    add(screen, drawing.triangles, drawing.normals, facing, points, starts, shown, depth, tone)
+    draw_into(
+        screen, drawing.triangles, drawing.normals, facing, points, starts, shown, depth, tone
+    )
 
 
 def _explained(mask: Any, picture: Picture) -> bool:

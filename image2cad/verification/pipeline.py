@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from image2cad.cad import (
-    LONGEST,
+    GRID_SIDE,
     Program,
     as_drawn,
     build,
@@ -203,7 +203,7 @@ def _centred(program: Program) -> Program | None:
     if drawing is None:
         return None
     box = drawing.bounding_box
-    return centred(program, box, LONGEST / float((box[1] - box[0]).max()))
+    return centred(program, box, GRID_SIDE / float((box[1] - box[0]).max()))
 
 
 def _regrown(found: list[_Guess], target: Target, go_on: Callable[[], bool]) -> list[_Guess]:
