@@ -33,15 +33,16 @@ from image2cad.cad import (
     extent,
     moved,
     parse,
-    scaled,
     snapped,
-    tidied,
     to_code,
 )
 from image2cad.cad import Path as Outline
+from image2cad.cad.tidying import tidied
+from image2cad.cad.transforms import scaled
 from image2cad.common import InputError, run_cli
 from image2cad.data import stream_rows
-from image2cad.synthesis import random_parts, shown_steps
+from image2cad.synthesis import random_parts
+from image2cad.synthesis.parts import shown_steps
 
 Z = 1.959964  # of the 95 % interval
 TOKENS = "tokens of the program, on the grid"

@@ -26,8 +26,8 @@ from PIL import Image
 
 from image2cad.cad.exact_engine import build_exactly
 from image2cad.cad.light_engine import build
-from image2cad.cad.parsing import read
-from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Segment
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Segment, as_drawn
 from image2cad.common.gencad import read_programs
 from image2cad.rendering.raster import draw
 from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
@@ -52,7 +52,7 @@ def main() -> None:
         with Image.open(options.data / row["file_name"]) as picture:
             real.append(np.asarray(picture.convert("RGB")))
     codes = [row["cadquery"] for row in rows]
-    programs = [program for program in map(read, codes) if program is not None]
+    programs = [as_drawn(program) for program in map(parse, codes) if program]
     print(f"{len(rows)} real pictures; {len(programs)} programs are read without running them")
     if len(programs) < len(rows):
         return print("the routes are compared on programs that are all read; stopping")
@@ -94,7 +94,7 @@ def speeds(shapes: dict[str, list[Any]], codes: list[str], programs: list[Progra
             best = min(best, time.process_time() - start)
         return 1e3 * best / len(items)
 
-    reading = each(read, codes)
+    reading = each(parse, codes)
     builds = {
         "light engine": each(build, programs),
         "OpenCASCADE": each(build_exactly, programs),

@@ -19,7 +19,7 @@ from image2cad.cad.transforms import moved, scaled
 from image2cad.common.errors import InputError
 from image2cad.rendering.drawing import draw_code
 from image2cad.rendering.raster import draw
-from image2cad.rendering.sheets import four_views, grid, turntable
+from image2cad.rendering.sheets import four_views, sheet
 from image2cad.rendering.similarity import likeness, silhouette_iou
 from image2cad.rendering.similarity import ssim as measured_ssim
 from image2cad.synthesis.dataset import write_dataset
@@ -190,9 +190,7 @@ def test_views_from_elsewhere():
     assert (draw(build(turned), eye=(1, 1, 1)) == draw(build(plain))).all()
     four = four_views(shape)
     assert four.shape == (448, 448, 3) and (four[:224, 224:] == draw(shape, 224)).all()
-    strip = turntable(shape, count=4, size=64)
-    assert strip.shape == (64, 256, 3) and (strip[:, :64] == draw(shape, 64)).all()
-    assert grid([strip] * 3, 2).shape == (128, 512, 3)
+    assert sheet([draw(shape, 64)] * 3, 2).shape == (128, 128, 3)
     for eye in ((0, 0, 0), (1, 2), (np.inf, 0, 0)):
         with pytest.raises(ValueError, match="eye"):
             draw(shape, eye=eye)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from image2cad.cad.exports import FORMATS, MEDIA, export
+from image2cad.cad.exports import FORMATS, export
 from image2cad.cad.parsing import parse
 from image2cad.cad.program import to_code
 from image2cad.common.errors import InputError
@@ -233,7 +233,7 @@ def test_dxf_and_py_never_run_the_program(tmp_path):
 
 def test_what_cannot_be_exported_says_why(parts):
     part = parts["two solids"]
-    assert set(FORMATS) == set(MEDIA) == {"step", "stl", "3mf", "glb", "dxf", "py"}
+    assert set(FORMATS) == {"step", "stl", "3mf", "glb", "dxf", "py"}
     for kind in ("obj", "", "STEP"):
         with pytest.raises(InputError, match="step, stl, 3mf, glb, dxf, py"):
             export(part, "", kind)

@@ -1,10 +1,13 @@
 """Protects reading programs without running them: it is what CadQuery builds, or nothing."""
 
+import re
+
 import ezdxf
 import pytest
 
+from image2cad.cad import compact
 from image2cad.cad.exports import export
-from image2cad.cad.parsing import parse
+from image2cad.cad.parsing import Unread, parse
 from image2cad.cad.program import to_code
 from metrics.execution import run_cadquery
 from metrics.parts import Part
@@ -58,7 +61,44 @@ def test_what_is_read_is_what_cadquery_builds(code):
 
 @pytest.mark.parametrize("code", NOT_READ)
 def test_what_cadquery_may_build_in_another_way_is_not_read(code):
-    assert parse(HEAD + code) is None
+    found = parse(HEAD + code)
+    assert isinstance(found, Unread) and not found
+    assert re.fullmatch(r"line [2-5]: \S.*", found.reason) and "\n" not in found.reason
+
+
+def test_what_is_not_read_is_named_with_its_line():
+    reasons = {
+        f"{XY}.rect(4, 4)\\\n .extrude(1)\\\n .fillet(.2)": "line 4: fillet is not read",
+        "a = 1\nresult = cq.Workplane().box(1, 2, 3)": "line 2: `1` is not read",
+        "result = cq.Workplane().box(1, 2, 3)": "line 2: box is not read",
+        f"d = cq.Workplane()\n{XY}.circle(d).extrude(1)": "line 3: a number is needed, not `d`",
+        f"{XY}.circle(2).extrude(1, taper=5)": "line 2: `extrude(1, taper=5)` is not read",
+        "for i in range(3):\n    pass": "line 2: `for i in range(3):` is not read",
+        "x = cq.Workplane().rect(1, 1).extrude(1)": "no solid is named result, solid or r",
+        "": "no solid is named result, solid or r",
+        "result = oops(": "line 2: this is not Python ('(' was never closed)",
+        "result = " + "(" * 500: "nested too deeply|not Python",
+        "#" * 100_000: "has 100,022 characters",
+        "\0": "null byte",
+        "# \ud800": "surrogate",
+    }
+    for code, reason in reasons.items():
+        found = parse(HEAD + code)
+        assert isinstance(found, Unread), code
+        assert reason == found.reason or re.search(reason, found.reason), (code, found.reason)
+    many = "solid = cq.Workplane().rect(1, 1).extrude(1)\n" + "solid = solid.union(solid)\n" * 10
+    assert parse(HEAD + many).reason == "line 11: over 500 extrusions are not read"
+
+
+def test_both_sides_are_kept_apart_and_written_as_one():
+    code = f"{HEAD}{XY}.rect(4, 2).extrude(-3, both=True)"
+    (step,) = parse(code)
+    assert step.both and step.depth == -6 and step.plane.origin == (0, 0, 3)
+    assert "both" not in to_code((step,))
+    assert compact(code) == (
+        "import cadquery as cq\nsolid = "
+        'cq.Workplane("XY", origin=(0, 0, -3)).rect(4, 2).extrude(6)\n'
+    )
 
 
 def test_a_plate_with_a_hole_has_a_drawing(tmp_path):

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from image2cad.cad.light_engine import build
-from image2cad.cad.parsing import parse, read
+from image2cad.cad.parsing import parse
+from image2cad.cad.program import as_drawn
 from image2cad.common.errors import InputError
 from image2cad.common.gencad import read_programs
 from image2cad.common.processes import Lost, each
@@ -24,7 +25,7 @@ from image2cad.data.sources import BUNDLED
 from image2cad.rendering import __main__ as rendering_main
 from image2cad.rendering import folder as rendering
 from image2cad.rendering.drawing import draw_code
-from image2cad.rendering.folder import Job, render_folder, render_rows
+from image2cad.rendering.folder import PictureTask, render_folder, render_rows
 from image2cad.rendering.raster import draw
 from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
 from metrics.execution import run_many
@@ -69,7 +70,7 @@ def test_the_true_program_is_likest_to_the_real_picture(gencad_dev):
 
     found = Counter()
     for row, picture in list(real_rows(gencad_dev))[::2]:
-        program = read(row["code"])
+        program = as_drawn(parse(row["code"]))
         truth = likeness(draw(build(program)), picture)
         assert truth > 0.98
         for i, step in enumerate(program):
@@ -104,16 +105,18 @@ def test_a_sketch_extruded_to_both_sides_is_two_extrusions():
         'b = cq.Workplane("XY").circle(1).extrude(-3, both=True)\n'
         "r = a.cut(b)\n"
     )
-    plate, up, down = read(code)
+    plate, up, down = as_drawn(parse(code))
     assert (plate,) == parse(code)[:1] and len(parse(code)) == 2
     assert (up.depth, down.depth) == (-3, 3) and up.plane == down.plane
     assert up.plane.origin == (0, 0, 0) and up.operation == down.operation == "cut"
-    assert read(code.replace("cut(b)", "intersect(b)")) == parse(
-        code.replace("cut(b)", "intersect(b)")
-    )
-    swapped = code.replace("a.cut(b)", "b.union(a).union(a)")
-    assert read(swapped) == parse(swapped)
-    assert read(ROUNDED) is None and draw_code(ROUNDED) is None
+    common = parse(code.replace("cut(b)", "intersect(b)"))
+    assert as_drawn(common) == common
+    # Wherever in the sequence it comes to stand, and of the first step, too.
+    swapped = as_drawn(parse(code.replace("a.cut(b)", "a.cut(a).union(b)")))
+    assert [step.depth for step in swapped] == [1, 1, -3, 3]
+    swapped = as_drawn(parse(code.replace("a.cut(b)", "b.union(a).union(a)")))
+    assert [step.depth for step in swapped] == [-3, 3, 1, 1]
+    assert not parse(ROUNDED) and draw_code(ROUNDED) is None
 
 
 def write_rows(file, rows):
@@ -212,6 +215,6 @@ def test_a_call_that_crashes_or_hangs_costs_itself_only():
 
 
 def test_a_lost_process_is_a_row_s_reason(tmp_path, monkeypatch):
-    jobs = [Job("a", CYLINDER, tmp_path / "a.png")]
+    jobs = [PictureTask("a", CYLINDER, tmp_path / "a.png")]
     monkeypatch.setattr(rendering, "each", lambda *_: iter([(0, Lost("stopped after 1 s"))]))
     assert list(render_rows(jobs, 1)) == [(jobs[0], "stopped after 1 s")]

@@ -30,7 +30,7 @@ from image2cad.data.sources import stream_rows
 from image2cad.synthesis import dataset as synthesis
 from image2cad.synthesis.dataset import write_dataset
 from image2cad.synthesis.families import FAMILIES
-from image2cad.synthesis.parts import candidate, fitted, random_parts, shown_steps, signature
+from image2cad.synthesis.parts import on_grid, part_of_draw, random_parts, shown_steps, signature
 from image2cad.synthesis.shapes import polygon
 from metrics.execution import run_many
 from metrics.parts import Part
@@ -101,7 +101,7 @@ def test_a_part_that_does_not_run_is_left_out_and_counted(tmp_path, monkeypatch)
 def test_draws_do_not_depend_on_each_other():
     late = list(itertools.islice(random_parts(3, start=20), 5))
     assert [part[0] for part in late] == [
-        part[0] for i in range(20, 40) if (part := candidate(3, i))
+        part[0] for i in range(20, 40) if (part := part_of_draw(3, i))
     ][:5]
 
 
@@ -183,13 +183,13 @@ def test_snapping_leaves_clean_sketches():
     bulge = Segment((0, 0), (-0.2, 25))
     rough = Path(corners[0], (*polygon(corners).segments, bulge))
     program = (step("XY", 0, 100, rough),)
-    part = fitted(program, built(*program).bounding_box)
+    part = on_grid(program, built(*program).bounding_box)
     assert part is not None
     assert part[0] == (step("XY", -50, 100, Rect(0, 0, 80, 50)),)
     spike = (step("XY", 0, 9, polygon([(0, 0), (80, 0), (80, 50), (40, 50), (40, 70), (40, 50)])),)
-    assert fitted(spike, built(*program).bounding_box) is None
+    assert on_grid(spike, built(*program).bounding_box) is None
     crossed = (step("XY", 0, 9, polygon([(0, 0), (80, 80), (80, 0), (0, 70)])),)
-    assert fitted(crossed, built(*program).bounding_box) is None
+    assert on_grid(crossed, built(*program).bounding_box) is None
 
 
 def test_sketches_that_touch_themselves_or_their_holes_are_found():

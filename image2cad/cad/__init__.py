@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from image2cad.cad.exact_engine import NotBuilt, build_exactly
     from image2cad.cad.exports import FORMATS, export
     from image2cad.cad.light_engine import Drawing, build
-    from image2cad.cad.parsing import parse, read
-    from image2cad.cad.prisms import Shape, prism, together
+    from image2cad.cad.parsing import Unread, parse
+    from image2cad.cad.prisms import Mesh, drawn_as_one, prism
     from image2cad.cad.program import Circle, Extrusion, Loop, NAMED, Operation, Path, Plane, Point
-    from image2cad.cad.program import Program, Rect, Segment, to_code
+    from image2cad.cad.program import Program, Rect, Segment, as_drawn, to_code
     from image2cad.cad.reply import extract_code
-    from image2cad.cad.tidying import LONGEST, cleaned, ordered, tidied
+    from image2cad.cad.tidying import PART_SIDE, cleaned, ordered
     from image2cad.cad.transforms import canonical, centred, extent, grounded, mapped, mirrored
-    from image2cad.cad.transforms import moved, rounded, scaled, shifted, snapped, transposed
+    from image2cad.cad.transforms import moved, rounded, shifted, snapped, transposed
 
 __all__ = [
-    "Circle", "Drawing", "Extrusion", "FORMATS", "LONGEST", "Loop", "NAMED", "NotBuilt",
-    "Operation", "Path", "Plane", "Point", "Program", "Rect", "Segment", "Shape", "build",
-    "build_exactly", "canonical", "centred", "cleaned", "compact", "compact_many", "export",
-    "extent", "extract_code", "grounded", "mapped", "mirrored", "moved", "ordered", "parse",
-    "prism", "read", "rounded", "scaled", "shifted", "snapped", "tangled", "tidied", "to_code",
-    "together", "transposed",
+    "Circle", "Drawing", "Extrusion", "FORMATS", "Loop", "Mesh", "NAMED", "NotBuilt", "Operation",
+    "PART_SIDE", "Path", "Plane", "Point", "Program", "Rect", "Segment", "Unread", "as_drawn",
+    "build", "build_exactly", "canonical", "centred", "cleaned", "compact", "compact_many",
+    "drawn_as_one", "export", "extent", "extract_code", "grounded", "mapped", "mirrored", "moved",
+    "ordered", "parse", "prism", "rounded", "shifted", "snapped", "tangled", "to_code",
+    "transposed",
 ]  # fmt: skip
 
 

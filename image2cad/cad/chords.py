@@ -19,13 +19,15 @@ from math import atan2, ceil, cos, hypot, pi, radians, sin
 import numpy as np
 from numba import njit
 
+from image2cad.cad.arcs import Arc, arc_through
 from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Vector
+from image2cad.cad.transforms import corners
 from image2cad.common import Array
 
 ARC_STEP = 0.15  # radians a chord, where no deflection is given
 CHORD_ERROR = 0.004  # of the longest side: the viewer's coefficient 0.001, times 4
-ANGLE = 20.0  # degrees: the viewer's deviation angle
-TOLERANCE = 1e-7
+CHORD_ANGLE = 20.0  # degrees: the viewer's deviation angle
+SHORTEST_LINE = 1e-7  # of a closing line; a shorter one is none
 
 
 def outline(
@@ -42,22 +44,22 @@ def outline(
         ring = [loop.x + loop.radius * np.cos(angles), loop.y + loop.radius * np.sin(angles)]
         return [(np.stack(ring, axis=1), (loop.x, loop.y), True)]
     if isinstance(loop, Rect):
-        return [(np.array([corner]), None, False) for corner in _corners(loop)]
+        return [(np.array([corner]), None, False) for corner in corners(loop)]
     curves: list[tuple[Array, Point | None, bool]] = []
     here = loop.start
     for segment in loop.segments:
-        turn = None if segment.mid is None else _turn(here, segment.mid, segment.end)
-        if turn is None:
+        arc = None if segment.mid is None else arc_through(here, segment.mid, segment.end)
+        if arc is None:
             curves.append((np.array([here]), None, False))
         else:
-            centre, radius, first, sweep = turn
+            centre, radius, first, sweep = arc
             angles = first + np.copysign(_steps(abs(sweep), radius, deflection)[:-1], sweep)
             ring = [centre[0] + radius * np.cos(angles), centre[1] + radius * np.sin(angles)]
             points = np.stack(ring, axis=1)
             points[0] = here
             curves.append((points, centre, False))
         here = segment.end
-    if hypot(here[0] - loop.start[0], here[1] - loop.start[1]) > TOLERANCE:
+    if hypot(here[0] - loop.start[0], here[1] - loop.start[1]) > SHORTEST_LINE:
         curves.append((np.array([here]), None, False))
     return curves
 
@@ -115,52 +117,32 @@ def contains(ring: Array, point: Array) -> bool:
     return bool(np.count_nonzero(crosses & (at > x)) % 2)
 
 
-def _corners(rect: Rect) -> list[Point]:
-    w, h = rect.width / 2, rect.height / 2
-    return [(rect.x + x, rect.y + y) for x, y in ((-w, -h), (w, -h), (w, h), (-w, h))]
-
-
-def _turn(start: Point, mid: Point, end: Point) -> tuple[Point, float, float, float] | None:
-    """An arc's (centre, radius, first angle, signed sweep), or None if its points lie on a line."""
-    bx, by, cx, cy = mid[0] - start[0], mid[1] - start[1], end[0] - start[0], end[1] - start[1]
-    twice = 2 * (bx * cy - by * cx)
-    bb, cc = bx * bx + by * by, cx * cx + cy * cy
-    if not abs(twice) >= 1e-9 * max(bb, cc, 1e-300):  # true for nan, too
-        return None
-    x, y = start[0] + (cy * bb - by * cc) / twice, start[1] + (bx * cc - cx * bb) / twice
-    first, through, last = (atan2(p[1] - y, p[0] - x) for p in (start, mid, end))
-    sweep = (last - first) % (2 * pi)
-    if (through - first) % (2 * pi) > sweep:
-        sweep -= 2 * pi
-    return (x, y), hypot(start[0] - x, start[1] - y), first, sweep
-
-
 def _poles(loop: Loop, seam: float) -> Iterator[Point]:
     """The corners of a loop, and the B-spline poles of its arcs and circles."""
     if isinstance(loop, Circle):
         yield (loop.x + loop.radius * cos(seam), loop.y + loop.radius * sin(seam))
-        yield from _arc_poles((loop.x, loop.y), loop.radius, seam, 2 * pi)
+        yield from _arc_poles(Arc((loop.x, loop.y), loop.radius, seam, 2 * pi))
     elif isinstance(loop, Rect):
-        yield from _corners(loop)
+        yield from corners(loop)
     elif isinstance(loop, Path):
         here = loop.start
         for segment in loop.segments:
             yield here
-            turn = None if segment.mid is None else _turn(here, segment.mid, segment.end)
-            if turn is not None:
-                yield from _arc_poles(*turn)
+            arc = None if segment.mid is None else arc_through(here, segment.mid, segment.end)
+            if arc is not None:
+                yield from _arc_poles(arc)
             here = segment.end
         yield here
 
 
-def _arc_poles(centre: Point, radius: float, first: float, sweep: float) -> Iterator[Point]:
+def _arc_poles(arc: Arc) -> Iterator[Point]:
     """Where the tangents meet: a rational quadratic B-spline has one pole there a span."""
-    spans = int(1.2 * abs(sweep) / pi) + 1
-    half = sweep / (2 * spans)
+    spans = int(1.2 * abs(arc.sweep) / pi) + 1
+    half = arc.sweep / (2 * spans)
     for i in range(spans):
-        angle = first + (2 * i + 1) * half
-        length = radius / cos(half)
-        yield (centre[0] + length * cos(angle), centre[1] + length * sin(angle))
+        angle = arc.first + (2 * i + 1) * half
+        length = arc.radius / cos(half)
+        yield (arc.centre[0] + length * cos(angle), arc.centre[1] + length * sin(angle))
 
 
 def _steps(sweep: float, radius: float, deflection: float | None) -> Array:
@@ -188,13 +170,16 @@ def _viewer_steps(sweep: float, chord_error: float) -> Array:
     spline = GeomConvert.CurveToBSplineCurve_s(curve)
     # The mesher halves both bounds; no step is allowed to be shorter than 1e-9.
     found = GCPnts_TangentialDeflection(
-        GeomAdaptor_Curve(spline), radians(ANGLE) / 2, max(chord_error / 2, 1e-6), 2, 1e-9
+        GeomAdaptor_Curve(spline), radians(CHORD_ANGLE) / 2, max(chord_error / 2, 1e-6), 2, 1e-9
     )
     points = [found.Value(i + 1) for i in range(found.NbPoints())]
     angles = np.unwrap([atan2(point.Y(), point.X()) for point in points])
     angles[0], angles[-1] = 0.0, sweep
     angles.flags.writeable = False
     return angles
+
+
+# ---- Edges that cross
 
 
 def tangled(loops: Sequence[Loop]) -> bool:

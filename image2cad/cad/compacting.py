@@ -6,7 +6,7 @@
 
 Named planes, `rect`, `circle` and `polyline`, positive depths, one order of
 loops and corners, and as few decimals as the solid allows. Each rewrite is run
-by `metrics/execution.py` and compared with the original; nothing is assumed.
+confined and compared with the original; nothing is assumed.
 A program that is not understood, does not run, or has no rewrite that is close
 enough comes back unchanged. Left out: rewriting the sequence of features.
 """
@@ -29,11 +29,11 @@ from image2cad.cad.transforms import canonical, moved, rounded, scaled, snapped
 from image2cad.common import InputError, run_cli
 from metrics import Failure, Part, run_many, solid_manifolds, union
 
-DIGITS = 7  # significant digits at most
-BATCH = 256  # programs whose solids are held in memory at a time
-EQUAL = 1e-5  # relative difference of measures up to which two solids are one
+MOST_DIGITS = 7  # significant digits at most
+PROGRAMS_AT_ONCE = 256  # programs whose solids are held in memory at a time
+SAME_MEASURES = 1e-5  # relative difference of measures up to which two solids are one
 LIGHT_MARGIN = 0.002  # what the light engine's IoU may be wrong by
-READ_RIGHT = 0.9  # two meshes of one thin-walled solid may differ by a few hundredths
+LEAST_IOU_IF_READ_RIGHT = 0.9  # two meshes of one thin-walled solid may differ by a few hundredths
 
 
 def compact(code: str, size: float | None = None, least_iou: float = 0.999) -> str:
@@ -63,9 +63,9 @@ def compact_many(
         raise ValueError(f"size must be positive, not {size}")
     out = list(codes)
     with tqdm(total=len(out), desc="compacting", unit="program", disable=not progress) as bar:
-        for first in range(0, len(out), BATCH):
-            batch = out[first : first + BATCH]
-            out[first : first + BATCH] = _batch(batch, size, least_iou, workers)
+        for first in range(0, len(out), PROGRAMS_AT_ONCE):
+            batch = out[first : first + PROGRAMS_AT_ONCE]
+            out[first : first + PROGRAMS_AT_ONCE] = _batch(batch, size, least_iou, workers)
             bar.update(len(batch))
     return out
 
@@ -78,7 +78,7 @@ def _batch(
     parts = dict(zip(programs, run_many([codes[i] for i in programs], workers), strict=True))
     solids = {i: part for i, part in parts.items() if isinstance(part, Part)}
     tidy = {i: tidied(programs[i], _longest(part)) for i, part in solids.items()}
-    exact = run_many([_exact(tidy[i], part) for i, part in solids.items()], workers)
+    exact = run_many([_exact_text(tidy[i], part) for i, part in solids.items()], workers)
     searches: dict[int, tuple[manifold3d.Manifold, Iterator[str]]] = {}
     for (i, part), same in zip(solids.items(), exact, strict=True):
         program, frame = tidy[i], (np.zeros(3), 1.0)
@@ -88,7 +88,7 @@ def _batch(
             program = scaled(moved(program, (x, y, z)), frame[1])
         reference = _reference(part, same, *frame)
         if reference is not None:
-            searches[i] = reference, _rewrites(program, _longest(part) * frame[1], least_iou)
+            searches[i] = reference, _rewritten_texts(program, _longest(part) * frame[1], least_iou)
     while searches:
         tries = {i: text for i, (_, texts) in searches.items() if (text := next(texts, None))}
         tried = run_many(list(tries.values()), workers)
@@ -114,19 +114,19 @@ def _reference(
     if original is None or not isinstance(same, Part):
         return original
     twin = _mesh(same, shift, factor)
-    if twin is None or _overlap(original, twin) < READ_RIGHT:
+    if twin is None or _overlap(original, twin) < LEAST_IOU_IF_READ_RIGHT:
         return None
     return twin if _measures_equal(part, same) else original
 
 
 def _measures_equal(a: Part, b: Part) -> bool:
-    """Whether volume, area, centre and inertia agree in place, to `EQUAL`."""
+    """Whether volume, area, centre and inertia agree in place, to `SAME_MEASURES`."""
     side = _longest(a)
     return (
-        math.isclose(a.volume, b.volume, rel_tol=EQUAL)
-        and math.isclose(a.area, b.area, rel_tol=EQUAL)
-        and float(np.abs(a.center - b.center).max()) <= EQUAL * side
-        and float(np.abs(a.inertia - b.inertia).max()) <= EQUAL * a.volume * side**2
+        math.isclose(a.volume, b.volume, rel_tol=SAME_MEASURES)
+        and math.isclose(a.area, b.area, rel_tol=SAME_MEASURES)
+        and float(np.abs(a.center - b.center).max()) <= SAME_MEASURES * side
+        and float(np.abs(a.inertia - b.inertia).max()) <= SAME_MEASURES * a.volume * side**2
     )
 
 
@@ -164,16 +164,16 @@ def _overlap(a: manifold3d.Manifold, b: manifold3d.Manifold) -> float:
 
 
 def _finest(longest: float) -> int:
-    """Decimals that make `DIGITS` significant digits of the part's longest side."""
-    return max(0, DIGITS - math.ceil(math.log10(longest)))
+    """Decimals that make `MOST_DIGITS` significant digits of the part's longest side."""
+    return max(0, MOST_DIGITS - math.ceil(math.log10(longest)))
 
 
-def _exact(program: Program, part: Part) -> str:
+def _exact_text(program: Program, part: Part) -> str:
     digits = _finest(_longest(part)) + 2
     return to_code(ordered(canonical(rounded(program, digits))), digits)
 
 
-def _rewrites(program: Program, longest: float, least_iou: float) -> Iterator[str]:
+def _rewritten_texts(program: Program, longest: float, least_iou: float) -> Iterator[str]:
     """Texts to try, coarsest numbers first; the light engine leaves out hopeless ones.
 
     `longest` is the part's longest side in the program's units.
@@ -183,20 +183,20 @@ def _rewrites(program: Program, longest: float, least_iou: float) -> Iterator[st
     named = all(step.plane.name for step in program)
     finest = _finest(longest)
     tried = set()
-    for decimals in range(max(0, finest - DIGITS), finest + 1):
-        candidates = [(rounded(program, decimals), decimals)]
+    for decimals in range(max(0, finest - MOST_DIGITS), finest + 1):
+        variants = [(rounded(program, decimals), decimals)]
         if named:
             grid = 10.0**decimals
             # Centres between two grid lines need one digit more.
             flush = scaled(snapped(scaled(program, grid)), 1 / grid)
-            candidates.insert(0, (rounded(flush, decimals + 1), decimals + 1))
-        for candidate, digits in candidates:
-            drawing = exact and build(scaled(candidate, to_light))
+            variants.insert(0, (rounded(flush, decimals + 1), decimals + 1))
+        for variant, digits in variants:
+            drawing = exact and build(scaled(variant, to_light))
             if exact and (
                 not drawing or _overlap(exact.manifold, drawing.manifold) < least_iou - LIGHT_MARGIN
             ):
                 continue
-            text = to_code(ordered(canonical(candidate)), digits)
+            text = to_code(ordered(canonical(variant)), digits)
             if text not in tried:
                 tried.add(text)
                 yield text

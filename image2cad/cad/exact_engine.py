@@ -1,22 +1,22 @@
 """Build and mesh a program as GenCAD-Code's pictures had it: DeepCAD's solid, as B-splines.
 
     mesh = build_exactly(program)       # Mesh
-    picture = rendering.draw(mesh)      # SSIM .9999 with the real picture
+    picture = draw(mesh)                # SSIM .9999 with the real picture
 
-DeepCAD fused and cut prisms without cleaning the faces afterwards. The result
+DeepCAD fused and cut prisms without cleaning the faces afterwards, those of a sketch
+extruded to both sides too (`as_drawn`). The result
 was turned into B-splines (that is why circles have uneven chords) and meshed
 with the defaults of OpenCASCADE's viewer. All of that is done again here.
 
 No generated code runs: a program is numbers. But OpenCASCADE can hang or crash on
 odd numbers, and here it does so in the caller's process; for programs that are not
-trusted use `rendering.render_rows`, which works in processes with a deadline.
-`solids.build` draws nearly the same at a tenth of the cost. Left out: measuring.
+trusted use `render_rows`, which works in processes with a deadline.
+`light_engine.build` draws nearly the same at a tenth of the cost. Left out: measuring.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import dist, radians
 from typing import Any
 
@@ -40,7 +40,8 @@ from OCP.TopLoc import TopLoc_Location
 from OCP.TopoDS import TopoDS, TopoDS_Compound
 from OCP.TopTools import TopTools_IndexedMapOfShape
 
-from image2cad.cad.chords import ANGLE, CHORD_ERROR, TOLERANCE, contains, outline
+from image2cad.cad.chords import CHORD_ANGLE, CHORD_ERROR, SHORTEST_LINE, contains, outline
+from image2cad.cad.prisms import Mesh
 from image2cad.cad.program import (
     Circle,
     Extrusion,
@@ -49,31 +50,16 @@ from image2cad.cad.program import (
     Plane,
     Point,
     Program,
-    Rect,
     Segment,
 )
-from image2cad.common import Array
+from image2cad.cad.transforms import as_path
 from metrics import face_mesh, subshapes
 
-FACE, EDGE = TopAbs_ShapeEnum.TopAbs_FACE, TopAbs_ShapeEnum.TopAbs_EDGE
 BOOLEANS = {"union": BRepAlgoAPI_Fuse, "cut": BRepAlgoAPI_Cut, "intersect": BRepAlgoAPI_Common}
 
 
 class NotBuilt(Exception):
     """OpenCASCADE could not build or mesh the program; the message says why."""
-
-
-@dataclass(frozen=True, eq=False)
-class Mesh:
-    """What `rendering.draw` needs, in the program's units."""
-
-    vertices: Array  # (N, 3), one block per B-rep face
-    normals: Array  # (N, 3) unit
-    triangles: Array  # (M, 3)
-    edge_points: Array  # (P, 3)
-    edge_starts: Array  # (E + 1,)
-    seams: Array  # (E,) bool: the edge only closes a cylinder
-    bounding_box: Array  # (2, 3) of the mesh
 
 
 def build_exactly(program: Program) -> Mesh:
@@ -139,17 +125,14 @@ def _wire(loop: Loop, plane: Plane) -> Any:
         axes = gp_Ax2(_point(plane, (loop.x, loop.y)), gp_Dir(*plane.normal))
         edge = BRepBuilderAPI_MakeEdge(gp_Circ(axes, loop.radius)).Edge()
         return BRepBuilderAPI_MakeWire(edge).Wire()
-    if isinstance(loop, Rect):
-        w, h = loop.width / 2, loop.height / 2
-        a, b, c, d = ((loop.x + x, loop.y + y) for x, y in ((-w, -h), (w, -h), (w, h), (-w, h)))
-        loop = Path(a, (Segment(b), Segment(c), Segment(d), Segment(a)))
     wire = BRepBuilderAPI_MakeWire()
-    here = loop.start
-    for segment in (*loop.segments, Segment(loop.start)):
+    path = as_path(loop)
+    here = path.start
+    for segment in (*path.segments, Segment(path.start)):
         if segment.mid is not None:
             points = (_point(plane, point) for point in (here, segment.mid, segment.end))
             wire.Add(BRepBuilderAPI_MakeEdge(GC_MakeArcOfCircle(*points).Value()).Edge())
-        elif dist(here, segment.end) > TOLERANCE:
+        elif dist(here, segment.end) > SHORTEST_LINE:
             edge = BRepBuilderAPI_MakeEdge(_point(plane, here), _point(plane, segment.end))
             wire.Add(edge.Edge())
         here = segment.end
@@ -167,17 +150,17 @@ def _mesh(shape: Any) -> Mesh:
         raise NotBuilt("nothing is left of the solid")
     x0, y0, z0, x1, y1, z1 = box.Get()
     chord = CHORD_ERROR * max(x1 - x0, y1 - y0, z1 - z0)
-    BRepMesh_IncrementalMesh(shape, chord, False, radians(ANGLE), False)
+    BRepMesh_IncrementalMesh(shape, chord, False, radians(CHORD_ANGLE), False)
     vertices, normals, triangles, lines, seams = [], [], [], [], []
     seen = TopTools_IndexedMapOfShape()
     count = 0
-    for child in subshapes(shape, FACE):
+    for child in subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE):
         face, place = TopoDS.Face_s(child), TopLoc_Location()
         mesh = BRep_Tool.Triangulation_s(face, place)
         if mesh is None or mesh.NbTriangles() == 0:
             raise NotBuilt("a face could not be meshed")
         nodes, away, corners = face_mesh(face, mesh, place)
-        for one in subshapes(face, EDGE):
+        for one in subshapes(face, TopAbs_ShapeEnum.TopAbs_EDGE):
             edge = TopoDS.Edge_s(one)
             if seen.Contains(edge) or BRep_Tool.Degenerated_s(edge):
                 continue

@@ -18,7 +18,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator
 
 import ezdxf
 import numpy as np
@@ -30,43 +29,35 @@ from trimesh.path.entities import Line
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
-from image2cad.cad.parsing import parse
-from image2cad.cad.program import Circle, Loop, Path, Point, Rect, Segment
+from image2cad.cad.arcs import arc_through
+from image2cad.cad.parsing import Unread, parse
+from image2cad.cad.program import Circle, Loop, Segment
+from image2cad.cad.transforms import as_path
 from image2cad.common import InputError
 from metrics import Failure, Part, export_step, solid_manifolds, weld
 
-MEDIA = {
-    "step": "model/step",
-    "stl": "model/stl",
-    "3mf": "model/3mf",
-    "glb": "model/gltf-binary",
-    "dxf": "image/vnd.dxf",
-    "py": "text/x-python",
-}
-FORMATS = tuple(MEDIA)
+FORMATS = ("step", "stl", "3mf", "glb", "dxf", "py")
 GREY = (0.3, 0.3, 0.3, 1.0)  # linear; viewers' lights make it paler
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-CLOSED = 1e-6  # CadQuery's close() draws no line shorter than this
-LARGEST = 1e30  # of a coordinate; STL and GLB hold 32-bit numbers
-FAREST = (
-    1e5  # of a coordinate, in sizes of the part; 32-bit numbers have about 100 steps a size there
-)
+SHORTEST_CLOSING = 1e-6  # CadQuery's close() draws no line shorter than this
+LARGEST_COORDINATE = 1e30  # STL and GLB hold 32-bit numbers
+FARTHEST_IN_SIZES = 1e5  # of the part; 32-bit numbers have about 100 steps a size there
 
 # The parts of a 3MF package, as the core specification lays them out.
-TYPES = """<?xml version="1.0" encoding="UTF-8"?>
+CONTENT_TYPES_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">
 <Default Extension="rels" \
 ContentType="application/vnd.openxmlformats-package.relationships+xml"/>
 <Default Extension="model" ContentType="application/vnd.ms-package.3dmanufacturing-3dmodel+xml"/>
 </Types>
 """
-RELATIONS = """<?xml version="1.0" encoding="UTF-8"?>
+RELATIONS_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">
 <Relationship Id="rel0" Target="/3D/3dmodel.model" \
 Type="http://schemas.microsoft.com/3dmanufacturing/2013/01/3dmodel"/>
 </Relationships>
 """
-MODEL = """<?xml version="1.0" encoding="UTF-8"?>
+MODEL_XML = """<?xml version="1.0" encoding="UTF-8"?>
 <model unit="millimeter" xml:lang="en-US" \
 xmlns="http://schemas.microsoft.com/3dmanufacturing/core/2015/02">
 <resources><object id="1" type="model" name="part"><mesh>
@@ -149,25 +140,25 @@ def _closed(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np
 def _check_mesh(part: Part) -> None:
     if not len(part.triangles):
         raise InputError("the part has no mesh")
-    if np.abs(part.vertices).max() > LARGEST:
-        raise InputError(f"the part is too large for a mesh file: over {LARGEST:g} mm")
+    if np.abs(part.vertices).max() > LARGEST_COORDINATE:
+        raise InputError(f"the part is too large for a mesh file: over {LARGEST_COORDINATE:g} mm")
 
 
 def _check_single(part: Part, name: str) -> None:
     """Raise InputError where 32-bit numbers cannot hold the mesh."""
     _check_mesh(part)
     far, size = np.abs(part.vertices).max(), np.ptp(part.bounding_box, axis=0).max()
-    if far > FAREST * size:
+    if far > FARTHEST_IN_SIZES * size:
         raise InputError(
-            f"no {name}: the part is over {FAREST:,.0f} times as far from the origin as it is "
-            "large, and the format's 32-bit numbers would distort it; export STEP or 3MF, or move "
-            "the part"
+            f"no {name}: the part is over {FARTHEST_IN_SIZES:,.0f} times as far from the origin "
+            "as it is large, and the format's 32-bit numbers would distort it; export STEP or 3MF, "
+            "or move the part"
         )
 
 
 def _3mf(part: Part) -> bytes:
     points, faces = _closed_mesh(part)
-    model = MODEL.format(
+    model = MODEL_XML.format(
         vertices="\n".join(
             f'<vertex x="{x:.15g}" y="{y:.15g}" z="{z:.15g}"/>' for x, y, z in points.tolist()
         ),
@@ -177,8 +168,8 @@ def _3mf(part: Part) -> bytes:
     )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as package:
-        package.writestr("[Content_Types].xml", TYPES)
-        package.writestr("_rels/.rels", RELATIONS)
+        package.writestr("[Content_Types].xml", CONTENT_TYPES_XML)
+        package.writestr("_rels/.rels", RELATIONS_XML)
         package.writestr("3D/3dmodel.model", model)
     return stream.getvalue()
 
@@ -207,65 +198,41 @@ def _glb(part: Part) -> bytes:
 
 def _dxf(code: str) -> bytes:
     program = parse(code)
-    if not program:
+    if isinstance(program, Unread):
         raise InputError(
-            "no DXF: the program cannot be read as sketches and extrusions. It has to draw with "
-            "center, moveTo, lineTo, threePointArc, polyline, close, rect and circle, to extrude, "
-            "and to give plain numbers"
+            "no DXF: the program cannot be read as sketches and extrusions "
+            f"({program.reason}). It has to draw with center, moveTo, lineTo, threePointArc, "
+            "polyline, close, rect and circle, to extrude, and to give plain numbers"
         )
     document = ezdxf.new("R2010", units=units.MM)
     for loop in program[0].loops:
-        _draw(document.modelspace(), loop)
+        _draw_loop(document.modelspace(), loop)
     stream = io.StringIO()
     document.write(stream)
     return document.encode(stream.getvalue())
 
 
-def _draw(space: Modelspace, loop: Loop) -> None:
+def _draw_loop(space: Modelspace, loop: Loop) -> None:
     if isinstance(loop, Circle):
         space.add_circle((loop.x, loop.y), loop.radius)
         return
-    for start, segment in _segments(loop):
-        if segment.mid is None:
-            space.add_line(start, segment.end)
-            continue
-        center, radius, is_left = _arc(start, segment.mid, segment.end)
-        # A DXF arc runs counter-clockwise.
-        first, last = (start, segment.end) if is_left else (segment.end, start)
-        space.add_arc(center, radius, _degrees(center, first), _degrees(center, last))
-
-
-def _segments(loop: Rect | Path) -> Iterator[tuple[Point, Segment]]:
-    """Each segment with the point where it starts; the closing line is among them."""
-    if isinstance(loop, Rect):
-        w, h = loop.width / 2, loop.height / 2
-        start = (loop.x - w, loop.y - h)
-        corners = ((loop.x + w, loop.y - h), (loop.x + w, loop.y + h), (loop.x - w, loop.y + h))
-        segments = [Segment(corner) for corner in corners]
-    else:
-        start, segments = loop.start, list(loop.segments)
-    if math.dist(segments[-1].end, start) > CLOSED:
-        segments.append(Segment(start))
-    here = start
+    path = as_path(loop)
+    segments = list(path.segments)
+    if math.dist(segments[-1].end, path.start) > SHORTEST_CLOSING:
+        segments.append(Segment(path.start))
+    here = path.start
     for segment in segments:
-        if segment.mid is not None or segment.end != here:
-            yield here, segment
+        if segment.mid is not None:
+            arc = arc_through(here, segment.mid, segment.end)
+            if arc is None:
+                raise InputError(
+                    f"no DXF: the arc through {here}, {segment.mid} and {segment.end} is too "
+                    "large or straight, and has no centre"
+                )
+            # A DXF arc runs counter-clockwise.
+            first, last = sorted((arc.first, arc.first + arc.sweep))
+            ends = math.degrees(first) % 360, math.degrees(last) % 360
+            space.add_arc(arc.centre, arc.radius, *ends)
+        elif segment.end != here:
+            space.add_line(here, segment.end)
         here = segment.end
-
-
-def _arc(start: Point, mid: Point, end: Point) -> tuple[Point, float, bool]:
-    """Centre and radius of the arc from start through mid to end, and whether it turns left."""
-    (x, y), (u, v) = (mid[0] - start[0], mid[1] - start[1]), (end[0] - start[0], end[1] - start[1])
-    twice = 2 * (x * v - y * u)
-    if twice == 0:
-        raise InputError(f"no DXF: the arc through {start}, {mid} and {end} has no centre")
-    a, b = x * x + y * y, u * u + v * v
-    dx, dy = (v * a - y * b) / twice, (x * b - u * a) / twice
-    radius = math.hypot(dx, dy)
-    if not math.isfinite(radius):
-        raise InputError(f"no DXF: the arc through {start}, {mid} and {end} is too large")
-    return (start[0] + dx, start[1] + dy), radius, twice > 0
-
-
-def _degrees(center: Point, point: Point) -> float:
-    return math.degrees(math.atan2(point[1] - center[1], point[0] - center[0])) % 360

@@ -1,12 +1,12 @@
 """A light engine: build a sketch-and-extrude program without CAD booleans, ready to draw.
 
     drawing = build(program)        # Drawing or None
-    picture = rendering.draw(drawing)
+    picture = draw(drawing)
 
 Prisms with numbered faces go through manifold3d's booleans; faces and edges are
 read back from the numbers. It is many times faster than OpenCASCADE and is used
 where thousands of parts are drawn. What is shipped or scored is built by CadQuery
-in `metrics/execution.py`, never here.
+confined, by `metrics.run_cadquery`, never here.
 
 As in DeepCAD's solids, which were never cleaned, an edge of a prism stays where
 it lies on another's face. Left out: everything that is not an extrusion, and
@@ -21,19 +21,19 @@ import manifold3d
 import numpy as np
 
 from image2cad.cad.chords import CHORD_ERROR, deflection_of
-from image2cad.cad.prisms import LEAST_AREA, following, lines, profile
+from image2cad.cad.prisms import LEAST_LOOP_AREA, following, lines, profile
 from image2cad.cad.program import Extrusion, Plane, Point, Program
 from image2cad.common import Array
 from metrics import edges_pair_up
 
-FARTHEST = 1e100  # squares of larger lengths are no finite numbers
-GRID = 1e-9  # of the longest side: points that differ by less become one
-PARALLEL = 1 - 1e-10  # cosine from which two neighbouring triangles lie in one plane
+LARGEST_LENGTH = 1e100  # squares of larger lengths are no finite numbers
+MERGE_DISTANCE = 1e-9  # of the longest side: points that differ by less become one
+SAME_PLANE_COSINE = 1 - 1e-10  # cosine from which two neighbouring triangles lie in one plane
 
 
 @dataclass(frozen=True, eq=False)
 class Drawing:
-    """What `rendering.draw` needs, and the solid's volume and box."""
+    """What `draw` needs, and the solid's volume and box."""
 
     vertices: Array  # (N, 3)
     normals: Array  # (N, 3) unit
@@ -74,12 +74,12 @@ def build(program: Program) -> Drawing | None:
         return None
     deflection = deflection_of(program)
     longest = deflection / CHORD_ERROR
-    if not 0 < longest < FARTHEST:
+    if not 0 < longest < LARGEST_LENGTH:
         return None
     prisms: list[Prism] = []
     solid = manifold3d.Manifold()
     for i, step in enumerate(program):
-        prism = _prism(step, deflection, GRID * longest)
+        prism = _prism(step, deflection, MERGE_DISTANCE * longest)
         if prism is None:
             return None
         prisms.append(prism)
@@ -100,7 +100,7 @@ def build(program: Program) -> Drawing | None:
 def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     """The extruded profile; face 0 is the bottom, 1 the top, the sides follow curve by curve."""
     plane = step.plane
-    shape = profile(step, deflection, LEAST_AREA * (grid / GRID) ** 2)
+    shape = profile(step, deflection, LEAST_LOOP_AREA * (grid / MERGE_DISTANCE) ** 2)
     if shape is None:
         return None
     flat, labels = np.concatenate(shape.rings), np.concatenate(shape.labels)
@@ -191,7 +191,7 @@ def _drawing(solid: manifold3d.Manifold, prisms: list[Prism], uncut: int) -> Dra
     drawn &= (prism_of[left] != prism_of[right]) | (prism_of[left] < uncut)
     # Where the meshes of two faces in one surface meet is none.
     border = np.flatnonzero(drawn & ((prism_of[left] >= uncut) | (prism_of[right] >= uncut)))
-    level = (normals[left[border]] * normals[right[border]]).sum(axis=1) > PARALLEL
+    level = (normals[left[border]] * normals[right[border]]).sum(axis=1) > SAME_PLANE_COSINE
     surface = _surfaces(walls, len(triangles))
     one, other = surface[left[border]], surface[right[border]]
     drawn[border] &= ~np.where((one < 0) & (other < 0), level, one == other)
@@ -225,7 +225,7 @@ def _surfaces(walls: list[tuple[Wall, Array]], count: int) -> Array:
             between = between - (between @ wall.axis) * wall.axis
             near = 1e-6 * wall.radius
             if (
-                abs(wall.axis @ other.axis) > PARALLEL
+                abs(wall.axis @ other.axis) > SAME_PLANE_COSINE
                 and abs(wall.radius - other.radius) < near
                 and np.linalg.norm(between) < near
             ):

@@ -1,9 +1,9 @@
 """One extrusion as a closed profile, and as faces and edges that can be drawn as they are.
 
-    shape = prism(step)             # Shape, or None if there is nothing to extrude
-    rasterising.draw(shape)
+    mesh = prism(step)              # Mesh, or None if there is nothing to extrude
+    draw(mesh)
 
-`solids.build` makes real solids of profiles, with booleans; where only one extrusion is
+`light_engine.build` makes real solids of profiles, with booleans; where only one extrusion is
 looked at, or several that lie over each other, that is not needed, and this takes a third
 of the time. Left out: cuts, and the lines where extrusions pass through each other.
 """
@@ -26,7 +26,7 @@ from image2cad.cad.chords import (
 from image2cad.cad.program import Extrusion, Point
 from image2cad.common import Array
 
-LEAST_AREA = 1e-10  # of the longest side squared: of a loop that is one
+LEAST_LOOP_AREA = 1e-10  # of the longest side squared: of a loop that is one
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class Profile:
 
 
 @dataclass(frozen=True, eq=False)
-class Shape:
-    """What `rasterising.draw` needs."""
+class Mesh:
+    """What `draw` needs, in the program's units."""
 
     vertices: Array  # (N, 3)
     normals: Array  # (N, 3) unit
@@ -57,6 +57,7 @@ class Shape:
     edge_points: Array  # (P, 3)
     edge_starts: Array  # (E + 1,)
     bounding_box: Array  # (2, 3)
+    seams: Array | None = None  # (E,) bool: the edge only closes a cylinder; None: not known
 
 
 def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | None:
@@ -96,14 +97,14 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
     return Profile(rings, labels, corners, whole, arcs, caps) if len(caps) else None
 
 
-def lines(shape: Profile) -> tuple[Array, list[int]]:
+def lines(flat: Profile) -> tuple[Array, list[int]]:
     """The edges of the extruded profile: rows of its low and then its high points, and lengths."""
-    count = sum(map(len, shape.rings))
+    count = sum(map(len, flat.rings))
     here = np.arange(count)
     rows: list[Array] = []
     lengths: list[int] = []
     start = 0
-    for ring, corner in zip(shape.rings, shape.corners, strict=True):
+    for ring, corner in zip(flat.rings, flat.corners, strict=True):
         around = np.append(here[start : start + len(ring)], start)
         upright = around[:-1][corner]
         rows += [around, around + count, np.stack([upright, upright + count], axis=1).ravel()]
@@ -112,22 +113,22 @@ def lines(shape: Profile) -> tuple[Array, list[int]]:
     return np.concatenate(rows), lengths
 
 
-def following(shape: Profile) -> Array:
+def following(flat: Profile) -> Array:
     """For each point of the rings, one after the other, the row of the next one of its ring."""
-    after = np.arange(1, sum(map(len, shape.rings)) + 1)
+    after = np.arange(1, sum(map(len, flat.rings)) + 1)
     start = 0
-    for ring in shape.rings:
+    for ring in flat.rings:
         after[start + len(ring) - 1] = start
         start += len(ring)
     return after
 
 
-def prism(step: Extrusion) -> Shape | None:
-    """The extrusion, to be drawn; None where `solids.build` would find nothing either."""
+def prism(step: Extrusion) -> Mesh | None:
+    """The extrusion, to be drawn; None where `light_engine.build` would find nothing either."""
     deflection = deflection_of((step,))
     if not 0 < deflection < np.inf:
         return None
-    shape = profile(step, deflection, LEAST_AREA * (deflection / CHORD_ERROR) ** 2)
+    shape = profile(step, deflection, LEAST_LOOP_AREA * (deflection / CHORD_ERROR) ** 2)
     if shape is None:
         return None
     flat = np.concatenate(shape.rings).astype(np.float64)
@@ -154,7 +155,7 @@ def prism(step: Extrusion) -> Shape | None:
     first, second, third, fourth = (2 * count + i * count + here for i in range(4))
     sides = np.concatenate([away[0], away[1], away[1], away[0]]) @ axes[:2]
     rows, lengths = lines(shape)
-    return Shape(
+    return Mesh(
         vertices=np.concatenate([points, points[corners]]),
         normals=np.concatenate([np.repeat([-axes[2], axes[2]], count, axis=0), sides]),
         triangles=np.concatenate([
@@ -167,19 +168,19 @@ def prism(step: Extrusion) -> Shape | None:
     )  # fmt: skip
 
 
-def together(shapes: list[Shape]) -> Shape:
-    """Several shapes drawn as one: what one of them hides of another is hidden."""
-    corners = np.cumsum([0, *(len(shape.vertices) for shape in shapes)])
-    points = np.cumsum([0, *(len(shape.edge_points) for shape in shapes)])
-    both = list(zip(shapes, corners, points, strict=False))
-    boxes = np.stack([shape.bounding_box for shape in shapes])
-    return Shape(
-        vertices=np.concatenate([shape.vertices for shape in shapes]),
-        normals=np.concatenate([shape.normals for shape in shapes]),
-        triangles=np.concatenate([shape.triangles + first for shape, first, _ in both]),
-        edge_points=np.concatenate([shape.edge_points for shape in shapes]),
+def drawn_as_one(meshes: list[Mesh]) -> Mesh:
+    """Several meshes drawn as one: what one of them hides of another is hidden."""
+    corners = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    points = np.cumsum([0, *(len(mesh.edge_points) for mesh in meshes)])
+    firsts = list(zip(meshes, corners, points, strict=False))
+    boxes = np.stack([mesh.bounding_box for mesh in meshes])
+    return Mesh(
+        vertices=np.concatenate([mesh.vertices for mesh in meshes]),
+        normals=np.concatenate([mesh.normals for mesh in meshes]),
+        triangles=np.concatenate([mesh.triangles + first for mesh, first, _ in firsts]),
+        edge_points=np.concatenate([mesh.edge_points for mesh in meshes]),
         edge_starts=np.concatenate(
-            [[0], *(shape.edge_starts[1:] + first for shape, _, first in both)]
+            [[0], *(mesh.edge_starts[1:] + first for mesh, _, first in firsts)]
         ),
         bounding_box=np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)]),
     )

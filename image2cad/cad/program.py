@@ -3,8 +3,8 @@
     part = (Extrusion(Plane((0, 0, -10), *NAMED["XY"]), (Rect(0, 0, 100, 60),), 20),)
     to_code(part)
 
-The one vocabulary that the synthesiser draws from, that `compacting.py` rewrites
-GenCAD-Code's programs into, and that the light engine of `light_engine.py` builds.
+The one vocabulary that random parts are drawn in, that `parsing.py` reads programs into,
+that `compacting.py` rewrites GenCAD-Code's to, and that both engines build.
 Left out: fillets, chamfers, revolves, lofts and everything else that DeepCAD's
 parts do not have.
 """
@@ -12,7 +12,7 @@ parts do not have.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Point = tuple[float, float]
@@ -99,19 +99,42 @@ Loop = Circle | Rect | Path
 class Extrusion:
     """A profile extruded `depth` along the plane's normal (negative: against it).
 
-    Loops inside an outer loop are holes. The first extrusion's operation is ignored.
+    Loops inside an outer loop are holes. The first extrusion's operation is ignored. `both`
+    says that it was drawn from its middle to both sides (CadQuery's `both=True`): plane and
+    depth are the whole's, so that only who draws the seam between the halves has to ask.
     """
 
     plane: Plane
     loops: tuple[Loop, ...]
     depth: float
     operation: Operation = "union"
+    both: bool = False
 
 
 Program = tuple[Extrusion, ...]
 
 
-def number(value: float, decimals: int = 6) -> str:
+def as_drawn(program: Program) -> Program:
+    """The program with every extrusion to both sides as two, from its middle.
+
+    So DeepCAD builds it, and the edge between the two is to be seen in GenCAD's pictures.
+    As built, in one piece, a program is as it is. What is common to two solids would be
+    another thing for the halves: there it stays in one piece, too.
+    """
+    steps: list[Extrusion] = []
+    for i, step in enumerate(program):
+        operation = step.operation if i else "union"
+        if step.both and operation != "intersect":
+            half = step.depth / 2
+            plane = replace(step.plane, origin=step.plane.point(0, 0, half))
+            pair = (replace(step, plane=plane, depth=side, both=False) for side in (half, -half))
+            steps += [replace(one, operation=operation) for one in pair]
+        else:
+            steps.append(step)
+    return tuple(steps)
+
+
+def number_text(value: float, decimals: int = 6) -> str:
     """`value` as the shortest text with at most `decimals` digits after the point."""
     text = f"{value:.{decimals}f}"
     if "." in text:
@@ -120,7 +143,7 @@ def number(value: float, decimals: int = 6) -> str:
 
 
 def to_code(program: Program, decimals: int = 6) -> str:
-    """The program as CadQuery that leaves its result in `solid`.
+    """The program as CadQuery that leaves its result in `solid`, each extrusion in one piece.
 
     Raises ValueError for a program without extrusions.
     """
@@ -145,7 +168,7 @@ def _extrusion(step: Extrusion, decimals: int) -> str:
         text = f'cq.Workplane("{name}", origin={origin})'
     for i, loop in enumerate(step.loops):
         text += _loop(loop, decimals, first=i == 0)
-    return f"{text}.extrude({number(step.depth, decimals)})"
+    return f"{text}.extrude({number_text(step.depth, decimals)})"
 
 
 def _loop(loop: Loop, decimals: int, first: bool) -> str:
@@ -165,9 +188,9 @@ def _loop(loop: Loop, decimals: int, first: bool) -> str:
     # Without moveTo the loop falls on the loop before it, not on the origin.
     text = "" if first and centre == "(0, 0)" else f".moveTo{centre}"
     if isinstance(loop, Circle):
-        return f"{text}.circle({number(loop.radius, decimals)})"
+        return f"{text}.circle({number_text(loop.radius, decimals)})"
     return f"{text}.rect{_tuple((loop.width, loop.height), decimals)}"
 
 
 def _tuple(values: Sequence[float], decimals: int = 6) -> str:
-    return f"({', '.join(number(value, decimals) for value in values)})"
+    return f"({', '.join(number_text(value, decimals) for value in values)})"

@@ -4,8 +4,8 @@
     text = to_code(ordered(canonical(rounded(flat, 2))))
 
 The numbers keep their values; rounding them is up to `compacting.py`. Left out: any
-change to the sequence of features, but for a sketch extruded to both sides, which
-becomes one extrusion.
+change to the sequence of features, but that the halves of a sketch extruded to both
+sides become one extrusion.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from image2cad.cad.program import (
     Segment,
     Vector,
 )
-from image2cad.cad.transforms import grounded, map_points
+from image2cad.cad.transforms import as_path, grounded, map_points
 
-SAME = 1e-6  # directions, and lengths as a share of the part, that differ by less are equal
+PART_SIDE = 100  # units of the longest side of parts on the grid, as models are trained
+FLATTEST_ARC = 1.0  # twice its triangle's area in grid units; under it an arc is a line
+NOISE = 1e-6  # directions, and lengths as a share of the part, that differ by less are equal
 
 
 def tidied(program: Program, longest: float) -> Program:
@@ -45,8 +47,10 @@ def tidied(program: Program, longest: float) -> Program:
     out: list[Extrusion] = []
     for step in program:
         step = _on_named_plane(_upright(step))
-        step = replace(step, loops=tuple(_as_rect(loop, SAME * longest) for loop in step.loops))
-        joined = _joined(out[-1], step, SAME * longest, len(out) == 1) if out else None
+        step = replace(
+            step, loops=tuple(_as_rect(loop, NOISE * longest) for loop in step.loops), both=False
+        )
+        joined = _joined(out[-1], step, NOISE * longest, len(out) == 1) if out else None
         if joined is None:
             out.append(step)
         else:
@@ -78,8 +82,9 @@ def _on_named_plane(step: Extrusion) -> Extrusion:
             return (u, v)
 
         # A rectangle may come to lie askew, so it travels as its corners.
+        loops = (loop if isinstance(loop, Circle) else as_path(loop) for loop in step.loops)
         (flat,) = map_points(
-            (replace(step, loops=tuple(_as_path(loop) for loop in step.loops)),),
+            (replace(step, loops=tuple(loops)),),
             move=lambda p: p,
             point=turn,
             length=lambda value: value,
@@ -91,20 +96,12 @@ def _on_named_plane(step: Extrusion) -> Extrusion:
 def _straight(axis: Vector) -> Vector:
     """`axis` without the noise of 1e-17, if that makes it an axis of the model."""
     x, y, z = (round(value) + 0.0 for value in axis)
-    near = max(abs(a - b) for a, b in zip((x, y, z), axis, strict=True)) < SAME
+    near = max(abs(a - b) for a, b in zip((x, y, z), axis, strict=True)) < NOISE
     return (x, y, z) if near else axis
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:
     return sum(p * q for p, q in zip(a, b, strict=True))
-
-
-def _as_path(loop: Loop) -> Loop:
-    if not isinstance(loop, Rect):
-        return loop
-    x, y, w, h = loop.x, loop.y, loop.width / 2, loop.height / 2
-    corners = [(x - w, y - h), (x + w, y - h), (x + w, y + h), (x - w, y + h)]
-    return Path(corners[0], tuple(Segment(corner) for corner in corners[1:]))
 
 
 def _as_rect(loop: Loop, near: float) -> Loop:
@@ -155,8 +152,7 @@ def _place(loop: Loop) -> tuple[float, float, float]:
     return (-float(f"{area:.6g}"), y, x)
 
 
-LONGEST = 100  # grid units of the longest side
-FLAT = 1.0  # twice the area in grid units under which an arc is a line
+# ---- What snapping to the grid leaves
 
 
 def cleaned(loop: Loop) -> Loop | None:
@@ -171,7 +167,7 @@ def cleaned(loop: Loop) -> Loop | None:
         if segment.end == here:
             continue
         mid = segment.mid
-        if mid is not None and abs(_turn(here, mid, segment.end)) < FLAT:
+        if mid is not None and abs(_cross(here, mid, segment.end)) < FLATTEST_ARC:
             mid = None
         segments.append(Segment(segment.end, mid))
         here = segment.end
@@ -197,8 +193,9 @@ def cleaned(loop: Loop) -> Loop | None:
 def _ahead(a: Point, b: Point, c: Point) -> bool:
     """Whether the way from a over b to c is straight; a spike is not, and stays to be found."""
     along = (b[0] - a[0]) * (c[0] - b[0]) + (b[1] - a[1]) * (c[1] - b[1])
-    return _turn(a, b, c) == 0 and along > 0
+    return _cross(a, b, c) == 0 and along > 0
 
 
-def _turn(a: Point, b: Point, c: Point) -> float:
+def _cross(a: Point, b: Point, c: Point) -> float:
+    """Twice the area of the triangle, positive if it turns left."""
     return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

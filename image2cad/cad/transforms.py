@@ -25,6 +25,8 @@ from image2cad.cad.program import (
     Vector,
 )
 
+# ---- Whole programs
+
 
 def map_points(
     program: Program,
@@ -179,6 +181,9 @@ def _canonical(loop: Loop) -> Loop:
     return Path(starts[first], tuple(segments))
 
 
+# ---- Single loops
+
+
 def shifted(loop: Loop, x: float, y: float) -> Loop:
     """`loop` moved by (x, y)."""
     if isinstance(loop, Circle):
@@ -216,12 +221,27 @@ def extent(loop: Loop) -> tuple[float, float, float, float]:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def corners(rect: Rect) -> list[Point]:
+    """Counterclockwise from the lower left."""
+    w, h = rect.width / 2, rect.height / 2
+    return [(rect.x + x, rect.y + y) for x, y in ((-w, -h), (w, -h), (w, h), (-w, h))]
+
+
+def as_path(loop: Rect | Path) -> Path:
+    """A rectangle as the path around it; a path as it is."""
+    if isinstance(loop, Path):
+        return loop
+    first, *others = corners(loop)
+    return Path(first, tuple(Segment(corner) for corner in others))
+
+
 def transposed(path: Path) -> Path:
     """x and y exchanged."""
     return mapped(path, lambda p: (p[1], p[0]))
 
 
 def mapped(path: Path, move: Callable[[Point], Point]) -> Path:
+    """The path with each of its points where `move` puts it."""
     pairs = [(s.end, s.mid) for s in path.segments]
     segments = tuple(Segment(move(end), None if mid is None else move(mid)) for end, mid in pairs)
     return Path(move(path.start), segments)

@@ -184,7 +184,7 @@ def breakdown(
 
 def _extrusions(code: str) -> str:
     program = parse(code)
-    if program is None:
+    if not program:
         return "not read"
     return str(len(program)) if len(program) < MANY_EXTRUSIONS else f"{MANY_EXTRUSIONS} or more"
 

@@ -7,13 +7,14 @@ from image2cad.common.lazy import load
 if TYPE_CHECKING:
     from image2cad.rendering.camera import EYE, MARGIN, SIZE, camera_of
     from image2cad.rendering.drawing import draw_code
-    from image2cad.rendering.folder import render_folder, render_rows, save_picture
-    from image2cad.rendering.raster import Picture, TONES, WHITE, add, draw, draw_roughly
+    from image2cad.rendering.folder import save_picture
+    from image2cad.rendering.raster import Picture, TONES, WHITE, draw, draw_into, draw_roughly
+    from image2cad.rendering.raster import pixels_seen
     from image2cad.rendering.similarity import as_picture, likeness
 
 __all__ = [
-    "EYE", "MARGIN", "Picture", "SIZE", "TONES", "WHITE", "add", "as_picture", "camera_of", "draw",
-    "draw_code", "draw_roughly", "likeness", "render_folder", "render_rows", "save_picture",
+    "EYE", "MARGIN", "Picture", "SIZE", "TONES", "WHITE", "as_picture", "camera_of", "draw",
+    "draw_code", "draw_into", "draw_roughly", "likeness", "pixels_seen", "save_picture",
 ]  # fmt: skip
 
 

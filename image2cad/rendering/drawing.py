@@ -1,8 +1,11 @@
-"""A program to its picture, without running it."""
+"""A program to its picture, without running it.
+
+picture = draw_code(code)       # (448, 448, 3) uint8, as GenCAD-Code shows it, or None
+"""
 
 from __future__ import annotations
 
-from image2cad.cad import build, read
+from image2cad.cad import as_drawn, build, parse
 from image2cad.common import Array
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.raster import draw
@@ -17,9 +20,10 @@ def draw_code(code: str, size: int = SIZE, exact: bool = False) -> Array | None:
     for programs that are not trusted. `exact` asks for OpenCASCADE instead of the
     light engine.
     """
-    program = read(code)
-    if program is None:
+    program = parse(code)
+    if not program:
         return None
+    program = as_drawn(program)
     if not exact:
         drawing = build(program)
         return None if drawing is None else draw(drawing, size)

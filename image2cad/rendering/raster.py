@@ -8,8 +8,8 @@ The rule is the one that GenCAD-Code's pictures follow: orthographic view along
 are visible, white background. The mesh's box is centred and scaled to fill the
 frame, so absolute size and position are lost.
 
-`shape` is a `metrics.execution.Part`, a `solids.Drawing`, a `building.Mesh`, or
-anything with the same arrays. Left out: shadows, perspective, silhouette outlines
+`shape` is a measured `Part`, a `Drawing` of the light engine, a `Mesh`, or anything with
+the same arrays. Left out: shadows, perspective, silhouette outlines
 and hidden lines (GenCAD-Code's pictures have none).
 """
 
@@ -34,8 +34,10 @@ SHADES = 4096
 
 WHITE, BLACK = SHADES, SHADES + 1  # rows of the table of tones
 
+Picture = NDArray[np.uint8]  # (N, N, 3), or its red channel (N, N)
 
-class Shape(Protocol):
+
+class Drawable(Protocol):
     """What can be drawn: triangles with unit normals, and the B-rep's edges as polylines."""
 
     @property
@@ -52,7 +54,12 @@ class Shape(Protocol):
     def bounding_box(self) -> Array: ...  # (2, 3) lowest and highest corner
 
 
-def draw(shape: Shape, size: int = SIZE, eye: Sequence[float] = EYE, seams: bool = True) -> Array:
+# ---- Drawing
+
+
+def draw(
+    shape: Drawable, size: int = SIZE, eye: Sequence[float] = EYE, seams: bool = True
+) -> Array:
     """Draw `shape` as an (size, size, 3) uint8 picture.
 
     Any size is drawn at 448 and then reduced: drawn smaller directly, the lines
@@ -88,7 +95,7 @@ def draw(shape: Shape, size: int = SIZE, eye: Sequence[float] = EYE, seams: bool
     return picture if size == SIZE else reduce(picture, size)
 
 
-def draw_roughly(shape: Shape, size: int) -> Array:
+def draw_roughly(shape: Drawable, size: int) -> Array:
     """The red channel of `draw`, (size, size) uint8, drawn at that size at once.
 
     Much faster, and for comparing with its like only: a line is one pixel wide at any size.
@@ -100,11 +107,31 @@ def draw_roughly(shape: Shape, size: int) -> Array:
     shown = np.ones(len(shape.edge_starts) - 1, dtype=np.bool_)
     depth = np.full((size, size), -np.inf, dtype=np.float32)
     tone = np.full((size, size), WHITE, dtype=np.int16)
-    add(
+    draw_into(
         screen, shape.triangles, shape.normals, facing, lines, shape.edge_starts, shown, depth, tone
     )
     red: Array = RED[tone]
     return red
+
+
+def pixels_seen(screen: Array, triangles: Array, owners: Array, size: int) -> Array:
+    """In how many of (size, size) pixels each owner's triangles are the nearest: (owners,).
+
+    screen: (N, 3) columns, rows and depths. triangles: (M, 3) rows of it. owners: (M,) numbers
+    from 0, below SHADES: each is drawn in a shade of its own. What faces away is not drawn.
+    """
+    corners = screen[triangles]
+    one, other = (corners[:, i, :2] - corners[:, 0, :2] for i in (1, 2))
+    # Rows run downwards: faces turned to the eye are clockwise on the screen.
+    front = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0] <= -1e-12
+    corners = np.ascontiguousarray(corners[front].reshape(-1, 3))
+    rows = np.arange(len(corners)).reshape(-1, 3)
+    upright = np.tile([0.0, 0.0, 1.0], (len(corners), 1))
+    shades = np.repeat(owners[front], 3) / (SHADES - 1)
+    depth = np.full((size, size), -np.inf, dtype=np.float32)
+    tone = np.full((size, size), WHITE, dtype=np.int16)
+    _fill(corners, rows, upright, shades, depth, tone, 0.0)
+    return np.bincount(tone[tone < WHITE], minlength=int(owners.max()) + 1)
 
 
 def reduce(picture: Array, size: int) -> Array:
@@ -127,12 +154,15 @@ TONES = _tones()
 RED = np.ascontiguousarray(TONES[:, 0])
 
 
+# ---- Compiled: triangles and lines into a buffer of depths and tones
+
+
 @njit(cache=True, nogil=True)
 def _draw(screen, triangles, normals, facing, points, starts, shown, tones, picture):  # type: ignore[no-untyped-def]
     size = picture.shape[0]
     depth = np.full((size, size), -np.inf, dtype=np.float32)
     tone = np.full((size, size), WHITE, dtype=np.int16)
-    add(screen, triangles, normals, facing, points, starts, shown, depth, tone)
+    draw_into(screen, triangles, normals, facing, points, starts, shown, depth, tone)
     for row in range(size):
         for col in range(size):
             value = tone[row, col]
@@ -142,9 +172,9 @@ def _draw(screen, triangles, normals, facing, points, starts, shown, tones, pict
 
 
 @njit(cache=True, nogil=True)
-def add(screen, triangles, normals, facing, points, starts, shown, depth, tone):  # type: ignore[no-untyped-def]
+def draw_into(screen, triangles, normals, facing, points, starts, shown, depth, tone):  # type: ignore[no-untyped-def]
     """Draw into `depth` (S, S) float32 and `tone` (S, S) int16, rows of `TONES`, what is nearer."""
-    _fill(screen, triangles, normals, facing, depth, tone)
+    _fill(screen, triangles, normals, facing, depth, tone, 1.0)
     for e in range(starts.shape[0] - 1):
         if shown[e]:
             for i in range(starts[e], starts[e + 1] - 1):
@@ -152,8 +182,11 @@ def add(screen, triangles, normals, facing, points, starts, shown, depth, tone):
 
 
 @njit(cache=True, nogil=True)
-def _fill(screen, triangles, normals, facing, depth, tone):  # type: ignore[no-untyped-def]
-    """Z-buffer the triangles, pushed back a pixel's slope; keep depth and tone of the nearest."""
+def _fill(screen, triangles, normals, facing, depth, tone, slopes):  # type: ignore[no-untyped-def]
+    """Z-buffer the triangles; keep depth and tone of the nearest.
+
+    They are pushed back by `slopes` times what a pixel's slope takes: the lines on them show.
+    """
     size = depth.shape[0]
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t]
@@ -166,7 +199,7 @@ def _fill(screen, triangles, normals, facing, depth, tone):  # type: ignore[no-u
         az, bz, cz = screen[a, 2], screen[b, 2], screen[c, 2]
         slope_x = ((bz - az) * (cy - ay) - (cz - az) * (by - ay)) / area
         slope_y = ((cz - az) * (bx - ax) - (bz - az) * (cx - ax)) / area
-        push = max(abs(slope_x), abs(slope_y)) + 1e-4
+        push = slopes * (max(abs(slope_x), abs(slope_y)) + 1e-4)
         ab, bc, ca = 0.0, 0.0, 0.0
         for k in range(3):
             ab += normals[a, k] * normals[b, k]
@@ -233,6 +266,3 @@ def _line(start, end, depth, tone):  # type: ignore[no-untyped-def]
         row, col = (other, along) if flat else (along, other)
         if z0 + min(max(share, 0.0), 1.0) * (z1 - z0) >= depth[row, col]:
             tone[row, col] = BLACK
-
-
-Picture = NDArray[np.uint8]

@@ -1,7 +1,7 @@
-"""Several views of a part in one picture: four views, a strip round the part, a sheet of parts.
+"""Several pictures in one: four views of a part, a sheet of parts.
 
     four_views(part)                    # front, right, top and GenCAD's view, (448, 448, 3)
-    turntable(part, count=8)            # a strip of views round the vertical axis
+    sheet([picture, picture], columns=2)
 
     python -m image2cad.rendering.sheets docs/views.png --data data/samples/test --parts 6
 
@@ -12,33 +12,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from math import cos, pi, sin, sqrt
 from pathlib import Path
 
 import numpy as np
 
 from image2cad.common import Array, InputError, read_programs, run_cli
 from image2cad.rendering.camera import EYE, SIZE
-from image2cad.rendering.raster import Shape, draw
+from image2cad.rendering.raster import Drawable, draw
 
 FRONT, RIGHT, TOP = (0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 
 
-def four_views(shape: Shape, size: int = SIZE) -> Array:
+def four_views(shape: Drawable, size: int = SIZE) -> Array:
     """Top and GenCAD's view above, front and right view below, as in drawings; `size` is even."""
     if size % 2:
         raise ValueError(f"four views need an even size, not {size}")
-    return grid([draw(shape, size // 2, eye) for eye in (TOP, EYE, FRONT, RIGHT)], 2)
+    return sheet([draw(shape, size // 2, eye) for eye in (TOP, EYE, FRONT, RIGHT)], 2)
 
 
-def turntable(shape: Shape, count: int = 8, size: int = 112) -> Array:
-    """`count` views from GenCAD's height in equal steps, from GenCAD's view on, side by side."""
-    angles = [2 * pi * i / count - pi / 4 for i in range(count)]
-    eyes = [(sqrt(2) * cos(angle), sqrt(2) * sin(angle), 1.0) for angle in angles]
-    return grid([draw(shape, size, eye) for eye in eyes], count)
-
-
-def grid(pictures: Sequence[Array], columns: int) -> Array:
+def sheet(pictures: Sequence[Array], columns: int) -> Array:
     """Equal (H, W, 3) pictures in rows of `columns`; the last row is filled up with white."""
     if not pictures:
         raise ValueError("no pictures for a sheet")
@@ -70,7 +62,7 @@ def main() -> int:
         if isinstance(part, Failure):
             raise InputError(f"{row['id']} cannot be drawn: {part}")
         tiles.append(four_views(part, options.size))
-    Image.fromarray(grid(tiles, min(len(tiles), 3))).save(options.out, optimize=True)
+    Image.fromarray(sheet(tiles, min(len(tiles), 3))).save(options.out, optimize=True)
     return 0
 
 

@@ -20,10 +20,9 @@ from image2cad.common import Array
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.raster import Picture
 
-WINDOW = 7
-
+WINDOW_SIDE = 7  # pixels
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-WHITE = 3 * 255
+WHITE_SUM = 3 * 255  # of a white pixel's channels
 
 
 def likeness(a: Array, b: Array) -> float:
@@ -41,7 +40,7 @@ def likeness(a: Array, b: Array) -> float:
 def ssim(a: Array, b: Array) -> float:
     """SSIM of the same window averaged over the whole frame, as usually published, in [-1, 1]."""
     one, other = _checked(a, b)
-    rows, columns = (side - WINDOW + 1 for side in one.shape[:2])
+    rows, columns = (side - WINDOW_SIDE + 1 for side in one.shape[:2])
     return float(1.0 - _ssim(one, other)[0] / (rows * columns))
 
 
@@ -68,8 +67,8 @@ def _checked(a: Array, b: Array) -> tuple[Array, Array]:
         raise ValueError(f"pictures of the shapes {one.shape} and {other.shape}, not (N, N, 3)")
     if one.dtype != np.uint8 or other.dtype != np.uint8:
         raise ValueError(f"pictures of {one.dtype} and {other.dtype}, not uint8")
-    if min(one.shape[:2]) < WINDOW:
-        raise ValueError(f"pictures of {one.shape[:2]} pixels; {WINDOW} a side are needed")
+    if min(one.shape[:2]) < WINDOW_SIDE:
+        raise ValueError(f"pictures of {one.shape[:2]} pixels; {WINDOW_SIDE} a side are needed")
     return one, other
 
 
@@ -80,25 +79,25 @@ def _ssim(a, b):  # type: ignore[no-untyped-def]
     Sums run down the columns and along the rows in integers, so nothing is lost.
     """
     height, width = a.shape[0], a.shape[1]
-    pixels = WINDOW * WINDOW
+    pixels = WINDOW_SIDE * WINDOW_SIDE
     column = np.zeros((5, width), dtype=np.int64)  # x, y, x², y², xy of a window's height
     inked = np.zeros(width, dtype=np.int64)
     total, count = 0.0, 0
     for row in range(height):
         for col in range(width):
-            for sign, r in ((1, row), (-1, row - WINDOW)):
+            for sign, r in ((1, row), (-1, row - WINDOW_SIDE)):
                 if r < 0:
                     continue
                 x = np.int64(a[r, col, 0]) + a[r, col, 1] + a[r, col, 2]
                 y = np.int64(b[r, col, 0]) + b[r, col, 1] + b[r, col, 2]
-                if x != WHITE or y != WHITE:
+                if x != WHITE_SUM or y != WHITE_SUM:
                     inked[col] += sign
                 column[0, col] += sign * x
                 column[1, col] += sign * y
                 column[2, col] += sign * x * x
                 column[3, col] += sign * y * y
                 column[4, col] += sign * x * y
-        if row < WINDOW - 1:
+        if row < WINDOW_SIDE - 1:
             continue
         sx = sy = sxx = syy = sxy = ink = np.int64(0)
         for col in range(width):
@@ -108,14 +107,14 @@ def _ssim(a, b):  # type: ignore[no-untyped-def]
             syy += column[3, col]
             sxy += column[4, col]
             ink += inked[col]
-            if col >= WINDOW:
-                sx -= column[0, col - WINDOW]
-                sy -= column[1, col - WINDOW]
-                sxx -= column[2, col - WINDOW]
-                syy -= column[3, col - WINDOW]
-                sxy -= column[4, col - WINDOW]
-                ink -= inked[col - WINDOW]
-            if col < WINDOW - 1 or ink == 0:
+            if col >= WINDOW_SIDE:
+                sx -= column[0, col - WINDOW_SIDE]
+                sy -= column[1, col - WINDOW_SIDE]
+                sxx -= column[2, col - WINDOW_SIDE]
+                syy -= column[3, col - WINDOW_SIDE]
+                sxy -= column[4, col - WINDOW_SIDE]
+                ink -= inked[col - WINDOW_SIDE]
+            if col < WINDOW_SIDE - 1 or ink == 0:
                 continue
             mx, my = sx / (3.0 * pixels), sy / (3.0 * pixels)
             vx = sxx / (9.0 * pixels) - mx * mx

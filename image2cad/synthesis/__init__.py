@@ -6,9 +6,9 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.synthesis.dataset import write_dataset
-    from image2cad.synthesis.parts import random_parts, shown_steps
+    from image2cad.synthesis.parts import random_parts
 
-__all__ = ["random_parts", "shown_steps", "write_dataset"]
+__all__ = ["random_parts", "write_dataset"]
 
 
 def __getattr__(name: str) -> object:

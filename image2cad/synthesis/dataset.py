@@ -5,13 +5,13 @@
     python -m image2cad.synthesis runs/flanges --parts 64 --families flange bracket
     python -m image2cad.synthesis runs/square --parts 64 --without circle ring curved
 
-An image folder in GenCAD-Code's schema. Every row was run by `metrics/execution.py`, and
-drawn as GenCAD draws programs, lines included that CadQuery cleans away. The same seed
-gives the same bytes with any number of workers, interrupted or not. metadata.jsonl comes
-last: a folder without it is unfinished.
+An image folder in GenCAD-Code's schema. Every program was run confined, and is drawn as
+GenCAD draws programs, lines included that CadQuery cleans away. The same seed gives the
+same bytes with any number of workers, interrupted or not. metadata.jsonl comes last: a
+folder without it is unfinished.
 
-The parts are `candidates.parts`: "general" ones are what the nano base is pretrained
-on, the named families are kept out of it, as the bundled samples are made of them.
+The parts are `random_parts`: "general" ones are what the nano base is pretrained on, the
+named families are kept out of it, as the bundled samples are made of them.
 Left out: fillets, revolves, and whatever else DeepCAD's parts do not have.
 """
 
@@ -37,13 +37,13 @@ from image2cad.common import (
     token_count,
     write_whole,
 )
-from image2cad.synthesis.parts import candidate, check_names, signature
+from image2cad.synthesis.parts import check_names, part_of_draw, signature
 
-PROGRESS = "progress.jsonl"  # what is done so far; gone when the data set is finished
-RANGE = 32  # draws a job
-SAME_VOLUME = 0.02  # between what ran and what was drawn: chords of arcs take some
-ROUND = 256  # parts run before the next ones are drawn
-Spread = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+PROGRESS_FILE = "progress.jsonl"  # what is done so far; gone when the data set is finished
+DRAWS_A_JOB = 32
+MOST_VOLUME_GAP = 0.02  # between what ran and what was drawn: chords of arcs take some
+PARTS_A_ROUND = 256  # run before the next ones are drawn
+RunAll = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 def write_dataset(
@@ -73,8 +73,11 @@ def write_dataset(
     before = _read_progress(folder) if resume else {}
     rows: list[str] = []
     failed = 0
-    with _spread(workers) as spread, open(folder / PROGRESS, "a", encoding="utf-8") as progress:
-        for name, code, ok in _written(spread, folder, count, plan, prefix, before):
+    with (
+        _over_processes(workers) as run_all,
+        open(folder / PROGRESS_FILE, "a", encoding="utf-8") as progress,
+    ):
+        for name, code, ok in _written(run_all, folder, count, plan, prefix, before):
             if name not in before:
                 progress.write(json.dumps([name, ok]) + "\n")
                 progress.flush()
@@ -87,7 +90,7 @@ def write_dataset(
 
 
 def _clean(folder: FilePath) -> None:
-    for name in (PROGRESS, SETTINGS_FILE):
+    for name in (PROGRESS_FILE, SETTINGS_FILE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -96,7 +99,7 @@ def _columns(name: str, code: str) -> dict[str, Any]:
 
 
 def _written(
-    spread: Spread,
+    run_all: RunAll,
     folder: FilePath,
     count: int,
     plan: dict[str, Any],
@@ -107,15 +110,15 @@ def _written(
     from tqdm import tqdm
 
     seed = plan["seed"]
-    codes = _distinct(spread, seed, plan["families"], plan["without"])
+    codes = _distinct(run_all, seed, plan["families"], plan["without"])
     named = ((f"{prefix}{seed:03d}{i:05d}", code) for i, code in enumerate(codes))
     done = 0
     with tqdm(total=count, desc="parts", unit="part") as bar:
         while done < count:
             # Never more than are missing: a part too many would leave a picture behind.
-            batch = list(itertools.islice(named, min(count - done, ROUND)))
+            batch = list(itertools.islice(named, min(count - done, PARTS_A_ROUND)))
             missing = [(folder, name, code) for name, code in batch if name not in before]
-            ran = iter(spread(_write_picture, missing))
+            ran = iter(run_all(_write_picture, missing))
             for name, code in batch:
                 ok = before[name] if name in before else next(ran)
                 done += ok
@@ -124,25 +127,27 @@ def _written(
 
 
 def _distinct(
-    spread: Spread, seed: int, families: Sequence[str], without: Sequence[str]
+    run_all: RunAll, seed: int, families: Sequence[str], without: Sequence[str]
 ) -> Iterator[str]:
     """The codes of `parts`, the draws shared out."""
     seen: set[tuple[int, ...]] = set()
-    for first in itertools.count(0, 8 * RANGE):
-        starts = range(first, first + 8 * RANGE, RANGE)
+    for first in itertools.count(0, 8 * DRAWS_A_JOB):
+        starts = range(first, first + 8 * DRAWS_A_JOB, DRAWS_A_JOB)
         jobs = ((seed, start, tuple(families), tuple(without)) for start in starts)
-        for found in spread(_draw_range, jobs):
+        for found in run_all(_draw_some, jobs):
             for key, code in found:
                 if key not in seen:
                     seen.add(key)
                     yield code
 
 
-def _draw_range(
+def _draw_some(
     job: tuple[int, int, tuple[str, ...], tuple[str, ...]],
 ) -> list[tuple[tuple[int, ...], str]]:
     seed, start, families, without = job
-    drawn = (candidate(seed, draw, families, without) for draw in range(start, start + RANGE))
+    drawn = (
+        part_of_draw(seed, draw, families, without) for draw in range(start, start + DRAWS_A_JOB)
+    )
     return [(signature(part[1]), to_code(part[0])) for part in drawn if part is not None]
 
 
@@ -157,14 +162,14 @@ def _write_picture(job: tuple[FilePath, str, str]) -> bool:
     drawing = build(program) if program else None
     if not isinstance(solid, Part) or drawing is None:
         return False
-    if abs(solid.volume - drawing.volume) > SAME_VOLUME * solid.volume:
+    if abs(solid.volume - drawing.volume) > MOST_VOLUME_GAP * solid.volume:
         return False
     save_picture(draw(drawing), folder / f"{name}.png")
     return True
 
 
 @contextmanager
-def _spread(workers: int) -> Iterator[Spread]:
+def _over_processes(workers: int) -> Iterator[RunAll]:
     """`map` over that many processes, results in order."""
     if workers == 1:
         yield map
@@ -177,7 +182,7 @@ def _spread(workers: int) -> Iterator[Spread]:
 
 def _read_progress(folder: FilePath) -> dict[str, bool]:
     """Name -> whether it ran, of the parts done before the interruption."""
-    file = folder / PROGRESS
+    file = folder / PROGRESS_FILE
     done: dict[str, bool] = {}
     for _, (name, ok) in read_json_lines(file, list, cut_off=True) if file.is_file() else ():
         if not ok or (folder / f"{name}.png").is_file():

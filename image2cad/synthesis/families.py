@@ -3,7 +3,7 @@
     program = FAMILIES["flange"](np.random.default_rng(0))
 
 Each function draws one part's numbers and returns its program in free units;
-`candidates.fitted` brings it onto the grid. The nano base never sees these
+`parts.on_grid` brings it onto the grid. The nano base never sees these
 in pretraining, so that fine-tuning on the bundled samples has something to teach.
 """
 

@@ -1,6 +1,6 @@
 """A random part, feature by feature: a base, then bosses, ribs, cuts and their copies.
 
-    program = general(np.random.default_rng(0))
+    program = general_program(np.random.default_rng(0))
 
 As in DeepCAD's parts most sketches lie in one plane or on parallel faces, and
 several regions of one drawing are extruded one by one, side by side and to
@@ -32,10 +32,10 @@ from image2cad.cad import (
 from image2cad.synthesis.profiles import forbidden, random_profile
 from image2cad.synthesis.shapes import Rng
 
-PLANES = {"XY": 0.43, "XZ": 0.43, "YZ": 0.14}
-CUTS = 0.22  # of the later steps
-FILLS = 0.25  # of the steps added to a block with holes: one hole is filled, to another height
-COPIES = 0.5  # of the later steps, where there is room: mirrored or repeated
+PLANE_SHARES = {"XY": 0.43, "XZ": 0.43, "YZ": 0.14}
+CUT_SHARE = 0.22  # of the later steps
+FILL_SHARE = 0.25  # of the steps added to a block with holes: one hole is filled, to another height
+COPY_SHARE = 0.5  # of the later steps, where there is room: mirrored or repeated
 Box = NDArray[np.float64]  # (3, 2): low and high end along the sketch's x, y and normal
 
 
@@ -65,7 +65,9 @@ class Block:
         return Extrusion(Plane(origin, x, normal), self.loops, self.high - self.low, self.operation)
 
 
-def general(rng: Rng, count: int, apart: bool = False, without: Sequence[str] = ()) -> Program:
+def general_program(
+    rng: Rng, count: int, apart: bool = False, without: Sequence[str] = ()
+) -> Program:
     """A program of `count` extrusions, in free units; `apart`: several bodies.
 
     `without` as for `profiles.random_profile`.
@@ -77,7 +79,7 @@ def general(rng: Rng, count: int, apart: bool = False, without: Sequence[str] = 
 
 
 def _base(rng: Rng, count: int, without: Sequence[str]) -> Block:
-    name = str(rng.choice(list(PLANES), p=list(PLANES.values())))
+    name = str(rng.choice(list(PLANE_SHARES), p=list(PLANE_SHARES.values())))
     draw = rng.random()
     if draw < 0.3:
         short = 100.0
@@ -103,9 +105,9 @@ def _feature(rng: Rng, blocks: list[Block], apart: bool, without: Sequence[str])
     solid = [block for block in blocks if block.operation == "union"]
     if apart and rng.random() < 0.6:
         return _separate(rng, solid, without)
-    cut = rng.random() < CUTS
+    cut = rng.random() < CUT_SHARE
     base = solid[0] if rng.random() < 0.5 else solid[-1]
-    if not cut and len(base.loops) > 1 and rng.random() < FILLS:
+    if not cut and len(base.loops) > 1 and rng.random() < FILL_SHARE:
         filled = _filled(rng, base)
         if not forbidden(filled.loops, without):
             return filled
@@ -275,7 +277,7 @@ def _separate(rng: Rng, solid: list[Block], without: Sequence[str]) -> Block:
 
 def _copied(rng: Rng, blocks: list[Block], new: Block, room: int) -> list[Block]:
     """The new block, and its mirror images about the base's middle where there is room."""
-    if room < 2 or rng.random() > COPIES:
+    if room < 2 or rng.random() > COPY_SHARE:
         return [new]
     middle = _whole([block for block in blocks if block.operation == "union"], new.name).mean(
         axis=1

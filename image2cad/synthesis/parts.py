@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numba import njit
 
 from image2cad.cad import (
-    LONGEST,
+    PART_SIDE,
     Drawing,
     Program,
     build,
@@ -31,16 +30,21 @@ from image2cad.cad import (
     tangled,
 )
 from image2cad.common import InputError
+from image2cad.rendering import SIZE, camera_of, pixels_seen
 from image2cad.synthesis.families import FAMILIES
-from image2cad.synthesis.features import general
-from image2cad.synthesis.profiles import KINDS, WEIGHTS, excluded, forbidden
+from image2cad.synthesis.features import general_program
+from image2cad.synthesis.profiles import OUTLINE_WEIGHTS, PROFILE_KINDS, excluded, forbidden
 
 # Shares by number of extrusions: 57, 19, 12 and 12 for one, two, three and more are DeepCAD's.
-COUNTS = {1: 0.57, 2: 0.19, 3: 0.12, 4: 0.06, 5: 0.03, 6: 0.015, 7: 0.01, 8: 0.005}
-TRIES = 4  # so that parts of many steps, which fail more often, keep their share
-APART = 0.2  # of the parts with several steps: bodies that do not touch
-HIDDEN = 1 / 3  # share of a part's steps that may not show in its picture
-Part = tuple[Program, Drawing]
+STEP_SHARES = {1: 0.57, 2: 0.19, 3: 0.12, 4: 0.06, 5: 0.03, 6: 0.015, 7: 0.01, 8: 0.005}
+TRIES_A_DRAW = 4  # so that parts of many steps, which fail more often, keep their share
+SEPARATE_SHARE = 0.2  # of the parts with several steps: bodies that do not touch
+MOST_HIDDEN = 1 / 3  # share of a part's steps that may not show in its picture
+LOOK_SIDE = 112  # pixels a side of the look at a part, which is coarser than its picture
+DrawnProgram = tuple[Program, Drawing]  # a random part and the light engine's solid of it
+
+
+# ---- One draw after the other
 
 
 def random_parts(
@@ -48,18 +52,18 @@ def random_parts(
     families: Sequence[str] = ("general",),
     start: int = 0,
     without: Sequence[str] = (),
-) -> Iterator[Part]:
+) -> Iterator[DrawnProgram]:
     """Endless distinct parts; the same arguments give the same parts anywhere.
 
-    `families` take turns; `without` names kinds of profiles (profiles.KINDS and
-    WEIGHTS) that general parts shall not have. `start` skips draws, so that several
+    `families` take turns; `without` names kinds of profiles (profiles.PROFILE_KINDS and
+    OUTLINE_WEIGHTS) that general parts shall not have. `start` skips draws, so that several
     processes can share one seed's sequence. Raises InputError for unknown names.
     """
     check_names(families, without)
     seen: set[tuple[float, ...]] = set()
     draw = start
     while True:
-        part = candidate(seed, draw, families, without)
+        part = part_of_draw(seed, draw, families, without)
         draw += 1
         if part is not None and (key := signature(part[1])) not in seen:
             seen.add(key)
@@ -69,7 +73,7 @@ def random_parts(
 def check_names(families: Sequence[str], without: Sequence[str]) -> None:
     """Raise InputError for a family or a kind of profile that there is not, or for none left."""
     known = ("general", *FAMILIES)
-    kinds = (*KINDS, *WEIGHTS)
+    kinds = (*PROFILE_KINDS, *OUTLINE_WEIGHTS)
     for given, names, what in ((families, known, "family"), (without, kinds, "kind of profile")):
         unknown = sorted(set(given) - set(names))
         if unknown:
@@ -80,34 +84,39 @@ def check_names(families: Sequence[str], without: Sequence[str]) -> None:
         raise InputError("no kind of profile is left to draw")
 
 
-def candidate(
+# ---- One draw
+
+
+def part_of_draw(
     seed: int, draw: int, families: Sequence[str] = ("general",), without: Sequence[str] = ()
-) -> Part | None:
+) -> DrawnProgram | None:
     """The part of one draw, or None if it came out unusable."""
     name = families[draw % len(families)]
     rng = np.random.default_rng([seed, draw])
-    count = int(rng.choice(list(COUNTS), p=list(COUNTS.values())))
-    apart = name == "general" and count > 1 and rng.random() < APART
-    for _ in range(TRIES):
-        program = FAMILIES[name](rng) if name in FAMILIES else general(rng, count, apart, without)
-        part = fitted(program, _box(program))
+    count = int(rng.choice(list(STEP_SHARES), p=list(STEP_SHARES.values())))
+    apart = name == "general" and count > 1 and rng.random() < SEPARATE_SHARE
+    for _ in range(TRIES_A_DRAW):
+        program = (
+            FAMILIES[name](rng) if name in FAMILIES else general_program(rng, count, apart, without)
+        )
+        part = on_grid(program, _box(program))
         if part is None:
             continue
         if name == "general" and any(forbidden(step.loops, without) for step in part[0]):
             continue  # snapping made a rectangle of something else
-        if _longest(part[1]) < LONGEST - 3:  # a cut took an end away
-            part = fitted(part[0], part[1].bounding_box)
+        if _longest(part[1]) < PART_SIDE - 3:  # a cut took an end away
+            part = on_grid(part[0], part[1].bounding_box)
         if part is not None and usable(*part, apart):
             return part
     return None
 
 
-def fitted(program: Program, box: np.ndarray) -> Part | None:
+def on_grid(program: Program, box: np.ndarray) -> DrawnProgram | None:
     """The part with `box` (2, 3) centred and its longest side 100, snapped to whole numbers.
 
     None where that leaves no sketch without crossings, or no solid.
     """
-    placed = centred(program, box, LONGEST / float((box[1] - box[0]).max()))
+    placed = centred(program, box, PART_SIDE / float((box[1] - box[0]).max()))
     flat = tuple(grounded(step) for step in placed)
     # Rounded first, or the last digit of a cosine would decide which way a half is snapped.
     steps = []
@@ -138,14 +147,17 @@ def _longest(drawing: Drawing) -> float:
     return float((drawing.bounding_box[1] - drawing.bounding_box[0]).max())
 
 
+# ---- Whether it is any good, and whether it was there before
+
+
 def usable(program: Program, drawing: Drawing, apart: bool = False) -> bool:
     """Whether the part fits the grid, its steps show, and it is one body, or several if `apart`."""
     sides = drawing.bounding_box[1] - drawing.bounding_box[0]
-    if sides.min() < 1 or abs(sides.max() - LONGEST) > 2:
+    if sides.min() < 1 or abs(sides.max() - PART_SIDE) > 2:
         return False
     if not apart and len(drawing.manifold.decompose()) > 1:
         return False
-    return shown_steps(drawing) >= (1 - HIDDEN) * len(program)
+    return shown_steps(drawing) >= (1 - MOST_HIDDEN) * len(program)
 
 
 def signature(drawing: Drawing) -> tuple[int, ...]:
@@ -170,14 +182,6 @@ def signature(drawing: Drawing) -> tuple[int, ...]:
     return tuple(int(np.floor(value + 0.27)) for value in values)
 
 
-# ---- Is a random part any good? Loops that do not touch themselves or each other, steps that show
-LOOK = 112  # pixels a side of the look at a part, which is coarser than its picture
-
-# Columns, rows and depth of a look along (-1, 1, -1), as in the picture.
-VIEW = np.array([[1, 1, 0], [1, -1, -2], [1, -1, 1]]) / np.sqrt([[2], [6], [3]])
-FILLED = 2 / 3  # of the look's height, by the part
-
-
 def shown_steps(drawing: Drawing, least: int = 4) -> int:
     """How many of the part's steps show at least `least` pixels of a face in its picture."""
     mesh = drawing.manifold.to_mesh64()
@@ -186,47 +190,7 @@ def shown_steps(drawing: Drawing, least: int = 4) -> int:
     runs = np.asarray(mesh.run_index).astype(np.int64) // 3
     _, run_owner = np.unique(np.asarray(mesh.run_original_id), return_inverse=True)
     owners = np.repeat(run_owner.ravel(), np.diff(runs))
-    low, high = points.min(axis=0), points.max(axis=0)
-    width, height, _ = np.abs(VIEW) @ (high - low)
-    scale = FILLED * LOOK / max(height, 0.75 * width)
-    screen = scale * (points - (low + high) / 2) @ VIEW.T + np.array([LOOK / 2, LOOK / 2, 0.0])
-    counts = _visible(screen, triangles, owners, LOOK)
+    box = np.stack([points.min(axis=0), points.max(axis=0)])
+    to_screen, offset = (value * LOOK_SIDE / SIZE for value in camera_of(box))
+    counts = pixels_seen(points @ to_screen.T + offset, triangles, owners, LOOK_SIDE)
     return int(np.count_nonzero(counts >= least))
-
-
-@njit(cache=True)
-def _visible(screen, triangles, owners, size):  # type: ignore[no-untyped-def]
-    """Pixels in which each owner's triangles are the nearest."""
-    depth = np.full((size, size), -np.inf)
-    nearest = np.full((size, size), -1)
-    for t in range(triangles.shape[0]):
-        a, b, c = triangles[t]
-        ax, ay, bx, by, cx, cy = (
-            screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1],
-        )  # fmt: skip
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        # Rows run downwards: faces turned to the eye are clockwise on the screen.
-        if area > -1e-12:
-            continue
-        top = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
-        bottom = min(int(np.floor(max(ay, by, cy) - 0.5)), size - 1)
-        left = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
-        right = min(int(np.floor(max(ax, bx, cx) - 0.5)), size - 1)
-        for row in range(top, bottom + 1):
-            y = row + 0.5
-            for col in range(left, right + 1):
-                x = col + 0.5
-                wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
-                wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
-                if wb < 0 or wc < 0 or wb + wc > 1:
-                    continue
-                z = (1 - wb - wc) * screen[a, 2] + wb * screen[b, 2] + wc * screen[c, 2]
-                if z > depth[row, col]:
-                    depth[row, col] = z
-                    nearest[row, col] = owners[t]
-    counts = np.zeros(owners.max() + 1, dtype=np.int64)
-    for row in range(size):
-        for col in range(size):
-            if nearest[row, col] >= 0:
-                counts[nearest[row, col]] += 1
-    return counts

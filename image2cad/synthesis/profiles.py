@@ -18,16 +18,16 @@ from image2cad.cad import Circle, Loop, Point, Rect, shifted
 from image2cad.synthesis.shapes import CORNERED, CURVED, OUTLINES, Rng, between
 
 # Shares of the kinds of outlines, by what the sketch is for.
-KINDS = ("rect", "circle", "ring", "cornered", "curved")
-SHARES = {
+PROFILE_KINDS = ("rect", "circle", "ring", "cornered", "curved")
+KIND_SHARES = {
     "base": (0.37, 0.14, 0.16, 0.22, 0.11),
     "boss": (0.55, 0.10, 0.07, 0.23, 0.05),
     "round boss": (0.08, 0.50, 0.28, 0.10, 0.04),
     "cut": (0.42, 0.42, 0.00, 0.06, 0.10),
     "round cut": (0.06, 0.78, 0.00, 0.08, 0.08),
 }
-HOLES = {"base": 0.24, "boss": 0.12, "round boss": 0.08}  # how often a profile has holes
-WEIGHTS = {
+HOLE_SHARES = {"base": 0.24, "boss": 0.12, "round boss": 0.08}  # how often a profile has holes
+OUTLINE_WEIGHTS = {
     "ell": 4, "tee": 3, "you": 4, "aitch": 1.5, "zed": 1, "cross": 1, "lipped": 2, "comb": 3,
     "notched": 3, "house": 1.5, "chamfered": 3, "triangle": 4, "trapezoid": 4, "wedge": 5,
     "skewed": 1, "stairs": 2.5, "askew": 1.5, "regular": 5, "free": 4,
@@ -45,10 +45,11 @@ def random_profile(
 ) -> tuple[Loop, ...]:
     """One profile about `centre`; round ones fill the smaller side.
 
-    `role` is a key of SHARES; `without` names kinds of KINDS or outlines of WEIGHTS
-    that are not drawn as outsides; holes are round, rectangles or hexagons all the same.
+    `role` is a key of KIND_SHARES; `without` names PROFILE_KINDS or outlines of
+    OUTLINE_WEIGHTS that are not drawn as outsides; holes are round, rectangles or hexagons
+    all the same.
     """
-    kind = _choose(rng, dict(zip(KINDS, SHARES[role], strict=True)), excluded(without))
+    kind = _choose(rng, dict(zip(PROFILE_KINDS, KIND_SHARES[role], strict=True)), excluded(without))
     radius = min(width, height) / 2
     loops: tuple[Loop, ...]
     if kind == "rect":
@@ -57,12 +58,12 @@ def random_profile(
         loops = (Circle(0, 0, radius),)
     else:
         names = CORNERED if kind == "cornered" else CURVED
-        kind = _choose(rng, {name: WEIGHTS[name] for name in names}, without)
+        kind = _choose(rng, {name: OUTLINE_WEIGHTS[name] for name in names}, without)
         loops = (OUTLINES[kind](rng, width, height),)
     if kind == "ring":
         wall = radius * float(np.exp(rng.uniform(np.log(0.05), np.log(0.92))))
         loops = (*loops, Circle(0, 0, radius - wall))
-    elif rng.random() < HOLES.get(role, 0.0):
+    elif rng.random() < HOLE_SHARES.get(role, 0.0):
         loops = (*loops, *_holes(rng, kind, width, height))
     return tuple(shifted(loop, *centre) for loop in loops)
 

@@ -16,14 +16,20 @@ import numpy as np
 from image2cad.cad import Path, Point, Segment, mapped, transposed
 
 Rng = np.random.Generator
-
-# ---- Random closed outlines with arcs: rounded rectangles, slots, arches, discs with a flat
 Corners = list[tuple[float, float]]
+
+
+# ---- What outlines are made with
 
 
 def between(rng: Rng, low: float, high: float) -> float:
     """A number from low to high."""
     return float(rng.uniform(low, high))
+
+
+def polygon(points: Corners) -> Path:
+    """A closed polygon."""
+    return Path(points[0], tuple(Segment(point) for point in points[1:]))
 
 
 def filleted(points: Corners, radii: list[float]) -> Path:
@@ -55,6 +61,9 @@ def filleted(points: Corners, radii: list[float]) -> Path:
             segments.append(Segment(end, middle))
         segments.append(Segment(pieces[(i + 1) % count][0]))
     return Path(pieces[0][0], tuple(segments))
+
+
+# ---- Outlines with arcs: rounded rectangles, slots, arches, discs with a flat
 
 
 def _rounded(rng: Rng, w: float, h: float) -> Path:
@@ -125,12 +134,7 @@ CURVED: dict[str, Callable[[Rng, float, float], Path]] = {
 }  # fmt: skip
 
 
-# ---- cornered outlines
-
-
-def polygon(points: Corners) -> Path:
-    """A closed polygon."""
-    return Path(points[0], tuple(Segment(point) for point in points[1:]))
+# ---- Outlines with corners, in the unit square: mirrored, turned, scaled, perhaps rounded later
 
 
 def _walls(rng: Rng, w: float, h: float) -> tuple[float, float]:
@@ -139,9 +143,6 @@ def _walls(rng: Rng, w: float, h: float) -> tuple[float, float]:
         wall = min(w, h) * float(np.exp(rng.uniform(np.log(0.04), np.log(0.45))))
         return wall / w, wall / h
     return between(rng, 0.06, 0.45), between(rng, 0.06, 0.45)
-
-
-# Corners in the unit square, to be mirrored, turned, scaled and perhaps rounded by _drawn.
 
 
 def _ell(rng: Rng, w: float, h: float) -> Corners:
@@ -302,7 +303,18 @@ def _free(rng: Rng, w: float, h: float) -> Corners:
     return list(zip(xs.tolist(), ys.tolist(), strict=True))
 
 
-def _drawn(shape: Callable[[Rng, float, float], Corners | Path]) -> Callable[..., Path]:
+CORNERED: dict[str, Callable[[Rng, float, float], Corners]] = {
+    "ell": _ell, "tee": _tee, "you": _you, "aitch": _aitch, "zed": _zed, "cross": _cross,
+    "lipped": _lipped, "comb": _comb, "notched": _notched, "house": _house,
+    "chamfered": _chamfered, "triangle": _triangle, "trapezoid": _trapezoid, "wedge": _wedge,
+    "skewed": _skewed, "stairs": _stairs, "askew": _askew, "regular": _regular, "free": _free,
+}  # fmt: skip
+
+
+# ---- All outlines by name
+
+
+def _varied(shape: Callable[[Rng, float, float], Corners | Path]) -> Callable[..., Path]:
     """`shape` mirrored and turned by chance, and with rounded corners now and then."""
 
     def draw(rng: Rng, w: float, h: float) -> Path:
@@ -325,13 +337,7 @@ def _drawn(shape: Callable[[Rng, float, float], Corners | Path]) -> Callable[...
     return draw
 
 
-CORNERED: dict[str, Callable[[Rng, float, float], Corners]] = {
-    "ell": _ell, "tee": _tee, "you": _you, "aitch": _aitch, "zed": _zed, "cross": _cross,
-    "lipped": _lipped, "comb": _comb, "notched": _notched, "house": _house,
-    "chamfered": _chamfered, "triangle": _triangle, "trapezoid": _trapezoid, "wedge": _wedge,
-    "skewed": _skewed, "stairs": _stairs, "askew": _askew, "regular": _regular, "free": _free,
-}  # fmt: skip
 OUTLINES: dict[str, Callable[[Rng, float, float], Path]] = {
-    **{name: _drawn(shape) for name, shape in CORNERED.items()},
-    **{name: _drawn(shape) for name, shape in CURVED.items()},
+    **{name: _varied(shape) for name, shape in CORNERED.items()},
+    **{name: _varied(shape) for name, shape in CURVED.items()},
 }

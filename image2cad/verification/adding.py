@@ -21,7 +21,7 @@ from scipy import ndimage
 from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Program, build
 from image2cad.common import Array, Stop
 from image2cad.reading import FACE_SHADE, FACING_AXES, FACING_PLANES, INWARDS, READ_FRAME, Cap
-from image2cad.rendering import EYE, SIZE, TONES, WHITE, Picture, add, camera_of
+from image2cad.rendering import EYE, SIZE, TONES, WHITE, Picture, camera_of, draw_into
 from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of
 from image2cad.verification.parameters import levels
 
@@ -124,7 +124,9 @@ def _add(drawing: Drawing, vertices: Array, lines: Array, depth: Any, tone: Any)
     facing = drawing.normals @ TO_VIEWER
     shown = np.ones(len(drawing.edge_starts) - 1, dtype=np.bool_)
     starts = drawing.edge_starts
-    add(screen, drawing.triangles, drawing.normals, facing, points, starts, shown, depth, tone)
+    draw_into(
+        screen, drawing.triangles, drawing.normals, facing, points, starts, shown, depth, tone
+    )
 
 
 def _explained(mask: Any, picture: Picture) -> bool:

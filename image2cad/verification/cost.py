@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from image2cad.cad import Drawing, Extrusion, Program, Shape, build, prism, tangled, together
+from image2cad.cad import Drawing, Extrusion, Mesh, Program, build, drawn_as_one, prism, tangled
 from image2cad.common import Array
 from image2cad.reading import FACE_SHADE
 from image2cad.rendering import SIZE, Picture, draw, draw_roughly
@@ -123,7 +123,7 @@ def drawn(
     if quick and all(step.operation == "union" for step in program):
         prisms = [_alone(step) for step in program]
         whole = [one for one in prisms if one is not None]
-        return picture_of(together(whole), frame, size) if len(whole) == len(prisms) else None
+        return picture_of(drawn_as_one(whole), frame, size) if len(whole) == len(prisms) else None
     if any(tangled(step.loops) for step in program):
         return None
     drawing = build(program)
@@ -131,11 +131,11 @@ def drawn(
 
 
 @lru_cache(maxsize=256)
-def _alone(step: Extrusion) -> Shape | None:
+def _alone(step: Extrusion) -> Mesh | None:
     return None if tangled(step.loops) else prism(step)
 
 
-def picture_of(drawing: Drawing | Shape, frame: Array | None = None, size: int = SIZE) -> Picture:
+def picture_of(drawing: Drawing | Mesh, frame: Array | None = None, size: int = SIZE) -> Picture:
     """The picture of a built part; see `drawn`."""
     shape = drawing if frame is None else replace(drawing, bounding_box=frame)
     return draw(shape) if size == SIZE else draw_roughly(shape, size)

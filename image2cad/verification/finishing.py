@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from image2cad.cad import (
-    LONGEST,
+    PART_SIDE,
     Program,
     build,
     canonical,
@@ -74,7 +74,7 @@ def _centred(program: Program) -> Program | None:
     if drawing is None:
         return None
     box = drawing.bounding_box
-    return centred(program, box, LONGEST / float((box[1] - box[0]).max()))
+    return centred(program, box, PART_SIDE / float((box[1] - box[0]).max()))
 
 
 def _round(program: Program, target: Target) -> tuple[Program | None, int]:

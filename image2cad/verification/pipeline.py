@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from image2cad.cad import read
+from image2cad.cad import as_drawn, parse
 from image2cad.common import NEVER, InputError, Stop, effort_named
 from image2cad.rendering import as_picture
 from image2cad.verification.candidate import Candidate, judged
@@ -105,8 +105,8 @@ def verify(
 
 def _read(code: str) -> Candidate:
     """A model's code as a candidate; without its program if it is too long to be drawn here."""
-    program = read(code) if len(code) <= MOST_LETTERS else None
-    drawable = program if program and len(program) <= MOST_EXTRUSIONS else ()
+    program = as_drawn(parse(code) or ()) if len(code) <= MOST_LETTERS else ()
+    drawable = program if len(program) <= MOST_EXTRUSIONS else ()
     return Candidate(drawable, "model", code=code)
 
 

@@ -18,7 +18,7 @@ import gradio as gr
 
 from image2cad.common import EFFORTS, InputError
 from image2cad.serving.page.display import in_words
-from image2cad.serving.page.uploads import as_path
+from image2cad.serving.page.uploads import taken_as_path
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
     PICTURE_THREADS,
@@ -85,7 +85,7 @@ def endpoints(service: Service, stops: Stops) -> None:
         return {**scores, "failure": in_words(failure, prediction) if failure else None}
 
     with gr.Column(visible=False):  # components, because they tell clients that it is a file
-        picture = as_path(gr.Image(type="filepath", image_mode=None, label="picture"))
+        picture = taken_as_path(gr.Image(type="filepath", image_mode=None, label="picture"))
         effort = gr.Radio(list(EFFORTS), value="low", label="effort")
         answer, button = gr.JSON(label="answer"), gr.Button()
     button.click(

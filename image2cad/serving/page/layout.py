@@ -27,7 +27,7 @@ from image2cad.serving.page.actions import (
 from image2cad.serving.page.display import problem_html, remark_html
 from image2cad.serving.page.endpoints import endpoints
 from image2cad.serving.page.sliders import numbers
-from image2cad.serving.page.uploads import as_path, refuse_links
+from image2cad.serving.page.uploads import refuse_links, taken_as_path
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
     PICTURE_THREADS,
@@ -112,7 +112,7 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
     entry, visit, template = gr.State(Entry()), gr.State([]), gr.State("")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            given = as_path(gr.Image(
+            given = taken_as_path(gr.Image(
                 label="Picture of a part", type="filepath", image_mode=None, height=300,
                 sources=["upload", "clipboard"], elem_id="given",
             ))  # fmt: skip

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-MOST_CHARACTERS = 20_000  # a longer program gets no sliders
+MOST_SLIDER_CODE = 20_000  # a longer program gets no sliders
 MOST_SLIDERS = 12
 DECIMAL_NUMBER = re.compile(r"([+-]\s*)?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
 NOT_MOVED = {"normal", "xDir", "rotate.0", "rotate.1", "Plane.1", "Plane.2", "round.1"}
@@ -141,7 +141,7 @@ def _with_range(literal: _Literal, scale: float) -> Number:
 
 
 def _literals(code: str) -> list[_Literal]:
-    if len(code) > MOST_CHARACTERS:
+    if len(code) > MOST_SLIDER_CODE:
         return []
     try:
         tree = ast.parse(code)

@@ -1,6 +1,6 @@
 """Files that visitors send, taken as files only: no links, and no paths of this machine.
 
-given = as_path(gr.Image(type="filepath"))      # hands on the path, unopened
+given = taken_as_path(gr.Image(type="filepath"))      # hands on the path, unopened
 file = uploaded_file(path)                      # which is checked here
 """
 
@@ -16,7 +16,7 @@ from gradio.utils import get_upload_folder
 from image2cad.common import InputError
 
 
-def as_path(component: gr.Image) -> gr.Image:
+def taken_as_path(component: gr.Image) -> gr.Image:
     """The component, handing on what was sent as a path. `uploaded_file` has to check it."""
 
     def path_of(payload: Any) -> str | None:
