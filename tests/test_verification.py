@@ -20,7 +20,7 @@ from image2cad.common import EFFORTS, Stop
 from image2cad.common.errors import InputError
 from image2cad.reading.tracing import caps
 from image2cad.rendering.raster import draw, draw_roughly
-from image2cad.verification import growing
+from image2cad.verification import growing, library, pipeline
 from image2cad.verification.cost import cost_of, drawn, look_at
 from image2cad.verification.fitting import fit
 from image2cad.verification.parameters import levels, parameters, rebuilt
@@ -176,10 +176,11 @@ def test_every_code_is_parsed_once(monkeypatch):
 
     def parse(code):
         parsed.append(code)
-        return parsing_parse(code)
+        return understood(code)
 
-    parsing_parse = parsing.parse
-    monkeypatch.setattr(parsing, "parse", parse)
+    understood = parsing.parse
+    for module in (parsing, pipeline, library):
+        monkeypatch.setattr(module, "parse", parse)
     codes = [to_code(BRACKET), "result = oops", to_code((SIDE,)), to_code(BRACKET)]
     verify(picture_of(BRACKET), codes, seconds=1, sources=["model", "traced", "templates"])
     assert sorted(parsed) == sorted(set(codes))
