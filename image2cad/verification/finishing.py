@@ -11,16 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from image2cad.cad import (
-    LONGEST,
-    Program,
-    build,
-    canonical,
-    centred,
-    cleaned,
-    rounded,
-    to_code,
-)
+from image2cad.cad import LONGEST, Program, build, canonical, centred, cleaned, rounded, to_code
 from image2cad.common import NEVER, Stop
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import BUILDS_NOTHING, PIXEL_BLOCK, Target, cost_of
