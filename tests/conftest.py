@@ -22,7 +22,7 @@ GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 # Files that take longest, which begin first so that two processes end at about the same time.
 LONG = (
     "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_levers",
-    "test_training", "test_readme", "test_app", "test_api_abuse", "test_metrics_attacks",
+    "test_training", "test_docs", "test_app", "test_api_abuse", "test_metrics_attacks",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
