@@ -1,5 +1,6 @@
 # make train     set up, then fine-tune, generate and score on this machine's CPU, offline
-# make test      set up, then lint, types and tests
+# make check     set up, then lint, types and the tests that are not slow: for daily work
+# make test      set up, then lint, types and all tests
 # make lint      style and types only
 # make app       the web app
 # make notebooks write notebooks/ from the scripts
@@ -7,7 +8,7 @@
 #
 # Set-up makes .venv once and installs again only after a requirements file changed.
 # Another interpreter: make train PYTHON=/path/to/python3.12
-# Extra arguments:     make train ARGS="--epochs 5"
+# Extra arguments:     make train ARGS="--num-train-epochs 5"
 
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -26,14 +27,19 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 CHROMIUM := command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
 	apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq chromium >/dev/null 2>&1; }
 
-.PHONY: train test lint app notebooks bench
+.PHONY: train check test lint app notebooks bench
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(PY) train_cpu.py $(ARGS)
 
+PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(PYTEST) -m "not slow" $(ARGS)
+
 test: lint
-	HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: $(INSTALLED_DEV)
 	$(PY) -m ruff check .

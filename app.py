@@ -144,7 +144,7 @@ def serve(service: Service, settings: Any, listener: socket.socket) -> None:
     import gradio as gr
     import uvicorn
 
-    from image2cad.serving import LOOK, make_api, make_page
+    from image2cad.serving import PAGE_LOOK, make_api, make_page
 
     keys = listed(os.environ.get("IMAGE2CAD_KEYS", ""))
     closed = bool(keys) and not settings.open_page
@@ -159,7 +159,7 @@ def serve(service: Service, settings: Any, listener: socket.socket) -> None:
         mcp_server=not closed and importlib.util.find_spec("mcp") is not None,
         ssr_mode=False,
         show_error=False,
-        **LOOK,
+        **PAGE_LOOK,
     )
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace

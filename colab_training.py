@@ -11,9 +11,9 @@
 """Fine-tune a vision-language model (4-bit NF4, LoRA) on GenCAD-Code and score what it writes.
 
     python colab_training.py                                        # 30 samples, one GPU
-    python colab_training.py --samples 1000 --held-out 50
-    python colab_training.py --samples 0 --epochs 1                 # all of it, from disk
-    accelerate launch colab_training.py --samples 0                 # on several GPUs
+    python colab_training.py --max-train-samples 1000 --held-out 50
+    python colab_training.py --max-train-samples none --num-train-epochs 1   # all, from disk
+    accelerate launch colab_training.py --max-train-samples none    # on several GPUs
     python colab_training.py --base models/nano --data bundled      # the whole file on a CPU
 
 As a notebook: notebooks/colab_training.ipynb is made from this file. Leaves the adapter,
@@ -37,33 +37,44 @@ from typing import NoReturn
 
 from packaging.requirements import Requirement
 
-BASE = "llava-hf/llava-1.5-7b-hf"  # @param {type:"string"}
-QUANTIZE = True  # @param {type:"boolean"}
+# @markdown ### Data
+# @markdown MAX_TRAIN_SAMPLES: None takes all rows. COMPACT: programs are rewritten shorter.
+# @markdown CHECK_CODE: every program is run first. MAX_LENGTH: in tokens; longer rows are left out.
 DATA = "CADCODER/GenCAD-Code"  # @param {type:"string"}
-SAMPLES = 30  # @param {type:"integer"}
+MAX_TRAIN_SAMPLES: int | None = 30  # @param {type:"raw"}
 VALIDATION = 10  # @param {type:"integer"}
 HELD_OUT = 10  # @param {type:"integer"}
-EPOCHS = 3.0  # @param {type:"number"}
-LEARNING_RATE = 2e-4  # @param {type:"number"}
-RANK = 16  # @param {type:"integer"}
-ALPHA = 32  # @param {type:"integer"}
-BATCH_SIZE = 1  # @param {type:"integer"}
-ACCUMULATE = 8  # @param {type:"integer"}
-MAX_TOKENS = 2700  # @param {type:"integer"}
-MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
 COMPACT = True  # @param {type:"boolean"}
-CHECK = True  # @param {type:"boolean"}
-CACHE = True  # @param {type:"boolean"}
+CHECK_CODE = True  # @param {type:"boolean"}
+MAX_LENGTH = 2700  # @param {type:"integer"}
+# @markdown ### Model
+BASE = "llava-hf/llava-1.5-7b-hf"  # @param {type:"string"}
+LOAD_IN_4BIT = True  # @param {type:"boolean"}
+LORA_R = 16  # @param {type:"integer"}
+LORA_ALPHA = 32  # @param {type:"integer"}
+# @markdown ### Training
+# @markdown PATIENCE: the run ends after this share of it without a better validation.
+NUM_TRAIN_EPOCHS = 3.0  # @param {type:"number"}
+PER_DEVICE_TRAIN_BATCH_SIZE = 1  # @param {type:"integer"}
+GRADIENT_ACCUMULATION_STEPS = 8  # @param {type:"integer"}
+LEARNING_RATE = 2e-4  # @param {type:"number"}
+CACHE_FEATURES = True  # @param {type:"boolean"}
 PATIENCE = 0.3  # @param {type:"number"}
 SAVE_STEPS = 50  # @param {type:"integer"}
 SEED = 0  # @param {type:"integer"}
+# @markdown ### Answers
+# @markdown PICTURE: a file of your own, as "part.png", or "upload" to be asked for one.
+MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
+PICTURE: str | None = None  # @param {type:"raw"}
+EFFORT = "low"  # @param ["none", "low", "high"]
+# @markdown ### The run, and where it goes
+# @markdown DRIVE: to Google Drive. HUB_MODEL_ID: a name on the hub that the model is pushed to.
 DRIVE = False  # @param {type:"boolean"}
-OUT = ""  # @param {type:"string"}
+OUT: str | None = None  # @param {type:"raw"}
 RESUME = False  # @param {type:"boolean"}
 MERGE = False  # @param {type:"boolean"}
-PUSH_TO = ""  # @param {type:"string"}
-PICTURE = ""  # @param {type:"string"}
-EFFORT = "low"  # @param ["none", "low", "high"]
+HUB_MODEL_ID: str | None = None  # @param {type:"raw"}
+# @markdown ### Where the project comes from
 REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
 TAG = "v0.1.0"  # @param {type:"string"}
 
@@ -157,7 +168,7 @@ from image2cad.common import (
 )
 from image2cad.data import Sample, load_rows
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results, write_sheet
-from image2cad.training import CodeDataset, Settings, features_for, fit, memory_text
+from image2cad.training import CodeDataset, Settings, features_for, fine_tune, memory_text
 from image2cad.verification import verify
 from image2cad.vlm import (
     attach_lora,
@@ -180,8 +191,9 @@ quiet()
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"samples": 0, "validation": 0, "held_out": 1, "rank": 1, "alpha": 1, "epochs": 0.01}
-    | {"batch_size": 1, "accumulate": 1, "learning_rate": 1e-9, "max_tokens": 64}
+    {"max_train_samples": 1, "validation": 0, "held_out": 1, "max_length": 64}
+    | {"lora_r": 1, "lora_alpha": 1, "num_train_epochs": 0.01, "learning_rate": 1e-9}
+    | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
 effort_named(settings.effort)
@@ -206,33 +218,33 @@ with process.main_process_first():
     rows = load_rows(
         settings.data,
         runs_root() / "rows",
-        settings.samples or None,
-        settings.validation,
-        settings.held_out,
-        settings.seed,
-        settings.compact,
-        settings.check,
+        train=settings.max_train_samples,
+        validation=settings.validation,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        compact=settings.compact,
+        check_code=settings.check_code,
     )
 for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")
 
 set_seed(settings.seed)
-model, processor = load_base(settings.base, settings.quantize)
-model = attach_lora(model, settings.rank, settings.alpha)
+model, processor = load_base(settings.base, settings.load_in_4bit)
+model = attach_lora(model, settings.lora_r, settings.lora_alpha)
 print(trainable_share(model))
 
 # Tower and projector are frozen: what they make of a picture is computed once.
 features = None
-if settings.cache and settings.epochs > 1:
+if settings.cache_features and settings.num_train_epochs > 1:
     with process.main_process_first():
         parts = [rows.train, rows.validation]
         features = features_for(model, processor, parts, Path("runs/features"))
-data = CodeDataset(rows.train, processor, settings.max_tokens, features)
+data = CodeDataset(rows.train, processor, settings.max_length, features)
 for row in data.dropped[:20]:
     print(f"not trained on: {row.id}: {row.reason}")
 validation = None
 if len(rows.validation):
-    validation = CodeDataset(rows.validation, processor, settings.max_tokens, features)
+    validation = CodeDataset(rows.validation, processor, settings.max_length, features)
     for row in validation.dropped:
         print(f"not validated on: {row.id}: {row.reason}")
 left_out = len(rows.rejected) + len(data.dropped)
@@ -245,22 +257,24 @@ print(f"{len(data)} samples to train on, {counts}")
 if process.is_main_process:
     prepare_run(out, vars(settings), settings.resume)
 process.wait_for_everyone()
-batch = settings.batch_size * settings.accumulate * process.num_processes
-steps = max(int(len(data) * settings.epochs / batch), 1)
+batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+batch *= process.num_processes
+steps = max(int(len(data) * settings.num_train_epochs / batch), 1)
 save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
-plan = Settings(
-    epochs=settings.epochs,
-    batch_size=settings.batch_size,
-    accumulate=settings.accumulate,
+recipe = Settings(
+    num_train_epochs=settings.num_train_epochs,
+    per_device_train_batch_size=settings.per_device_train_batch_size,
+    gradient_accumulation_steps=settings.gradient_accumulation_steps,
     learning_rate=settings.learning_rate,
     save_steps=save_steps,
-    patience=math.ceil(settings.patience * steps / save_steps),  # a share of the run
+    early_stopping_patience=math.ceil(settings.patience * steps / save_steps),
     seed=settings.seed,
-    eight_bit=torch.cuda.is_available(),
+    optim="paged_adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
     recompute="language",
-    by_length=True,
+    group_by_length=True,
 )
-losses = fit(model, data, plan, out, padding_id(processor), settings.resume, validation)
+pad = padding_id(processor)
+losses = fine_tune(model, data, recipe, out, pad, settings.resume, validation)
 print(memory_text())
 process.destroy_process_group()
 if not process.is_main_process:
@@ -275,8 +289,10 @@ summary = summarise(after, before, {"settings": vars(settings), **facts})
 adapter = out / "adapter"
 save_adapter(model, processor, adapter, settings.base, model_card(settings.base, summary))
 write_results(out, rows.held_out, summary, after, before, f"{settings.base} on {settings.data}")
-check = rows.held_out[0]
-difference = reload_and_compare(model, processor, adapter, check, settings.quantize)
+one = rows.held_out[0]
+difference = reload_and_compare(
+    model, processor, adapter, one.image, one.cadquery, settings.load_in_4bit
+)
 finish_run(out, summary)
 print(f"reloaded in a new process: log-probabilities differ by {difference:.1e} at most")
 print(summary_text(summary))
@@ -285,8 +301,8 @@ print(f"adapter: {adapter}\nreport:  {out / 'report.html'}")
 merged = RUNS / out.name / "merged"  # not on the Drive: 14 GB
 if settings.merge:
     print(f"{merge(adapter, merged)} matrices merged in float16: {merged}")
-if settings.push_to:
-    print(f"pushed to {push(merged if settings.merge else adapter, settings.push_to)}")
+if settings.hub_model_id:
+    print(f"pushed to {push(merged if settings.merge else adapter, settings.hub_model_id)}")
 
 sheet = out / "sheet.png"  # six held-out pictures, and drawings of what their programs build
 if settings.picture == "upload" and in_colab:

@@ -2,15 +2,15 @@ r"""How models/nano was made: a small LLaVA trained from scratch on synthetic pa
 
     python pretrain_nano.py                     # about an hour on 2 cores
     python pretrain_nano.py --resume            # after an interruption
-    python pretrain_nano.py --parts 2000 --short-steps 50 --steps 50 --out runs/nano-try   # a look
+    python pretrain_nano.py --parts 2000 --short-steps 50 --max-steps 50 --out runs/nano-try
 
 models/nano had four rounds, about two hours and a half of training on one core:
 
     python pretrain_nano.py
-    python pretrain_nano.py --seed 2 --parts 120000 --steps 2800 --out runs/nano-2 \
+    python pretrain_nano.py --seed 2 --parts 120000 --max-steps 2800 --out runs/nano-2 \
         --base runs/nano/model
-    python pretrain_nano.py --seed 3 --steps 2200 --out runs/nano-3 --base runs/nano-2/model
-    python pretrain_nano.py --seed 2 --parts 120000 --steps 1450 --out runs/nano-4 \
+    python pretrain_nano.py --seed 3 --max-steps 2200 --out runs/nano-3 --base runs/nano-2/model
+    python pretrain_nano.py --seed 2 --parts 120000 --max-steps 1450 --out runs/nano-4 \
         --base runs/nano-3/model
 
 First makes the parts (shards that are kept and reused), then trains the
@@ -22,10 +22,10 @@ the families of the bundled samples, which the base shall not have seen, and any
 # %% Settings
 from __future__ import annotations
 
-import argparse
+import io
 import itertools
 import multiprocessing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +34,32 @@ from tqdm import tqdm
 from transformers import set_seed
 
 from image2cad.cad import to_code
-from image2cad.common import InputError, prepare_run, run_cli
+from image2cad.common import InputError, at_least, prepare_run, read_flags, run_cli, write_whole
 from image2cad.rendering import draw
 from image2cad.synthesis import random_parts
-from image2cad.training import Settings, as_dict, collate, fit, labelled_loss
-from image2cad.vlm import IGNORED, Shape, build_nano, encode_prompt, load_base, train_tokenizer
+from image2cad.training import Settings, collate, fine_tune, labelled_loss
+from image2cad.vlm import IGNORED, NanoShape, build_nano, encode_prompt, load_base, train_tokenizer
 
+# Parts
 PARTS = 60_000  # distinct drawings
-SHARD = 2_000  # parts a file
-SHORT = 30  # tokens of a program at most, in the first stage
-SHORT_STEPS = 1_200
-STEPS = 1_600
-BATCH = 64
+DATA = "runs/nano-parts"  # where the drawn parts are kept
+PROCESSES = 2  # that draw
+# Model
+BASE: str | None = None  # a nano model to go on from instead of random weights
+MOST_TOKENS = 72  # of a program; the few longer ones cost time and teach little
+# Training
+SHORT_TOKENS = 30  # of a program, in the first stage
+SHORT_STEPS = 1_200  # of the first stage
+MAX_STEPS = 1_600  # of the second stage, with all programs
+PER_DEVICE_TRAIN_BATCH_SIZE = 64
 LEARNING_RATE = 8e-4
-LONGEST = 72  # tokens of a program; the few longer ones cost time and teach little
-SEED = 1
-PROCESSES = 2
-TOKENIZER_PARTS = 20_000
+SEED = 1  # of the parts and of the order
+# The run
+OUT = "runs/nano"
+RESUME = False  # go on with an interrupted run
+
+_PARTS_A_SHARD = 2_000  # a shard is a file
+_TOKENIZER_PARTS = 20_000
 
 
 # %% Data
@@ -58,31 +67,36 @@ def make_shard(job: tuple[Path, int, int]) -> None:
     """Draw one shard's parts: grey pictures (N, side, side) uint8 and their programs."""
     file, seed, count = job
     source = itertools.islice(random_parts(seed), count)
-    pairs = [(to_code(program), draw(drawing, Shape.image)[..., 0]) for program, drawing in source]
-    part = file.with_suffix(".part")
-    with open(part, "wb") as out:
-        np.savez(
-            out,
-            pictures=np.stack([picture for _, picture in pairs]),
-            codes=np.array([code for code, _ in pairs]),
-        )
-    part.rename(file)
+    pairs = [
+        (to_code(program), draw(drawing, NanoShape.image)[..., 0]) for program, drawing in source
+    ]
+    data = io.BytesIO()
+    np.savez(
+        data,
+        pictures=np.stack([picture for _, picture in pairs]),
+        codes=np.array([code for code, _ in pairs]),
+    )
+    write_whole(file, data.getvalue())
 
 
-def make_parts(
-    folder: Path, count: int, processes: int, seed: int = SEED
-) -> tuple[np.ndarray, list[str]]:
+def make_parts(folder: Path, count: int, processes: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """All parts, drawn where they are not on disk yet; equal programs are kept once."""
     folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         (folder / f"seed{seed}-{number:04d}-{size}.npz", seed * 100_000 + number, size)
-        for number, size in enumerate(min(SHARD, count - start) for start in range(0, count, SHARD))
+        for number, size in enumerate(
+            min(_PARTS_A_SHARD, count - start) for start in range(0, count, _PARTS_A_SHARD)
+        )
     ]
     missing = [job for job in jobs if not job[0].is_file()]
     if missing:
         with multiprocessing.get_context("spawn").Pool(processes) as pool:
             shards = pool.imap_unordered(make_shard, missing)
-            list(tqdm(shards, total=len(missing), desc=f"parts ({SHARD} each)", unit="shard"))
+            list(
+                tqdm(
+                    shards, total=len(missing), desc=f"parts ({_PARTS_A_SHARD} each)", unit="shard"
+                )
+            )
     pictures: list[np.ndarray] = []
     codes: list[str] = []
     for file, _, _ in jobs:
@@ -100,7 +114,7 @@ class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         from PIL import Image
 
         self.pictures = pictures
-        blank = Image.fromarray(np.zeros((Shape.image, Shape.image, 3), dtype=np.uint8))
+        blank = Image.fromarray(np.zeros((NanoShape.image, NanoShape.image, 3), dtype=np.uint8))
         self.head = encode_prompt(processor, [blank])["input_ids"][0]
         tokenizer = processor.tokenizer  # type: ignore[attr-defined]
         bodies = tokenizer([f" {code}" for code in codes], add_special_tokens=False)["input_ids"]
@@ -129,45 +143,35 @@ class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 # %% Pretrain
 def main() -> int:
     """Make the parts, train, save."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--parts", type=int, default=PARTS)
-    parser.add_argument("--short-steps", type=int, default=SHORT_STEPS)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--learning-rate", type=float, default=LEARNING_RATE)
-    parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--seed", type=int, default=SEED, help="of the parts and of the order")
-    parser.add_argument("--base", help="a nano model to go on from instead of random weights")
-    parser.add_argument("--data", type=Path, default=Path("runs/nano-parts"))
-    parser.add_argument("--out", type=Path, default=Path("runs/nano"))
-    parser.add_argument("--resume", action="store_true")
-    arguments = parser.parse_args()
-    for name in ("parts", "short_steps", "steps", "batch", "processes"):
-        if getattr(arguments, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1")
-
-    settings = Settings(
-        batch_size=arguments.batch,
-        learning_rate=arguments.learning_rate,
-        warmup=0.05,
+    settings = read_flags(__doc__, globals())
+    at_least(
+        settings,
+        {"parts": 1, "processes": 1, "most_tokens": 1, "short_tokens": 1, "short_steps": 1}
+        | {"max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-9, "seed": 0},
+    )
+    out = Path(settings.out)
+    recipe = Settings(
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        learning_rate=settings.learning_rate,
+        warmup_steps=0.05,
         tower_rate=0.3,
         weight_decay=0.01,
         save_steps=200,
-        log_steps=20,
-        seed=arguments.seed,
+        logging_steps=20,
+        seed=settings.seed,
     )
-    plan = {k: v for k, v in vars(arguments).items() if k not in ("data", "processes")}
-    prepare_run(arguments.out, {**plan, "settings": as_dict(settings)}, arguments.resume)
+    kept = {k: v for k, v in vars(settings).items() if k not in ("data", "processes")}
+    prepare_run(out, {**kept, "recipe": asdict(recipe)}, settings.resume)
     pictures, codes = make_parts(
-        arguments.data, arguments.parts, arguments.processes, arguments.seed
+        Path(settings.data), settings.parts, settings.processes, settings.seed
     )
 
-    set_seed(arguments.seed)
-    if arguments.base:
-        model, processor = load_base(arguments.base)
+    set_seed(settings.seed)
+    if settings.base:
+        model, processor = load_base(settings.base)
         model = model.float()  # all weights are trained: half precision would lose small steps
     else:
-        model, processor = build_nano(train_tokenizer(codes[:TOKENIZER_PARTS]))
+        model, processor = build_nano(train_tokenizer(codes[:_TOKENIZER_PARTS]))
     tokens = processor.tokenizer(codes, add_special_tokens=False)["input_ids"]
     lengths = np.array([len(ids) for ids in tokens])
     print(
@@ -176,20 +180,23 @@ def main() -> int:
         f"{len(processor.tokenizer)} tokens in the vocabulary"
     )
     # Short programs first: most of their tokens depend on the picture, so the model learns to look.
-    stages = [("short", SHORT, arguments.short_steps), ("all", LONGEST, arguments.steps)]
-    for name, longest, steps in stages[1:] if arguments.base else stages:
+    stages = [
+        ("short", settings.short_tokens, settings.short_steps),
+        ("all", settings.most_tokens, settings.max_steps),
+    ]
+    for name, longest, steps in stages[1:] if settings.base else stages:
         rows = np.flatnonzero(lengths <= longest)
         if len(rows) < 2:
             raise InputError(f"too few parts have at most {longest} tokens; raise --parts")
         held_out, rows = rows[: len(rows) // 100 + 1], rows[len(rows) // 100 + 1 :]
         data = Drawings(pictures[rows], [codes[i] for i in rows], processor)
-        fit(
+        fine_tune(
             model,
             data,
-            replace(settings, steps=steps, by_length=name == "all"),
-            arguments.out / name,
+            replace(recipe, max_steps=steps, group_by_length=name == "all"),
+            out / name,
             processor.tokenizer.pad_token_id,
-            arguments.resume,
+            settings.resume,
         )
         unseen = Drawings(pictures[held_out], [codes[i] for i in held_out], processor)
         own, other = losses(model, unseen, processor.tokenizer.pad_token_id)
@@ -197,9 +204,9 @@ def main() -> int:
             f"{name}: {len(rows):,} parts; held-out loss {own:.3f}, "
             f"with another part's picture {other:.3f}"
         )
-    model.save_pretrained(arguments.out / "model")
-    processor.save_pretrained(arguments.out / "model")
-    print(f"the model is in {arguments.out / 'model'}")
+    model.save_pretrained(out / "model")
+    processor.save_pretrained(out / "model")
+    print(f"the model is in {out / 'model'}")
     return 0
 
 

@@ -21,8 +21,8 @@ import importlib.util
 import subprocess
 import sys
 
-PREDICTIONS = ""  # @param {type:"string"}
-REFERENCES = ""  # @param {type:"string"}
+PREDICTIONS: str | None = None  # @param {type:"raw"}
+REFERENCES: str | None = None  # @param {type:"raw"}
 ALIGNMENT = "best"  # @param ["best", "pca", "published"]
 REPOSITORY = "https://github.com/image2cad/image2cad"  # @param {type:"string"}
 TAG = "v0.1.0"  # @param {type:"string"}

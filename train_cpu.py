@@ -28,7 +28,7 @@ from image2cad.common import (
 )
 from image2cad.data import compact_targets, load_train_and_held_out
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.training import CodeDataset, Settings, fit, memory_text
+from image2cad.training import CodeDataset, Settings, fine_tune, memory_text
 from image2cad.vlm import (
     attach_lora,
     load_base,
@@ -44,32 +44,39 @@ quiet()
 
 # %% [markdown]
 # ## Settings
-# Each is also a flag: `--epochs 3`, `--data my_folder`.
+# Each is also a flag: `--num-train-epochs 3`, `--data my_folder`.
 
 # %%
+# Data
 DATA = "bundled"  # "bundled", a folder with metadata.jsonl, or a data set on the hub
-HELD_OUT = 0  # samples to score on and not to train on; 0: the test split, or a third of a folder
-LIMIT = 0  # samples to train on at most, 0: all
+HELD_OUT: int | None = None  # samples to score on; None: the test split, or a third of a folder
+MAX_TRAIN_SAMPLES: int | None = None  # None: all
 COMPACT = True  # train on short programs that build the same part, 100 units long
+MAX_LENGTH = 1024  # tokens of a training sequence; longer rows are left out, never cut
+# Model
 BASE = "models/nano"  # a folder or a name on the hub
-RANK = 16  # LoRA rank
-ALPHA = 32  # LoRA scale
-EPOCHS = 20.0
-BATCH_SIZE = 16
-LEARNING_RATE = 0.0  # 0: 2e-3 for the bundled parts, 1.5e-4 for other data: see the README
-MAX_TOKENS = 1024  # longest training sequence; longer rows are left out, never cut
-MAX_NEW_TOKENS = 512  # longest answer
+LORA_R = 16
+LORA_ALPHA = 32
+# Training
+NUM_TRAIN_EPOCHS = 20.0
+PER_DEVICE_TRAIN_BATCH_SIZE = 16
+LEARNING_RATE: float | None = None  # None: 2e-3 for the bundled parts, 1.5e-4 for other data
 SEED = 0
-OUT = ""  # default: the next free runs/train_cpu-NNN
+# Answers
+MAX_NEW_TOKENS = 512
+# The run
+OUT: str | None = None  # None: the next free runs/train_cpu-NNN
 RESUME = False  # go on with an interrupted run
 
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"held_out": 0, "limit": 0, "rank": 1, "alpha": 1, "epochs": 0.01, "batch_size": 1}
-    | {"learning_rate": 0, "max_tokens": 64, "max_new_tokens": 1, "seed": 0},
+    {"held_out": 1, "max_train_samples": 1, "max_length": 64, "lora_r": 1, "lora_alpha": 1}
+    | {"num_train_epochs": 0.01, "per_device_train_batch_size": 1, "learning_rate": 1e-9}
+    | {"max_new_tokens": 1, "seed": 0},
 )
-settings.learning_rate = settings.learning_rate or (2e-3 if settings.data == "bundled" else 1.5e-4)
+if settings.learning_rate is None:
+    settings.learning_rate = 2e-3 if settings.data == "bundled" else 1.5e-4
 out = run_folder("train_cpu", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume)
 
@@ -79,7 +86,7 @@ check_run(out, vars(settings), settings.resume)
 
 # %%
 train, held_out, rejected = load_train_and_held_out(
-    settings.data, "train", settings.held_out, settings.limit or None, settings.seed
+    settings.data, "train", settings.held_out, settings.max_train_samples, settings.seed
 )
 for row in rejected:
     print(f"left out: {row.id}: {row.reason}")
@@ -96,9 +103,9 @@ if settings.compact and settings.data != "bundled":  # the bundled programs are 
 # %%
 torch.manual_seed(settings.seed)
 model, processor = load_base(settings.base)
-model = attach_lora(model, settings.rank, settings.alpha, dropout=0.0)
+model = attach_lora(model, settings.lora_r, settings.lora_alpha, lora_dropout=0.0)
 print(trainable_share(model))
-data = CodeDataset(train, processor, settings.max_tokens)
+data = CodeDataset(train, processor, settings.max_length)
 for row in data.dropped:
     print(f"not trained on: {row.id}: {row.reason}")
 
@@ -110,13 +117,13 @@ prepare_run(out, vars(settings), settings.resume)
 
 # %%
 before = evaluate(model, processor, held_out, max_new_tokens=settings.max_new_tokens)
-plan = Settings(
-    epochs=settings.epochs,
-    batch_size=settings.batch_size,
+recipe = Settings(
+    num_train_epochs=settings.num_train_epochs,
+    per_device_train_batch_size=settings.per_device_train_batch_size,
     learning_rate=settings.learning_rate,
     seed=settings.seed,
 )
-losses = fit(model, data, plan, out, padding_id(processor), settings.resume)
+losses = fine_tune(model, data, recipe, out, padding_id(processor), settings.resume)
 print(memory_text())
 
 # %% [markdown]

@@ -12,20 +12,23 @@
     python train_reward.py --also ../shared/data/gencad_dev     # scored before and after, too
     python train_reward.py --method rejection                   # best of 8, then fine-tuning
     python train_reward.py --resume                             # after an interruption
-    python train_reward.py --start runs/train_cpu-001/adapter --data bundled
+    python train_reward.py --model runs/train_cpu-001/adapter --data bundled
 
 LLaVA-1.5-7B from an adapter of colab_training.py, on a T4, and on a GPU of 40 GB and more
 (neither has been run; 4 bits need Linux):
 
-    python train_reward.py --start runs/colab-001/adapter --quantize --data CADCODER/GenCAD-Code \\
-        --samples 2000 --held-out 100 --pictures 2 --programs 4 --passes 1 --batch 4 \\
-        --sample-tokens 256 --learning-rate 1e-5
-    python train_reward.py --start runs/colab-001/adapter --data CADCODER/GenCAD-Code \\
-        --samples 20000 --held-out 200 --pictures 4 --programs 8 --passes 4 --batch 16 \\
-        --sample-tokens 384 --learning-rate 1e-5 --steps 1000
+    python train_reward.py --model runs/colab-001/adapter --load-in-4bit \\
+        --data CADCODER/GenCAD-Code --max-train-samples 2000 --held-out 100 --num-generations 4 \\
+        --per-device-train-batch-size 1 --gradient-accumulation-steps 8 \\
+        --per-device-eval-batch-size 4 --max-completion-length 256 --learning-rate 1e-5
+    python train_reward.py --model runs/colab-001/adapter --data CADCODER/GenCAD-Code \\
+        --max-train-samples 20000 --held-out 200 --num-generations 8 --max-steps 1000 \\
+        --per-device-train-batch-size 4 --gradient-accumulation-steps 8 \\
+        --per-device-eval-batch-size 16 --max-completion-length 384 --learning-rate 1e-5
 
-All programs of a step are written at once: at half a MiB a token of key-value cache, pictures
-times programs is what a GPU's memory bounds.
+All programs of a step are written at once: at half a MiB a token of key-value cache, batch size
+times accumulation is what a GPU's memory bounds. That product over --num-generations is the number
+of pictures a step.
 
 Leaves the adapter, predictions.jsonl, metrics.json and report.html in runs/train_reward-NNN.
 Left out: several GPUs, and generating with vLLM.
@@ -48,19 +51,16 @@ from image2cad.data import Rejected, Sample, has_split, load_rows, load_samples
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
 from image2cad.training import (
     CodeDataset,
-    Plan,
     Reward,
     Settings,
     best_of,
     check_enough,
-    fit,
-    fit_grpo,
-    format_reward,
+    fine_tune,
     fresh_rows,
+    grpo_config,
     iou_reward,
-    length_reward,
-    likeness_reward,
     memory_text,
+    train_grpo,
     validity_reward,
 )
 from image2cad.vlm import (
@@ -77,63 +77,68 @@ quiet()
 
 # %% [markdown]
 # ## Settings
-# Each is also a flag: `--steps 20`, `--method rejection`.
+# Each is also a flag: `--max-steps 20`, `--method rejection`.
 
 # %%
-START = "models/nano"  # an adapter that fine-tuning left, or a base that writes programs already
-METHOD = "grpo"  # "grpo" or "rejection"
+# Model
+MODEL = "models/nano"  # an adapter that fine-tuning left, or a base that writes programs already
+LOAD_IN_4BIT = False  # the base
+LORA_R = 16  # of a new adapter
+LORA_ALPHA = 32  # of a new adapter
+# Data
 DATA = "synthetic"  # parts made for this run, "bundled", a folder, or a data set on the hub
-SAMPLES = 3000  # pictures to learn from, 0: all
+MAX_TRAIN_SAMPLES: int | None = 3000  # pictures to learn from; None: all
 HELD_OUT = 1000  # pictures to score on
-ALSO = ""  # another data set that is scored before and after
+ALSO: str | None = None  # another data set that is scored before and after
 COMPACT = True  # shorten the references of other data, as programs were when fine-tuning
-IOU_WEIGHT = 1.0  # reward: IoU_best against the reference
-VALIDITY_WEIGHT = 0.2  # reward: the program leaves a usable solid
-LIKENESS_WEIGHT = 0.0  # reward: its drawing is like the picture; needs no reference
-LENGTH_WEIGHT = 0.0  # reward: no longer than the reference
-FORMAT_WEIGHT = 0.0  # reward: the program and nothing else
-PROGRAMS = 8  # for each picture
-TEMPERATURE = 0.6  # of the samples: at 1 their mean is far below the greedy answer
-SAMPLE_TOKENS = 100  # longest of them; what is cut off fails
-STEPS = 240  # GRPO: optimiser steps
-PICTURES = 16  # GRPO: pictures at a time
-UPDATES = 2  # GRPO: steps with the same programs
-PASSES = 0  # programs a forward and backward pass, 0: all of a step
+# Rewards
+IOU_WEIGHT = 1.0  # IoU_best against the reference
+VALIDITY_WEIGHT = 0.2  # the program leaves a usable solid
+# Sampled programs
+NUM_GENERATIONS = 8  # for each picture
+TEMPERATURE = 0.6  # at 1 their mean is far below the greedy answer
+MAX_COMPLETION_LENGTH = 100  # tokens; what is cut off fails
+# Training
+METHOD = "grpo"  # "grpo" or "rejection"
+MAX_STEPS = 240  # GRPO: optimiser steps
+PER_DEVICE_TRAIN_BATCH_SIZE = 128  # programs a forward and backward pass
+GRADIENT_ACCUMULATION_STEPS = 1  # GRPO: passes a step, whose programs are written at once
+NUM_ITERATIONS = 2  # GRPO: steps with the same programs
 LEARNING_RATE = 3e-4  # at 2e-3 programs became valid more often and fitted worse
-EPOCHS = 3.0  # rejection: passes over the best programs
-QUANTIZE = False  # the base in 4 bits
-RANK = 16  # LoRA rank of a new adapter
-ALPHA = 32  # LoRA scale of a new adapter
-BATCH = 128  # programs written at a time, when scoring and for rejection
-MAX_NEW_TOKENS = 512  # longest answer when it is scored
+NUM_TRAIN_EPOCHS = 3.0  # rejection: passes over the best programs
 SAVE_STEPS = 24  # steps between checkpoints
 SEED = 0
-OUT = ""  # default: the next free runs/train_reward-NNN
+# Answers that are scored
+PER_DEVICE_EVAL_BATCH_SIZE = 128  # programs written at a time; for rejection, too
+MAX_NEW_TOKENS = 512
+# The run
+OUT: str | None = None  # None: the next free runs/train_reward-NNN
 RESUME = False  # go on with an interrupted run
 
+# %%
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"samples": 0, "held_out": 1, "programs": 2, "temperature": 0.01, "steps": 1, "pictures": 1}
-    | {"passes": 0, "updates": 1, "sample_tokens": 1, "learning_rate": 1e-9, "epochs": 0.01}
-    | {"rank": 1, "alpha": 1, "batch": 1, "max_new_tokens": 1, "save_steps": 1, "seed": 0}
-    | {"iou_weight": 0, "validity_weight": 0, "likeness_weight": 0, "length_weight": 0}
-    | {"format_weight": 0},
+    {"lora_r": 1, "lora_alpha": 1, "max_train_samples": 1, "held_out": 1, "iou_weight": 0}
+    | {"validity_weight": 0, "num_generations": 2, "temperature": 0.01, "max_steps": 1}
+    | {"max_completion_length": 1, "per_device_train_batch_size": 1, "num_iterations": 1}
+    | {"gradient_accumulation_steps": 1, "learning_rate": 1e-9, "num_train_epochs": 0.01}
+    | {"save_steps": 1, "seed": 0, "per_device_eval_batch_size": 1, "max_new_tokens": 1},
 )
 if settings.method not in ("grpo", "rejection"):
     raise InputError(f"--method is grpo or rejection, not {settings.method}")
-step = settings.pictures * settings.programs
-passes = settings.passes or step
-if settings.method == "grpo" and step % passes:
-    raise InputError("--passes has to divide --pictures times --programs")
-if settings.data == "synthetic" and not settings.samples:
-    raise InputError("--samples says how many synthetic parts are made; 0 is for other data")
+batch = settings.per_device_train_batch_size
+programs = batch * settings.gradient_accumulation_steps
+if settings.method == "grpo" and programs % settings.num_generations:
+    raise InputError(
+        "--num-generations has to divide --per-device-train-batch-size times "
+        "--gradient-accumulation-steps"
+    )
+if settings.data == "synthetic" and settings.max_train_samples is None:
+    raise InputError("--max-train-samples says how many synthetic parts are made; give a number")
 rewards: dict[Reward, float] = {
     iou_reward: settings.iou_weight,
     validity_reward: settings.validity_weight,
-    likeness_reward: settings.likeness_weight,
-    length_reward: settings.length_weight,
-    format_reward: settings.format_weight,
 }
 rewards = {reward: weight for reward, weight in rewards.items() if weight > 0}
 if not rewards:
@@ -152,79 +157,97 @@ unusable: list[Rejected] = []
 if settings.also:
     split = "test" if has_split(settings.also, "test") else "train"
     also, unusable = load_samples(settings.also, split)
-made = settings.data in ("synthetic", "bundled")  # by us: compact, and known to run
+place = runs_root() / "rows"
 if settings.data == "synthetic":
-    rows = fresh_rows(runs_root() / "rows", settings.samples, settings.held_out, settings.seed)
+    rows = fresh_rows(place, settings.max_train_samples, settings.held_out, settings.seed)
 else:
+    ours = settings.data == "bundled"  # compact, and known to run
     rows = load_rows(
-        settings.data, runs_root() / "rows", settings.samples or None, 0, settings.held_out,
-        settings.seed, compact=settings.compact and not made, check_code=not made,
-    )  # fmt: skip
+        settings.data,
+        place,
+        train=settings.max_train_samples,
+        validation=0,
+        held_out=settings.held_out,
+        seed=settings.seed,
+        compact=settings.compact and not ours,
+        check_code=not ours,
+    )
 for row in [*rows.rejected, *unusable][:20]:
     print(f"left out: {row.id}: {row.reason}")
 if not rows.held_out:
     raise InputError(f"{settings.data} has too few rows to hold any out")
 if settings.method == "grpo":
-    check_enough(rows.train, settings.pictures)
+    check_enough(rows.train, programs // settings.num_generations)
 print(f"{len(rows.train)} pictures to learn from, {len(rows.held_out)} held out")
 
 # %% [markdown]
 # ## Model
-# The adapter goes on from where fine-tuning left it. The first score is the start's.
+# The adapter goes on from where fine-tuning left it. The first score is that of the model as it is.
 
 # %%
 torch.manual_seed(settings.seed)
 model, processor, base = load_trainable(
-    settings.start, settings.quantize, settings.rank, settings.alpha
+    settings.model, settings.load_in_4bit, settings.lora_r, settings.lora_alpha
 )
 print(trainable_share(model))
 prepare_run(out, vars(settings), settings.resume)
-scoring = (settings.batch, settings.max_new_tokens)
+scoring = (settings.per_device_eval_batch_size, settings.max_new_tokens)
 before = evaluate(model, processor, rows.held_out, *scoring)
 also_before = evaluate(model, processor, also, *scoring) if also else None
 
 # %% [markdown]
 # ## Train
+# By GRPO, or by fine-tuning on the best of the sampled programs.
+
 
 # %%
-used = len(rows.train)
-if settings.method == "grpo":
-    plan = Plan(
-        steps=settings.steps,
-        pictures=settings.pictures,
-        programs=settings.programs,
-        updates=settings.updates,
-        passes=passes,
-        learning_rate=settings.learning_rate,
+def reinforce() -> tuple[list[dict[str, float]], int]:
+    """By GRPO: the logs, and how many pictures were learned from."""
+    config = grpo_config(
+        out,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
+        num_generations=settings.num_generations,
+        num_iterations=settings.num_iterations,
+        max_completion_length=settings.max_completion_length,
         temperature=settings.temperature,
-        max_new_tokens=settings.sample_tokens,
+        learning_rate=settings.learning_rate,
         save_steps=settings.save_steps,
         seed=settings.seed,
     )
-    learned = fit_grpo(model, processor, rows.train, rewards, plan, out, settings.resume)
-else:
+    logs = train_grpo(model, processor, rows.train, rewards, config, settings.resume)
+    return logs, len(rows.train)
+
+
+# %%
+def fine_tune_on_best() -> tuple[list[dict[str, float]], int]:
+    """By rejection sampling: what was earned and the losses, and how many pictures it was."""
     best, earned = best_of(
-        model, processor, rows.train, rewards, settings.programs, out / "best.jsonl",
-        settings.temperature, settings.sample_tokens, settings.batch, settings.seed,
+        model, processor, rows.train, rewards, settings.num_generations, out / "best.jsonl",
+        settings.temperature, settings.max_completion_length,
+        settings.per_device_eval_batch_size, settings.seed,
     )  # fmt: skip
-    used = len(best)
-    if not used:
-        raise InputError(
-            "no program earned anything: fine-tune first, or --start from another model"
-        )
+    if not len(best):
+        raise InputError("no program earned anything: fine-tune first, or give another --model")
     print(f"reward: {earned['mean']:.3f} on average, {earned['best']:.3f} for the best of each")
-    tuning = Settings(
-        epochs=settings.epochs,
-        batch_size=min(passes, 16),
-        accumulate=max(16 // passes, 1),
+    recipe = Settings(
+        num_train_epochs=settings.num_train_epochs,
+        per_device_train_batch_size=min(batch, 16),
+        gradient_accumulation_steps=max(16 // batch, 1),
         recompute="language" if torch.cuda.is_available() else "nothing",
         learning_rate=settings.learning_rate,
         save_steps=settings.save_steps,
         seed=settings.seed,
-        by_length=True,
+        group_by_length=True,
     )
-    examples = CodeDataset(best, processor)
-    learned = [earned, *fit(model, examples, tuning, out, padding_id(processor), settings.resume)]
+    data = CodeDataset(best, processor)
+    losses = fine_tune(model, data, recipe, out, padding_id(processor), settings.resume)
+    return [earned, *losses], len(best)
+
+
+# %%
+curve, used = reinforce() if settings.method == "grpo" else fine_tune_on_best()
 print(memory_text())
 
 # %% [markdown]
@@ -232,13 +255,13 @@ print(memory_text())
 
 # %%
 after = evaluate(model, processor, rows.held_out, *scoring)
-facts = {"settings": vars(settings), "trained_on": used, "curve": learned}
+facts = {"settings": vars(settings), "trained_on": used, "curve": curve}
 summary = summarise(after, before, facts)
 if also:
     also_after = evaluate(model, processor, also, *scoring)
     summary["also"] = summarise(also_after, also_before)
 save_adapter(model, processor, out / "adapter", base, model_card(base, summary))
-write_results(out, rows.held_out, summary, after, before, f"{settings.start} on {settings.data}")
+write_results(out, rows.held_out, summary, after, before, f"{settings.model} on {settings.data}")
 finish_run(out, summary)
 print(summary_text(summary))
 if also:

@@ -6,7 +6,7 @@ All rows answer the same pictures in one run: IoU_best against the reference pro
 (failures 0) under `published`, VSR, and seconds a picture. The pictures are a folder with
 metadata.jsonl in GenCAD-Code's schema; the default lies beside the checkout. With --calibrate
 also how often answers of each likeness are good, from which the confidence of
-verification/pipeline.py is set. 20 pictures took under five minutes on 2 cores.
+verification/choosing.py is set. 20 pictures took under five minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from image2cad.data.samples import load_samples
 from image2cad.evaluation.report import interval_text
 from image2cad.rendering.raster import draw
 from image2cad.rendering.similarity import as_picture, likeness
+from image2cad.verification.choosing import Answer
 from image2cad.verification.many import answer_many
-from image2cad.verification.pipeline import SOURCES, Answer
+from image2cad.verification.pipeline import SOURCES
 from image2cad.vlm.generation import propose
 from image2cad.vlm.loading import load_model, quiet
 from metrics import Failure, Part, compute, run_many
-from metrics.scores import interval
+from metrics.scores import bootstrap_interval
 
 ROOT = Path(__file__).resolve().parent.parent
 ALIGNMENT = "published"
@@ -116,7 +117,7 @@ def main() -> None:
 def row(name: str, parts: Sequence[Any], scores: Sequence[float], seconds: float) -> None:
     """Print one row of the table."""
     vsr = float(np.mean([isinstance(part, Part) for part in parts]))
-    cell = interval_text(interval(np.array(scores)))
+    cell = interval_text(bootstrap_interval(np.array(scores)))
     show(f"| {name} | {vsr:.3f} | {cell} | {seconds:.1f} |")
 
 

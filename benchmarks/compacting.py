@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from image2cad.cad.compacting import compact_many, iou_in_place  # noqa: E402
-from image2cad.common.gencad import token_count  # noqa: E402
+from image2cad.common.gencad import read_programs, token_count  # noqa: E402
 from metrics.execution import run_many  # noqa: E402
 from metrics.parts import Part  # noqa: E402
 
@@ -42,7 +41,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/nano")
-    codes = [json.loads(line)["cadquery"] for line in metadata.read_text().splitlines()]
+    codes = [row["code"] for row in read_programs(options.data)]
     originals = run_many(codes)
     print(f"{len(codes)} programs; mean tokens before and after\n")
     for name, size in (("own units", None), (f"longest side {SIZE}", SIZE)):

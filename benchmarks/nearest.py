@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from image2cad.cad.parsing import parse
 from image2cad.cad.program import to_code
+from image2cad.common.gencad import read_programs
 from image2cad.rendering.raster import draw, reduce
 from image2cad.synthesis.parts import random_parts
 from metrics.alignment import ALIGNMENTS
@@ -29,9 +29,9 @@ from metrics.geometry import iou_aligned
 from metrics.parts import Failure, Part
 
 ROOT = Path(__file__).resolve().parent.parent
-SIDE = 56  # pixels of a small picture
-NEAREST = 8
-STEPS = ((1, 1), (2, 2), (3, 99))
+SMALL_SIDE = 56  # pixels of a small picture
+NEIGHBOURS = 8
+EXTRUSION_COUNTS = ((1, 1), (2, 2), (3, 99))
 
 
 def main() -> None:
@@ -43,18 +43,19 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.data / "metadata.jsonl").is_file():
         return print(f"{options.data} is not there; name a folder with --data")
-    lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    codes, library = [], np.empty((options.parts, SIDE, SIDE), dtype=np.float32)
+    rows = read_programs(options.data)
+    codes, library = [], np.empty((options.parts, SMALL_SIDE, SMALL_SIDE), dtype=np.float32)
     source = itertools.islice(random_parts(options.seed), options.parts)
     for i, (program, drawing) in enumerate(tqdm(source, total=options.parts, unit="part")):
         codes.append(to_code(program))
-        library[i] = reduce(draw(drawing), SIDE)[..., 0]
-    best = np.empty((len(rows), NEAREST))
+        library[i] = reduce(draw(drawing), SMALL_SIDE)[..., 0]
+    best = np.empty((len(rows), NEIGHBOURS))
     for row, found in zip(rows, best, strict=True):
         with Image.open(options.data / row["file_name"]) as picture:
-            small = reduce(np.asarray(picture.convert("RGB")), SIDE)[..., 0].astype(np.float32)
-        order = np.argsort(np.abs(library - small).mean(axis=(1, 2)), kind="stable")[:NEAREST]
+            small = reduce(np.asarray(picture.convert("RGB")), SMALL_SIDE)[..., 0].astype(
+                np.float32
+            )
+        order = np.argsort(np.abs(library - small).mean(axis=(1, 2)), kind="stable")[:NEIGHBOURS]
         real, *near = run_many([row["cadquery"], *(codes[i] for i in order)])
         if not isinstance(real, Part):
             raise SystemExit(f"{row['deepcad_id']} does not run: {real.message}")
@@ -64,7 +65,10 @@ def main() -> None:
     print("| extrusions | parts | nearest | best of 8 nearest |\n| --- | --: | --: | --: |")
     for name, chosen in (
         ("all", np.ones(len(rows), dtype=bool)),
-        *((f"{a}" if a == b else f"{a} or more", (steps >= a) & (steps <= b)) for a, b in STEPS),
+        *(
+            (f"{a}" if a == b else f"{a} or more", (steps >= a) & (steps <= b))
+            for a, b in EXTRUSION_COUNTS
+        ),
     ):
         first, oracle = best[chosen, 0].mean(), best[chosen].max(axis=1).mean()
         print(f"| {name} | {chosen.sum()} | {first:.3f} | {oracle:.3f} |")

@@ -40,7 +40,7 @@ from image2cad.cad import (
 )
 from image2cad.cad import Path as Outline
 from image2cad.common import InputError, run_cli
-from image2cad.data import read_rows
+from image2cad.data import stream_rows
 from image2cad.synthesis import random_parts, shown_steps
 
 Z = 1.959964  # of the 95 % interval
@@ -157,7 +157,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.synthetic < 1:
         raise InputError("--synthetic must be at least 1")
-    codes = [str(row["cadquery"]) for _, row in read_rows(given.data, given.split, False)]
+    codes = [str(row["cadquery"]) for _, row in stream_rows(given.data, given.split, False)]
     programs = [program for code in codes if (program := parse(code))]
     if not programs:
         raise InputError(f"no program in {given.data} could be read")

@@ -13,7 +13,6 @@ the true program's picture is more like the real one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections import Counter
@@ -29,6 +28,7 @@ from image2cad.cad.exact_engine import build_exactly
 from image2cad.cad.light_engine import build
 from image2cad.cad.parsing import read
 from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Segment
+from image2cad.common.gencad import read_programs
 from image2cad.rendering.raster import draw
 from image2cad.rendering.similarity import likeness, line_iou, silhouette_iou, ssim
 from metrics.execution import run_cadquery, run_many
@@ -46,8 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.data / "metadata.jsonl").is_file():
         return print(f"{options.data} is not there; name a folder with --data")
-    lines = (options.data / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row.get("deepcad_id") != ODD]
+    rows = [row for row in read_programs(options.data) if row["id"] != ODD]
     real = []
     for row in rows:
         with Image.open(options.data / row["file_name"]) as picture:

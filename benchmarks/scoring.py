@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import multiprocessing
 import os
 import re
@@ -33,13 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import metrics  # noqa: E402
-from metrics.alignment import SIGNS, principal_turns, proper  # noqa: E402
+from image2cad.common.gencad import read_programs  # noqa: E402
+from metrics.alignment import PROPER_SIGNS, principal_turns, right_handed  # noqa: E402
 from metrics.execution import run_cadquery, run_many  # noqa: E402
 from metrics.geometry import iou_aligned, iou_rotated  # noqa: E402
-from metrics.normalised import _bodies, body  # noqa: E402
+from metrics.normalised import _known, normalise  # noqa: E402
 from metrics.parts import Part  # noqa: E402
 from metrics.references import _kept  # noqa: E402
-from metrics.sandbox import warm  # noqa: E402
+from metrics.sandbox import client  # noqa: E402
 
 Pair = tuple[str, Part, Part]  # kind of pair, and the two parts
 
@@ -55,8 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.data.exists():
         return print(f"{options.data} is not there; name a folder with --data")
-    lines = (options.data / "metadata.jsonl").read_text().splitlines()
-    codes = [json.loads(line)["cadquery"] for line in lines]
+    codes = [row["code"] for row in read_programs(options.data)]
     random = np.random.default_rng(0)
     parts = [part for part in run_many(codes) if isinstance(part, Part)]
     print(f"{len(codes)} programs, {len(parts)} valid; {os.cpu_count()} cores;"
@@ -77,11 +76,11 @@ def cpu(work: Callable[..., Any], *arguments: Any) -> float:
 
 def run_and_measure_here(codes: list[str]) -> tuple[float, float]:
     """CPU seconds a program to run it, and to measure its result, in this process."""
-    from metrics.sandbox import measure, program
+    from metrics.sandbox import measure, runner
 
-    program.run(codes[0])
+    runner.run(codes[0])
     breps: list[bytes] = []
-    run = cpu(lambda: breps.extend(program.run(code)[1] for code in codes))
+    run = cpu(lambda: breps.extend(runner.run(code)[1] for code in codes))
     measured = cpu(lambda: [measure.measure(brep) for brep in breps])
     return run / len(codes), measured / len(codes)
 
@@ -89,7 +88,7 @@ def run_and_measure_here(codes: list[str]) -> tuple[float, float]:
 def isolation(codes: list[str]) -> None:
     """CPU of the whole process tree for running and measuring, beside what it costs in process."""
     here, measured = with_deadline(600, run_and_measure_here, codes)
-    warm.restart()
+    client.restart()
     run_cadquery(codes[0])
     start = tree_cpu()
     for code in codes:
@@ -97,7 +96,7 @@ def isolation(codes: list[str]) -> None:
     both = (tree_cpu() - start) / len(codes)
     start = tree_cpu()
     for code in codes:
-        warm.run_job(warm.worker.PROGRAM, code.encode(), 30, 4 << 30, 64 << 20)
+        client.run_job(client.fork_server.RUN_PROGRAM, code.encode(), 30, 4 << 30, 64 << 20)
     run = (tree_cpu() - start) / len(codes)
     print(
         f"\nCPU milliseconds a program\n"
@@ -110,8 +109,8 @@ def isolation(codes: list[str]) -> None:
 
 def tree_cpu() -> float:
     """CPU seconds of this process, of the warm process and its wardens, ended children included."""
-    assert warm._state.root is not None
-    total, root = time.process_time(), warm._state.root.pid
+    assert client._state.root is not None
+    total, root = time.process_time(), client._state.root.pid
     for stat in Path("/proc").glob("[0-9]*/stat"):
         fields = stat.read_text().rpartition(")")[2].split()
         if int(stat.parent.name) == root or int(fields[1]) == root:
@@ -135,7 +134,7 @@ def make_pairs(
             other = parts[random.integers(len(parts))]
         if isinstance(other, Part):
             with contextlib.suppress(ValueError):  # a mesh that cannot be made solid
-                body(other)
+                normalise(other)
                 pairs.append((kind, part, other))
     return pairs
 
@@ -158,13 +157,13 @@ def cost_of_a_pair(pairs: list[Pair]) -> float:
     """CPU seconds of our score by `pca`, the part's own preparation included; prints the rest."""
 
     def prepare(part: Part) -> None:
-        _bodies.clear()
-        body(part)
+        _known.clear()
+        normalise(part)
 
     prepared = float(np.mean([cpu(prepare, second) for _, _, second in pairs]))
     for _, first, second in pairs:
-        body(first)
-        body(second)
+        normalise(first)
+        normalise(second)
     print(f"\nCPU milliseconds a pair: weld and make solid {1e3 * prepared:.1f}; then")
     costs = {}
     for alignment in ("published", "pca", "best"):
@@ -186,8 +185,8 @@ def exact(pairs: list[Pair], timed: int, ours: float) -> None:
     OSD_ThreadPool.DefaultPool_s(1).Init(1)
     errors, kinds = [], []
     for kind, a, b in pairs:
-        turns = principal_turns(body(a), body(b), mirrored=False)
-        ours_of = [iou_rotated(body(a), body(b), turn) for turn in turns]
+        turns = principal_turns(normalise(a), normalise(b), mirrored=False)
+        ours_of = [iou_rotated(normalise(a), normalise(b), turn) for turn in turns]
         turn = turns[int(np.argmax(ours_of))]
         got = with_deadline(DEADLINE, occ_volumes, a, b, turn)
         if got and abs(got[0] + got[1] - got[2] - got[3]) <= CONSISTENT * (got[0] + got[1]):
@@ -251,9 +250,9 @@ def occ_volumes(
 
 def occ_route(a: Part, b: Part, general: bool) -> float:
     """CPU seconds of the exact score: four alignments, two booleans each."""
-    axes = [proper(np.linalg.eigh(part.inertia)[1]) for part in (a, b)]
+    axes = [right_handed(np.linalg.eigh(part.inertia)[1]) for part in (a, b)]
     start = time.process_time()
-    for signs in SIGNS:
+    for signs in PROPER_SIGNS:
         occ_volumes(a, b, axes[0] @ np.diag(signs) @ axes[1].T, general)
     return time.process_time() - start
 

@@ -12,7 +12,6 @@ a 429 waits as long as it says, but no longer than a second.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import subprocess
@@ -28,6 +27,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from image2cad.common.gencad import read_programs  # noqa: E402
+
 SAMPLES = ROOT / "data" / "samples" / "test"
 START_SECONDS = 180
 LONGEST_WAIT = 1.0  # seconds after a 429
@@ -39,9 +40,7 @@ def serve(port: int) -> None:
 
     import uvicorn
 
-    from image2cad.serving.api.routes import make_api
-    from image2cad.serving.backends import local_backend
-    from image2cad.serving.service import Service
+    from image2cad.serving import Service, local_backend, make_api
 
     logging.getLogger("image2cad.requests").addHandler(logging.NullHandler())
     api = make_api(Service(local_backend("models/nano")))
@@ -65,7 +64,7 @@ class Tally:
 
 def loop(base: str, number: int, makes_pictures: bool, until: float, tally: Tally) -> None:
     """One client until the time is over; the request that is under way is still counted."""
-    rows = [json.loads(line) for line in (SAMPLES / "metadata.jsonl").read_text().splitlines()]
+    rows = read_programs(SAMPLES)
     with httpx.Client(base_url=base, timeout=300) as client:
         turn = number
         while time.monotonic() < until:

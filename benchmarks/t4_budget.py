@@ -8,7 +8,7 @@ through the recipe in NF4, and trains in float16 without flash attention and wit
 at 1,024 and 2,700 tokens, one row a pass. On a CPU: models/nano in float32, eight rows
 a pass, on synthetic programs as GenCAD-Code writes their numbers, and compact. The plain
 recipe has no cache, all logits, everything recomputed, rows in random order, and on a GPU torch's
-AdamW. Time is that of the last steps of a run through `training.fit`: two runs of different
+AdamW. Time is that of the last steps of a run through `training.fine_tune`: two runs of different
 length are subtracted, so that set-up does not count.
 """
 
@@ -54,7 +54,7 @@ from image2cad.vlm.prompting import add_code, encode_code, encode_picture, paddi
 
 ROWS = 64
 GENCAD = 0.7532 / 100  # GenCAD's parts are about this long for our 100 units: numbers have decimals
-RECIPE = training.Settings(recompute="language", labelled_only=True, by_length=True)
+RECIPE = training.Settings(recompute="language", labelled_only=True, group_by_length=True)
 LEVERS: dict[
     str, tuple[dict[str, Any], bool]
 ] = {  # what is switched off: changed settings, and whether features are cached
@@ -62,11 +62,16 @@ LEVERS: dict[
     "- feature cache": ({}, False),
     "- labelled rows only": ({"labelled_only": False}, True),
     "- language model only recomputed": ({"recompute": "everything"}, True),
-    "- grouped by length": ({"by_length": False}, True),
-    "- 8-bit Adam": ({"eight_bit": False}, True),
+    "- grouped by length": ({"group_by_length": False}, True),
+    "- 8-bit Adam": ({"optim": "adamw_torch"}, True),
     "- recomputation": ({"recompute": "nothing"}, True),
 }
-PLAIN = {"labelled_only": False, "recompute": "everything", "by_length": False, "eight_bit": False}
+PLAIN = {
+    "labelled_only": False,
+    "recompute": "everything",
+    "group_by_length": False,
+    "optim": "adamw_torch",
+}
 
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -134,8 +139,8 @@ def measure(
             torch.cuda.reset_peak_memory_stats()
         with tempfile.TemporaryDirectory() as folder, quiet():
             start = time.perf_counter()
-            plan = replace(settings, steps=count, save_steps=10_000, log_steps=10_000)
-            training.fit(model, data, plan, Path(folder), pad)
+            plan = replace(settings, max_steps=count, save_steps=10_000, logging_steps=10_000)
+            training.fine_tune(model, data, plan, Path(folder), pad)
             best[count] = min(best[count], time.perf_counter() - start)
     peak = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else float("nan")
     return (best[2 + steps] - best[2]) / steps, peak
@@ -167,13 +172,14 @@ def compare(
     found = {}
     for name, rows, changes, cached in cases:
         rows.features = place if cached else None  # both programs of a part have one picture
-        settings = replace(base, **{k: v for k, v in changes.items() if gpu or k != "eight_bit"})
+        settings = replace(base, **{k: v for k, v in changes.items() if gpu or k != "optim"})
         try:
             seconds, peak = measure(model, rows, settings, steps, pad)
         except torch.cuda.OutOfMemoryError:
             print(f"{name:34} does not fit")
             continue
-        found[name] = rate = base.batch_size * base.accumulate / seconds
+        samples = base.per_device_train_batch_size * base.gradient_accumulation_steps
+        found[name] = rate = samples / seconds
         tokens = rate * float(rows.lengths.mean())
         extra = f"   {peak:8.2f}   {seconds:8.2f}" if gpu else ""
         ratio = rate / found["the recipe"]
@@ -191,10 +197,15 @@ def on_gpu(options: argparse.Namespace, folder: Path) -> None:
     torch.cuda.set_per_process_memory_fraction(min(options.memory * 2**30 / total, 1.0))
     torch.backends.cuda.enable_flash_sdp(False)
     training.precision = modeling.precision = lambda: torch.float16  # as on a T4
-    model, processor = modeling.load_base(folder / "base", quantize=True)
+    model, processor = modeling.load_base(folder / "base", load_in_4bit=True)
     model = modeling.attach_lora(model)
     print(modeling.trainable_share(model))
-    base = replace(RECIPE, batch_size=1, accumulate=1, eight_bit=True)
+    base = replace(
+        RECIPE,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=1,
+        optim="paged_adamw_8bit",
+    )
     chance = random.Random(0)
     images = [Image.effect_noise((448, 448), 10 + i).convert("RGB") for i in range(8)]
     place = cache_features(model, processor, images, folder / "features", progress=False)
@@ -213,7 +224,7 @@ def on_cpu(options: argparse.Namespace, folder: Path) -> None:
     compact = [to_code(program) for program, _ in programs]
     verbose = [to_code(scaled(program, GENCAD), 16) for program, _ in programs]
     model, processor = modeling.load_base("models/nano")
-    model = modeling.attach_lora(model, dropout=0.0)
+    model = modeling.attach_lora(model, lora_dropout=0.0)
     print(modeling.trainable_share(model))
     place = cache_features(model, processor, images, folder / "features", progress=False)
     data, plain = (
@@ -223,7 +234,7 @@ def on_cpu(options: argparse.Namespace, folder: Path) -> None:
         for codes in (compact, verbose)
     )
     print(f"tokens a row: {data.lengths.mean():.0f} compact, {plain.lengths.mean():.0f} verbose")
-    base = replace(RECIPE, batch_size=8)
+    base = replace(RECIPE, per_device_train_batch_size=8)
     compare(model, data, plain, base, options.steps, padding_id(processor), place)
 
 

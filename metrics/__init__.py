@@ -14,24 +14,24 @@ from .lazy import load
 if TYPE_CHECKING:
     from .alignment import ALIGNMENTS
     from .best_iou import evaluate_codes, get_iou_best
-    from .execution import ProtectionError, default_workers, export_step, measure_file, run_cadquery
-    from .execution import run_many
-    from .files import BadInput, read_codes, read_references
+    from .execution import ProtectionError, export_step, measure_file, run_cadquery, run_many
+    from .execution import usable_cores
     from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
-    from .meshes import balanced, solid_manifolds, union, weld
+    from .inputs import BadInput, read_codes, read_references
+    from .meshes import edges_pair_up, solid_manifolds, union, weld
     from .parts import Failure, KINDS, Part
     from .references import BadReference, reference_part
-    from .sandbox.tessellation import children, face_mesh
-    from .scores import compute, interval
+    from .sandbox.tessellation import face_mesh, subshapes
+    from .scores import bootstrap_interval, compute
     from .valid_syntax_rate import evaluate_syntax_rate, evaluate_syntax_rate_simple
 
 __all__ = [
     "ALIGNMENTS", "BadInput", "BadReference", "Failure", "KINDS", "Part", "ProtectionError",
-    "balanced", "box_error", "children", "compute", "default_workers", "evaluate_codes",
+    "bootstrap_interval", "box_error", "compute", "edges_pair_up", "evaluate_codes",
     "evaluate_syntax_rate", "evaluate_syntax_rate_simple", "export_step", "face_mesh",
-    "get_iou_best", "interval", "iou_aligned", "iou_unit_box", "measure_file", "read_codes",
-    "read_references", "reference_part", "run_cadquery", "run_many", "solid_manifolds", "union",
-    "volume_error", "weld",
+    "get_iou_best", "iou_aligned", "iou_unit_box", "measure_file", "read_codes", "read_references",
+    "reference_part", "run_cadquery", "run_many", "solid_manifolds", "subshapes", "union",
+    "usable_cores", "volume_error", "weld",
 ]  # fmt: skip
 
 

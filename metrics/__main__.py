@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .alignment import ALIGNMENTS
-from .files import BadInput, read_codes, read_references, read_row
-from .progress import bar
-from .references import kinds
-from .scores import matched, score_rows, totals
+from .inputs import BadInput, read_codes, read_references, read_row
+from .progress import progress_bar
+from .references import reference_kinds
+from .scores import pair_up, score_rows, totals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,14 +55,14 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
     references = read_references(options.references, list(codes))
     old = _old_rows(options, codes)
     todo = [name for name in codes if name not in old]
-    jobs = matched([codes[name] for name in todo], [references[name] for name in todo], todo)
+    jobs = pair_up([codes[name] for name in todo], [references[name] for name in todo], todo)
     settings = {
         "alignment": options.alignment,
         "extras": options.extras,
         "limits": {"timeout": options.timeout, "require": options.require},
     }
     rows = score_rows(jobs, settings, options.workers, cache=options.cache)
-    shown = bar(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
+    shown = progress_bar(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
     new = {}
     out = options.out.open("a") if options.out else None
     try:
@@ -79,7 +79,7 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
     got = totals(done)
     for kind, count in got["failures"].items():
         print(f"{count:6d}  {100 * count / len(done):5.1f} %  {kind}", file=sys.stderr)
-    kind = kinds(list(references.values()))
+    kind = reference_kinds(list(references.values()))
     return {**got, "alignment": options.alignment, "reference": kind}
 
 

@@ -12,41 +12,42 @@ from __future__ import annotations
 import numpy as np
 
 from . import rotations
-from .normalised import Body
+from .normalised import NormalisedPart
 
 ALIGNMENTS = ("best", "pca", "published")
-SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
-DEGENERATE = 0.05  # moments closer than this share of the largest count as equal
+PROPER_SIGNS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], float)
+EQUAL_MOMENTS_WITHIN = 0.05  # moments closer than this share of the largest count as equal
 
-TRIED_ABOUT_AXIS, TRIED_ALL = 6, 12  # exact booleans after the coarse ranking
-APART = np.radians(4.0)  # of two turns closer than this only the more promising one is tried
-SAME = np.radians(1.5)
+# how many turns get an exact boolean after the coarse ranking: about one axis, about any
+TRIED_ABOUT_AXIS, TRIED_FREELY = 6, 12
+NEIGHBOUR_ANGLE = np.radians(4.0)  # of two turns nearer than this only the better one is tried
+DUPLICATE_ANGLE = np.radians(1.5)  # two turns nearer than this are one
 COARSE_ERROR = 0.15  # measured: the coarse estimate is below the truth by more in under 1 %
 
 
-def principal_turns(a: Body, b: Body, mirrored: bool) -> np.ndarray:
+def principal_turns(a: NormalisedPart, b: NormalisedPart, mirrored: bool) -> np.ndarray:
     """(4, 3, 3): the principal axes of `b` onto those of `a`, in all proper sign choices.
 
     mirrored: take the axes as they come, so that all four may be reflections.
     """
-    target, source = (a.axes, b.axes) if mirrored else (proper(a.axes), proper(b.axes))
-    return np.stack([target @ np.diag(signs) @ source.T for signs in SIGNS])
+    target, source = (a.axes, b.axes) if mirrored else (right_handed(a.axes), right_handed(b.axes))
+    return np.stack([target @ np.diag(signs) @ source.T for signs in PROPER_SIGNS])
 
 
-def proper(axes: np.ndarray) -> np.ndarray:
+def right_handed(axes: np.ndarray) -> np.ndarray:
     """Axes (3, 3) in columns, the last one turned if the frame is left-handed."""
     return axes * np.array([1, 1, np.sign(np.linalg.det(axes))])
 
 
-def searched_turns(a: Body, b: Body) -> list[tuple[np.ndarray, float]]:
+def searched_turns(a: NormalisedPart, b: NormalisedPart) -> list[tuple[np.ndarray, float]]:
     """Further rotations (3, 3) worth trying, each with the IoU to hope for, in order."""
-    gaps = [np.diff(one.moments) < DEGENERATE * one.moments[2] for one in (a, b)]
+    gaps = [np.diff(one.moments) < EQUAL_MOMENTS_WITHIN * one.moments[2] for one in (a, b)]
     low, high = gaps[0] | gaps[1]
     if not low and not high:
         return []
     if low and high:
         features = rotations.feature_turns(a.features, b.features, None)
-        return _promising(a, b, features, rotations.all_turns(), None, TRIED_ALL)
+        return _promising(a, b, features, rotations.all_turns(), None, TRIED_FREELY)
     axis = 2 if low else 0
     axes = (a.axes[:, axis], b.axes[:, axis])
     features = rotations.feature_turns(a.features, b.features, axes)
@@ -54,7 +55,12 @@ def searched_turns(a: Body, b: Body) -> list[tuple[np.ndarray, float]]:
 
 
 def _promising(
-    a: Body, b: Body, features: np.ndarray, others: np.ndarray, axis: int | None, count: int
+    a: NormalisedPart,
+    b: NormalisedPart,
+    features: np.ndarray,
+    others: np.ndarray,
+    axis: int | None,
+    count: int,
 ) -> list[tuple[np.ndarray, float]]:
     turns = np.concatenate([features, others])
     inside = rotations.coarse_overlap(a.grid(axis), rotations.inner_points(b.grid(axis)), turns)
@@ -77,7 +83,7 @@ def _spread(turns: np.ndarray, worth: np.ndarray, count: int, chosen: list[int])
             break
         # The trace of a rotation is 1 + 2 cos(angle).
         near = np.einsum("kij,ij->k", turns[found], turns[index]) if found else np.zeros(0)
-        limits = np.where(np.arange(len(found)) < old, SAME, APART)
+        limits = np.where(np.arange(len(found)) < old, DUPLICATE_ANGLE, NEIGHBOUR_ANGLE)
         if not (near >= 1 + 2 * np.cos(limits)).any():
             found.append(int(index))
     return found

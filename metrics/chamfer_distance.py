@@ -12,10 +12,10 @@ from scipy.spatial import cKDTree
 
 from .parts import Part
 
-POINTS = 8192
+SURFACE_POINTS = 8192
 
 
-def chamfer_distance(a: Part, b: Part, points: int = POINTS, seed: int = 0) -> float:
+def chamfer_distance(a: Part, b: Part, points: int = SURFACE_POINTS, seed: int = 0) -> float:
     """Sum of the two mean squared nearest distances, in units of the longest side squared."""
     random = np.random.default_rng(seed)
     first, second = (sample_surface(part, points, random) for part in (a, b))

@@ -1,9 +1,10 @@
-"""Runs generated CadQuery code: the only place that does. run_cadquery(code) -> Part | Failure.
+r"""Runs generated CadQuery code: the only place that does. run_cadquery(code) -> Part | Failure.
 
-Two confined children per program, both forked from a warm process (sandbox/worker.py): the first
-runs the code and hands over B-rep bytes, the second runs no generated code and measures them.
-This process parses nothing but numbers and arrays, each checked (wire.py), and never unpickles.
-Where a STEP file is wanted, export_step has it written by one more child of the second kind.
+Two confined children per program, both forked from a warm process (sandbox/fork_server.py): the
+first runs the code and hands over B-rep bytes, the second runs no generated code and measures
+them. This process parses nothing but numbers and arrays, each checked (wire.py), and never
+unpickles. Where a STEP file is wanted, export_step has it written by one more child of the second
+kind.
 
     >>> from metrics.execution import run_cadquery
     >>> run_cadquery("import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)").volume
@@ -21,16 +22,21 @@ from typing import Any, TypeVar
 
 from . import wire
 from .parts import KINDS, Failure, Part, part_from_message
-from .progress import bar
-from .sandbox import files, warm, worker
+from .progress import progress_bar
+from .sandbox import client, fork_server
 
-TIMEOUT = 30.0
-MEMORY = 4 << 30
+DEFAULT_TIMEOUT = 30.0  # seconds
+DEFAULT_MEMORY = 4 << 30  # bytes, as are those below
 MAX_CODE = 4 << 20
 MAX_BREP = 64 << 20
 MAX_ARRAYS = 256 << 20
 MAX_STEP = 64 << 20
-Result = TypeVar("Result")
+JOB_OF_SUFFIX = {
+    ".step": fork_server.READ_STEP,
+    ".stp": fork_server.READ_STEP,
+    ".stl": fork_server.MEASURE_STL,
+}
+_Read = TypeVar("_Read")
 
 
 class ProtectionError(RuntimeError):
@@ -38,7 +44,10 @@ class ProtectionError(RuntimeError):
 
 
 def run_cadquery(
-    code: str, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+    code: str,
+    timeout: float = DEFAULT_TIMEOUT,
+    memory: int = DEFAULT_MEMORY,
+    require: Sequence[str] = (),
 ) -> Part | Failure:
     """Run one program and measure its result.
 
@@ -52,25 +61,30 @@ def run_cadquery(
     job = code.encode("utf-8", "surrogatepass")
     if len(job) > MAX_CODE:
         return Failure("too large", f"the program has {len(job)} bytes, {MAX_CODE} are allowed")
-    return _run(worker.PROGRAM, job, timeout, memory, require)
+    return _run(fork_server.RUN_PROGRAM, job, timeout, memory, require)
 
 
 def measure_file(
-    path: Path, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+    path: Path,
+    timeout: float = DEFAULT_TIMEOUT,
+    memory: int = DEFAULT_MEMORY,
+    require: Sequence[str] = (),
 ) -> Part | Failure:
     """Measure a .step, .stp or .stl file, confined like a program.
 
     Raises ValueError for other suffixes and OSError if the file cannot be read.
     """
-    kind = files.SUFFIXES.get(path.suffix.lower())
+    kind = JOB_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
-        raise ValueError(f"{path}: expected one of {', '.join(files.SUFFIXES)}")
-    number = worker.READ_STEP if kind == files.STEP else worker.READ_STL
-    return _run(number, path.read_bytes(), timeout, memory, require)
+        raise ValueError(f"{path}: expected one of {', '.join(JOB_OF_SUFFIX)}")
+    return _run(kind, path.read_bytes(), timeout, memory, require)
 
 
 def export_step(
-    brep: bytes, timeout: float = TIMEOUT, memory: int = MEMORY, require: Sequence[str] = ()
+    brep: bytes,
+    timeout: float = DEFAULT_TIMEOUT,
+    memory: int = DEFAULT_MEMORY,
+    require: Sequence[str] = (),
 ) -> bytes | Failure:
     """The STEP file, in millimetres, of a part's B-rep bytes. Limits as for run_cadquery.
 
@@ -81,7 +95,7 @@ def export_step(
     if len(brep) > MAX_BREP:
         return Failure("too large", f"the B-rep has {len(brep)} bytes, {MAX_BREP} are allowed")
     reached = _protected(require)
-    answer = _job(worker.EXPORT_STEP, brep, timeout, memory, MAX_STEP)
+    answer = _run_job(fork_server.WRITE_STEP, brep, timeout, memory, MAX_STEP)
     if isinstance(answer, Failure):
         return answer
     return _read_trusted(answer, answer.seconds, reached, lambda _, body: body, "written as STEP")
@@ -92,20 +106,20 @@ def _run(
 ) -> Part | Failure:
     reached = _protected(require)
     seconds = 0.0
-    if kind == worker.READ_STL:
-        answer = _job(kind, job, timeout, memory, MAX_ARRAYS)
+    if kind == fork_server.MEASURE_STL:
+        answer = _run_job(kind, job, timeout, memory, MAX_ARRAYS)
         if isinstance(answer, Failure):
             return answer
         return _read_measure(answer, answer.seconds, reached)
-    if kind != worker.MEASURE:
-        answer = _job(kind, job, timeout, memory, MAX_BREP)
+    if kind != fork_server.MEASURE_BREP:
+        answer = _run_job(kind, job, timeout, memory, MAX_BREP)
         if isinstance(answer, Failure):
             return answer
         seconds = answer.seconds
         failure, job = _read_program(answer, timeout, reached)
         if failure:
             return failure
-    answer = _job(worker.MEASURE, job, timeout, memory, MAX_ARRAYS)
+    answer = _run_job(fork_server.MEASURE_BREP, job, timeout, memory, MAX_ARRAYS)
     if isinstance(answer, Failure):
         return answer
     return _read_measure(answer, seconds + answer.seconds, reached)
@@ -113,7 +127,7 @@ def _run(
 
 def protection() -> tuple[str, ...]:
     """The protection layers that children run under on this machine (see sandbox/layers.py)."""
-    return warm.start()
+    return client.start()
 
 
 def _protected(require: Sequence[str]) -> tuple[str, ...]:
@@ -126,24 +140,26 @@ def _protected(require: Sequence[str]) -> tuple[str, ...]:
     return reached
 
 
-def _job(kind: int, job: bytes, timeout: float, memory: int, limit: int) -> warm.Answer | Failure:
+def _run_job(
+    kind: int, job: bytes, timeout: float, memory: int, limit: int
+) -> client.JobOutcome | Failure:
     for _ in range(2):  # once more, because the fault may be another program's
         try:
-            return warm.run_job(kind, job, timeout, memory, limit)
-        except warm.LostWorker as error:
+            return client.run_job(kind, job, timeout, memory, limit)
+        except client.ForkServerLost as error:
             reason = str(error)
-        except warm.StoppedWorker as error:
+        except client.ForkServerStalled as error:
             return Failure("crash", str(error))
     return Failure("crash", f"{reason}, twice, while this program ran")
 
 
 def _read_program(
-    answer: warm.Answer, timeout: float, reached: tuple[str, ...]
+    answer: client.JobOutcome, timeout: float, reached: tuple[str, ...]
 ) -> tuple[Failure | None, bytes]:
     def failed(kind: str, message: str, line: int | None = None) -> tuple[Failure, bytes]:
         return Failure(kind, message, line, answer.seconds, reached), b""
 
-    death = _death(answer, timeout)
+    death = _cause_of_death(answer, timeout)
     if death:
         return failed(*death)
     try:
@@ -158,7 +174,9 @@ def _read_program(
     return failed(kind, _printable(message), line if type(line) is int else None)
 
 
-def _read_measure(answer: warm.Answer, seconds: float, reached: tuple[str, ...]) -> Part | Failure:
+def _read_measure(
+    answer: client.JobOutcome, seconds: float, reached: tuple[str, ...]
+) -> Part | Failure:
     def read(header: dict[str, Any], body: bytes) -> Part:
         return part_from_message(header, body, seconds, reached)
 
@@ -166,20 +184,20 @@ def _read_measure(answer: warm.Answer, seconds: float, reached: tuple[str, ...])
 
 
 def _read_trusted(
-    answer: warm.Answer,
+    answer: client.JobOutcome,
     seconds: float,
     reached: tuple[str, ...],
-    read: Callable[[dict[str, Any], bytes], Result],
+    read: Callable[[dict[str, Any], bytes], _Read],
     done: str,
-) -> Result | Failure:
+) -> _Read | Failure:
     """What a child made that ran no generated code; `done` says what happened to the solid."""
 
     def failed(kind: str, message: str) -> Failure:
         return Failure(kind, message, None, seconds, reached)
 
-    if answer.reason == worker.DEADLINE:
+    if answer.reason == fork_server.PAST_DEADLINE:
         return failed("timeout", f"the solid took too long to be {done}")
-    if answer.reason == worker.CANCELLED:
+    if answer.reason == fork_server.CANCELLED:
         return failed("too large", f"the solid is too large to be {done}")
     try:
         header, body = wire.unpack(answer.output)
@@ -193,10 +211,10 @@ def _read_trusted(
     return failed("invalid solid", f"the solid's B-rep cannot be read or {done}")
 
 
-def _death(answer: warm.Answer, timeout: float) -> tuple[str, str] | None:
-    if answer.reason == worker.DEADLINE:
+def _cause_of_death(answer: client.JobOutcome, timeout: float) -> tuple[str, str] | None:
+    if answer.reason == fork_server.PAST_DEADLINE:
         return "timeout", f"stopped after {timeout:g} s"
-    if answer.reason == worker.CANCELLED:
+    if answer.reason == fork_server.CANCELLED:
         return "too large", f"the result is larger than {MAX_BREP >> 20} MB"
     if os.WIFSIGNALED(answer.status):
         number = os.WTERMSIG(answer.status)
@@ -207,7 +225,7 @@ def _death(answer: warm.Answer, timeout: float) -> tuple[str, str] | None:
         return "crash", f"the process died of {signal.Signals(number).name}"
     if answer.status != 0:
         code = os.waitstatus_to_exitcode(answer.status)
-        if code == worker.UNCONFINED:
+        if code == fork_server.EXIT_UNCONFINED:
             return "crash", "the process could not be confined, so nothing was run"
         return "crash", f"the process ended with code {code} and without a result"
     return None
@@ -227,14 +245,16 @@ def run_many(
     for run_cadquery.
     """
     codes = list(codes)
-    with ThreadPoolExecutor(workers or default_workers()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         results = pool.map(lambda code: run_cadquery(code, **limits), codes)
         if not progress:
             return list(results)
-        return list(bar(results, total=len(codes), desc="running programs", unit="program"))
+        return list(
+            progress_bar(results, total=len(codes), desc="running programs", unit="program")
+        )
 
 
-def default_workers() -> int:
+def usable_cores() -> int:
     """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

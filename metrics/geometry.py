@@ -12,10 +12,10 @@ import numpy as np
 
 from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
 from .meshes import solid_manifolds, union
-from .normalised import Body, body
+from .normalised import NormalisedPart, normalise
 from .parts import Part
 
-CERTAIN = 0.999  # no better rotation is looked for above this: meshes are no finer
+PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
 
 
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
@@ -25,23 +25,23 @@ def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
     """
     if alignment not in ALIGNMENTS:
         raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
-    first, second = body(a), body(b)
+    first, second = normalise(a), normalise(b)
     turns = principal_turns(first, second, mirrored=alignment == "published")
     best = max(iou_rotated(first, second, turn) for turn in turns)
-    if alignment == "best" and best < CERTAIN:
+    if alignment == "best" and best < PERFECT_IOU:
         for turn, expected in searched_turns(first, second):
             if expected > best - COARSE_ERROR:
                 best = max(best, iou_rotated(first, second, turn))
-            if best >= CERTAIN:
+            if best >= PERFECT_IOU:
                 break
     return best
 
 
-def iou_rotated(a: Body, b: Body, turn: np.ndarray) -> float:
+def iou_rotated(a: NormalisedPart, b: NormalisedPart, turn: np.ndarray) -> float:
     """IoU of `a` and of `b` turned by the (3, 3) matrix `turn`, without further alignment."""
     moved = b.solid.transform(np.hstack([turn, np.zeros((3, 1))]))
     common = (a.solid ^ moved).volume()
-    return _ratio(common, a.volume, b.volume)
+    return _iou_of_volumes(common, a.volume, b.volume)
 
 
 def iou_unit_box(a: Part, b: Part) -> float:
@@ -50,7 +50,7 @@ def iou_unit_box(a: Part, b: Part) -> float:
     The convention of CAD-Recode and cadrille: orientation must match, place and size need not.
     """
     first, second = _in_unit_box(a), _in_unit_box(b)
-    return _ratio((first ^ second).volume(), first.volume(), second.volume())
+    return _iou_of_volumes((first ^ second).volume(), first.volume(), second.volume())
 
 
 def volume_error(reference: Part, part: Part) -> float:
@@ -70,6 +70,6 @@ def _in_unit_box(part: Part) -> manifold3d.Manifold:
     return union(solid_manifolds(points, part.triangles, part.solid_of_face[part.faces])[0])
 
 
-def _ratio(common: float, a: float, b: float) -> float:
+def _iou_of_volumes(common: float, a: float, b: float) -> float:
     together = a + b - common
     return float(min(max(common / together, 0.0), 1.0)) if together > 0 else 0.0

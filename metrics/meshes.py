@@ -14,11 +14,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from .voxels import grid
+from .voxels import occupancy_grid
 
-NEAR = (1e-5, 1e-3)  # of the longest side: how far apart vertices are that may be one
-CROWD = 30  # vertices that near to each on average; more are detail, and pairs of them fill memory
-VOXELS = 48  # cells along each side, as a last resort
+WELD_DISTANCES = (1e-5, 1e-3)  # of the longest side: how far apart vertices that may be one lie
+# vertices that near to each on average; more are detail, and pairs of them fill memory
+MOST_NEIGHBOURS = 30
+FALLBACK_VOXELS = 48  # cells along each side, as a last resort
 
 
 def solid_manifolds(
@@ -66,7 +67,7 @@ def _manifold(
     mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
     if merge and mesh.merge():
         faces = _merged(mesh, faces)
-    if not balanced(faces):
+    if not edges_pair_up(faces):
         return None
     solid = manifold3d.Manifold(mesh)
     if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
@@ -74,7 +75,7 @@ def _manifold(
     return solid
 
 
-def balanced(faces: np.ndarray) -> bool:
+def edges_pair_up(faces: np.ndarray) -> bool:
     """Whether every edge is walked as often one way as the other, as in any closed mesh.
 
     manifold3d 3.5 reads past its arrays for some meshes that are not, and may take the process
@@ -102,8 +103,8 @@ def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifol
         return capped, "open mesh closed by capping its holes"
     size = float(np.ptp(points, axis=0).max())
     tree = cKDTree(points)
-    for near in NEAR:
-        if tree.count_neighbors(tree, near * size) > CROWD * len(points):
+    for near in WELD_DISTANCES:
+        if tree.count_neighbors(tree, near * size) > MOST_NEIGHBOURS * len(points):
             break
         pairs = tree.query_pairs(near * size, output_type="ndarray")
         loose = _manifold(*_loosely_welded(points, faces, pairs))
@@ -130,7 +131,7 @@ def _loosely_welded(
 
 def _voxels(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold:
     """The solid as upright bars over a grid of columns, for meshes that nothing else closes."""
-    where = grid(points, faces, np.array([0.0, 0.0, 1.0]), VOXELS)
+    where = occupancy_grid(points, faces, np.array([0.0, 0.0, 1.0]), FALLBACK_VOXELS)
     inside = np.pad(where.cells > 0.5, ((0, 0), (0, 0), (1, 1)))
     change = np.diff(inside.astype(np.int8), axis=2)
     starts, ends = np.argwhere(change == 1), np.argwhere(change == -1)  # in the same order

@@ -15,13 +15,13 @@ import numpy as np
 from . import rotations
 from .meshes import solid_manifolds, union
 from .parts import Part
-from .voxels import Grid, grid
+from .voxels import OccupancyGrid, occupancy_grid
 
-VOLUME_ERROR = 0.02  # between mesh and B-rep; more is noted
+MESH_VOLUME_TOLERANCE = 0.02  # between mesh and B-rep; more is noted
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class NormalisedPart:
     """A Part at its centre of mass, radius of gyration 1.
 
     solid: the union of its solids. volume: of that mesh. moments: (3,) ascending. axes: (3, 3)
@@ -35,46 +35,45 @@ class Body:
     axes: np.ndarray
     part: Part
     notes: tuple[str, ...]
-    grids: dict[int | None, Grid] = field(default_factory=dict)
+    grids: dict[int | None, OccupancyGrid] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> rotations.Features:
         """Feature directions, for the search of alignments."""
-        return rotations.features(self._points(), self.part.triangles, self.part.faces)
+        return rotations.features(
+            normalised_points(self.part), self.part.triangles, self.part.faces
+        )
 
-    def grid(self, axis: int | None) -> Grid:
+    def grid(self, axis: int | None) -> OccupancyGrid:
         """Occupancy grid whose third axis is a principal axis, or one that is turned oddly."""
         if axis not in self.grids:
             mesh = self.solid.to_mesh64()
             vertices, triangles = np.array(mesh.vert_properties), np.array(mesh.tri_verts)
             direction = None if axis is None else self.axes[:, axis]
-            self.grids[axis] = grid(vertices[:, :3], triangles.astype(int), direction)
+            self.grids[axis] = occupancy_grid(vertices[:, :3], triangles.astype(int), direction)
         return self.grids[axis]
 
-    def _points(self) -> np.ndarray:
-        return normalised_points(self.part)
+
+_known: weakref.WeakKeyDictionary[Part, NormalisedPart] = weakref.WeakKeyDictionary()
 
 
-_bodies: weakref.WeakKeyDictionary[Part, Body] = weakref.WeakKeyDictionary()
-
-
-def body(part: Part) -> Body:
+def normalise(part: Part) -> NormalisedPart:
     """The Part normalised for comparison; kept as long as the Part lives."""
-    known = _bodies.get(part)
+    known = _known.get(part)
     if known is None:
-        known = _bodies[part] = _normalised(part)
+        known = _known[part] = _normalised(part)
     return known
 
 
-def _normalised(part: Part) -> Body:
+def _normalised(part: Part) -> NormalisedPart:
     owner = part.solid_of_face[part.faces]
     solids, notes = solid_manifolds(normalised_points(part), part.triangles, owner)
     solid = union(solids)
     exact = part.volume / _gyration(part) ** 3
-    if abs(solid.volume() - exact) > VOLUME_ERROR * exact:
+    if abs(solid.volume() - exact) > MESH_VOLUME_TOLERANCE * exact:
         notes.append(f"mesh volume is {solid.volume() / exact:.3f} of the exact volume")
     moments, axes = np.linalg.eigh(part.inertia / np.trace(part.inertia))
-    return Body(solid, solid.volume(), moments, axes, part, tuple(notes))
+    return NormalisedPart(solid, solid.volume(), moments, axes, part, tuple(notes))
 
 
 def normalised_points(part: Part) -> np.ndarray:

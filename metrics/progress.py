@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
-def bar(items: Iterable[Item], **options: Any) -> Iterable[Item]:
+def progress_bar(items: Iterable[_Item], **options: Any) -> Iterable[_Item]:
     """`items` behind a tqdm bar with these options; without tqdm, `items` as they are."""
     try:
         from tqdm import tqdm

@@ -1,6 +1,6 @@
 """References: code, STEP or STL files, or Parts; each executed once and kept.
 
-Kept in this process for the last CACHED references, and, where a folder is given, on disk under
+Kept in this process for the last MOST_KEPT references, and, where a folder is given, on disk under
 the hash of their content, in the checked byte format of wire.py.
 """
 
@@ -22,8 +22,8 @@ from .execution import measure_file, run_cadquery
 from .parts import Failure, Part, part_from_message, part_to_bytes
 
 Reference = str | Path | Part
-CACHED = 512
-FORMAT = "1"  # part of the key; change it when measuring changes
+MOST_KEPT = 512
+CACHE_FORMAT = "1"  # part of the key; change it when measuring changes
 _kept: OrderedDict[str, Future[Part]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -42,7 +42,7 @@ def reference_part(reference: Reference, limits: dict[str, Any], folder: str | N
         if known is None:
             mine: Future[Part] = Future()
             _kept[key] = mine
-            while len(_kept) > CACHED:
+            while len(_kept) > MOST_KEPT:
                 _kept.popitem(last=False)
         else:
             _kept.move_to_end(key)
@@ -57,7 +57,7 @@ def reference_part(reference: Reference, limits: dict[str, Any], folder: str | N
     return mine.result()
 
 
-def kinds(references: Sequence[Reference]) -> str:
+def reference_kinds(references: Sequence[Reference]) -> str:
     """What the references are: "code", "part", "step", "stl", joined by "+"."""
     names = set()
     for one in references:
@@ -76,7 +76,7 @@ def _key(reference: str | Path) -> str:
             content, kind = reference.read_bytes(), reference.suffix.lower()
         except OSError as error:
             raise BadReference(f"{reference} cannot be read: {error.strerror}") from None
-    return hashlib.sha256(f"{FORMAT} {kind} ".encode() + content).hexdigest()
+    return hashlib.sha256(f"{CACHE_FORMAT} {kind} ".encode() + content).hexdigest()
 
 
 def _from_disk_or_run(

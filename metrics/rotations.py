@@ -15,14 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .voxels import GRID, Grid, _completed
+from .voxels import GRID_SIDE, OccupancyGrid, frame_along
 
-POINTS = 300  # points looked up for each candidate
-STEPS = 360  # angles about a determined axis
-TURNS = 1500  # rotations where no axis is determined
-DIRECTIONS = 12  # feature directions kept of each kind
-SAME_ANGLE = np.radians(2.0)
-PARALLEL = np.cos(np.radians(15.0))
+INNER_POINTS = 300  # points looked up for each candidate
+ANGLES_ABOUT_AXIS = 360  # angles about a determined axis
+FREE_TURNS = 1500  # rotations where no axis is determined
+MOST_DIRECTIONS = 12  # feature directions kept of each kind
+SAME_ANGLE = np.radians(2.0)  # two directions, or two angles between them, are one
+PARALLEL_COSINE = np.cos(np.radians(15.0))  # directions nearer than this make no frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +68,10 @@ def _heaviest(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
         close = np.array(chosen) @ units[index] > np.cos(SAME_ANGLE / 2) if chosen else []
         if np.any(close):
             totals[int(np.argmax(close))] += weights[index]
-        elif len(chosen) < 4 * DIRECTIONS:
+        elif len(chosen) < 4 * MOST_DIRECTIONS:
             chosen.append(units[index])
             totals.append(weights[index])
-    order = np.argsort(-np.array(totals), kind="stable")[:DIRECTIONS]
+    order = np.argsort(-np.array(totals), kind="stable")[:MOST_DIRECTIONS]
     return np.array(chosen)[order].reshape(-1, 3)
 
 
@@ -103,7 +103,7 @@ def _frames(firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     first = np.repeat(firsts, len(seconds), 0)
     second = np.tile(seconds, (len(firsts), 1))
     cosine = np.einsum("ij,ij->i", first, second)
-    kept = np.abs(cosine) < PARALLEL
+    kept = np.abs(cosine) < PARALLEL_COSINE
     first, second, cosine = first[kept], second[kept], cosine[kept]
     side = second - cosine[:, None] * first
     side /= np.linalg.norm(side, axis=1, keepdims=True)
@@ -118,22 +118,22 @@ def _matched(target: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def axis_turns(target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """(2 * STEPS, 3, 3): `source` (3,) onto plus and minus `target` (3,), at every angle."""
-    angle = np.linspace(0, 2 * np.pi, STEPS, endpoint=False)
-    spin = np.zeros((STEPS, 3, 3))
+    """(2 * ANGLES_ABOUT_AXIS, 3, 3): `source` (3,) onto plus and minus `target` (3,)."""
+    angle = np.linspace(0, 2 * np.pi, ANGLES_ABOUT_AXIS, endpoint=False)
+    spin = np.zeros((ANGLES_ABOUT_AXIS, 3, 3))
     spin[:, 0, 0] = 1
     spin[:, 1, 1] = spin[:, 2, 2] = np.cos(angle)
     spin[:, 2, 1] = np.sin(angle)
     spin[:, 1, 2] = -spin[:, 2, 1]
-    onto = _completed(target)
-    return np.concatenate([onto @ spin @ _completed(sign * source).T for sign in (1, -1)])
+    onto = frame_along(target)
+    return np.concatenate([onto @ spin @ frame_along(sign * source).T for sign in (1, -1)])
 
 
 def all_turns() -> np.ndarray:
-    """(TURNS, 3, 3) rotations spread evenly: the super-Fibonacci spirals of Alexa, CVPR 2022."""
+    """(FREE_TURNS, 3, 3), spread evenly: the super-Fibonacci spirals of Alexa, CVPR 2022."""
     psi = 1.533751168755204288118041  # root of psi^4 = psi + 4
-    i = np.arange(TURNS) + 0.5
-    share = i / TURNS
+    i = np.arange(FREE_TURNS) + 0.5
+    share = i / FREE_TURNS
     alpha, beta = 2 * np.pi * i / np.sqrt(2), 2 * np.pi * i / psi
     low, high = np.sqrt(share), np.sqrt(1 - share)
     x, y = low * np.sin(alpha), low * np.cos(alpha)
@@ -146,16 +146,16 @@ def all_turns() -> np.ndarray:
     return np.array(rows).transpose(2, 0, 1)
 
 
-def inner_points(where: Grid) -> np.ndarray:
-    """(POINTS, 3) points inside, spread evenly over the volume."""
+def inner_points(where: OccupancyGrid) -> np.ndarray:
+    """(INNER_POINTS, 3) points inside, spread evenly over the volume."""
     total = np.cumsum(where.cells.ravel(), dtype=float)
-    ranks = (np.arange(POINTS) + 0.5) / POINTS * total[-1]
+    ranks = (np.arange(INNER_POINTS) + 0.5) / INNER_POINTS * total[-1]
     chosen = np.unravel_index(np.searchsorted(total, ranks), where.cells.shape)
     cell = np.stack(chosen, 1) + 0.5
     return (where.low + cell * where.step) @ where.frame.T
 
 
-def coarse_overlap(where: Grid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+def coarse_overlap(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """(K,) share of (N, 3) points, turned by each of (K, 3, 3), that is inside.
 
     All turns are looked up with a third of the points; the better quarter with all of them.
@@ -166,8 +166,8 @@ def coarse_overlap(where: Grid, points: np.ndarray, turns: np.ndarray) -> np.nda
     return share
 
 
-def _looked_up(where: Grid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    side = GRID + 2  # an empty cell at each end stands for everything outside
+def _looked_up(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    side = GRID_SIDE + 2  # an empty cell at each end stands for everything outside
     padded = np.zeros((side, side, side), np.float32)
     padded[1:-1, 1:-1, 1:-1] = where.cells
     matrix = ((where.frame.T[None] @ turns) / where.step[:, None]).astype(np.float32)

@@ -22,16 +22,17 @@ import numpy as np
 
 from .alignment import ALIGNMENTS
 from .chamfer_distance import chamfer_distance
-from .execution import default_workers, run_cadquery
+from .execution import run_cadquery, usable_cores
 from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
-from .normalised import body
+from .normalised import normalise
 from .parts import Failure, Part
-from .progress import bar
-from .references import BadReference, Reference, kinds, reference_part
+from .progress import progress_bar
+from .references import BadReference, Reference, reference_kinds, reference_part
 
 Prediction = str | Part | Failure
-DRAWS = 2000
-IN_FLIGHT = 2000  # samples handed to an executor at a time
+Pair = tuple[str, Prediction, Reference]  # its id comes first
+BOOTSTRAP_DRAWS = 2000
+MOST_IN_FLIGHT = 2000  # samples handed to an executor at a time
 
 
 def compute(
@@ -62,25 +63,22 @@ def compute(
     "box_error", "solids" and "valid". Raises ValueError for lists of different length and for a
     reference without a usable solid, naming its id.
     """
-    jobs = matched(predictions, references, ids)
+    pairs = pair_up(predictions, references, ids)
     options = {"alignment": alignment, "extras": extras, "limits": limits}
-    rows = score_rows(jobs, options, workers, executor, cache)
-    shown = bar(rows, total=len(jobs), desc="scoring", unit="pair") if progress else rows
+    rows = score_rows(pairs, options, workers, executor, cache)
+    shown = progress_bar(rows, total=len(pairs), desc="scoring", unit="pair") if progress else rows
     done = list(shown)
     return {
         **totals(done),
         "alignment": alignment,
-        "reference": kinds([job[2] for job in jobs]),
+        "reference": reference_kinds([reference for _, _, reference in pairs]),
         "rows": done,
     }
 
 
-Job = tuple[str, Prediction, Reference]
-
-
-def matched(
+def pair_up(
     predictions: Sequence[Prediction], references: Sequence[Reference], ids: Sequence[str] | None
-) -> list[Job]:
+) -> list[Pair]:
     """(id, prediction, reference) of each sample. Raises ValueError if the lengths differ."""
     names = list(map(str, ids if ids is not None else range(len(references))))
     if not len(predictions) == len(references) == len(names):
@@ -92,26 +90,26 @@ def matched(
 
 
 def score_rows(
-    jobs: Iterable[Job],
+    pairs: Iterable[Pair],
     options: dict[str, Any],
     workers: int | None = None,
     executor: Executor | None = None,
     cache: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of `jobs` in their order, each as soon as it and those before it are done."""
+    """The rows of `pairs` in their order, each as soon as it and those before it are done."""
     if options["alignment"] not in ALIGNMENTS:
         known = ", ".join(ALIGNMENTS)
         raise ValueError(f"unknown alignment {options['alignment']!r}; choose one of {known}")
     folder = str(Path(cache).resolve()) if cache else None
-    own = None if executor else ThreadPoolExecutor(workers or default_workers())
+    own = None if executor else ThreadPoolExecutor(workers or usable_cores())
     pool = executor or own
     assert pool is not None
     waiting: deque[Future[dict[str, Any]]] = deque()
     try:
-        for job in jobs:
-            if len(waiting) >= IN_FLIGHT:
+        for pair in pairs:
+            if len(waiting) >= MOST_IN_FLIGHT:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(score_one, *job, folder, **options))
+            waiting.append(pool.submit(score_one, *pair, folder, **options))
         while waiting:
             yield waiting.popleft().result()
     finally:
@@ -133,7 +131,7 @@ def score_one(
     """The row of one sample. Raises BadReference, naming the sample."""
     try:
         target = reference_part(reference, limits, cache)
-        body(target)
+        normalise(target)
     except ValueError as error:
         raise BadReference(f"reference of sample {name!r}: {error}") from None
     got = run_cadquery(prediction, **limits) if isinstance(prediction, str) else prediction
@@ -152,7 +150,7 @@ def score_one(
     except ValueError as error:  # a mesh that nothing closes
         return {**row, "failure": f"invalid solid: {error}"}
     row |= {"ok": True, "iou_best": iou}
-    notes = [*got.notes, *body(got).notes]
+    notes = [*got.notes, *normalise(got).notes]
     if notes:
         row["notes"] = notes
     if extras:
@@ -175,14 +173,16 @@ def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     reasons = Counter(re.split("[,:]", text)[0] for text in failed)
     return {
         "n": len(rows),
-        "vsr": interval(ok.astype(float)),
-        "iou_best": interval(iou),
-        "iou_best_valid": interval(iou[ok]) if len(rows) else interval(iou),
+        "vsr": bootstrap_interval(ok.astype(float)),
+        "iou_best": bootstrap_interval(iou),
+        "iou_best_valid": bootstrap_interval(iou[ok]) if len(rows) else bootstrap_interval(iou),
         "failures": dict(reasons.most_common()),
     }
 
 
-def interval(values: np.ndarray, draws: int = DRAWS, seed: int = 0) -> dict[str, float | None]:
+def bootstrap_interval(
+    values: np.ndarray, draws: int = BOOTSTRAP_DRAWS, seed: int = 0
+) -> dict[str, float | None]:
     """Mean and 95 % percentile bootstrap interval of (n,) values; None for all if n is 0."""
     if not len(values):
         return {"mean": None, "low": None, "high": None}

@@ -1,4 +1,4 @@
-"""A solid as a grid of voxels."""
+"""A solid as a grid of voxels: how much of each cell is inside."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GRID = 32  # cells a side of the occupancy grid
+GRID_SIDE = 32  # cells a side of the occupancy grid
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class OccupancyGrid:
     """Share of each cell that is inside, cells (G, G, G), in a turned frame.
 
     frame: (3, 3), its columns are the grid's axes. low: (3,) corner, step: (3,) size of a cell.
@@ -22,23 +22,24 @@ class Grid:
     step: np.ndarray
 
 
-def _completed(axis: np.ndarray) -> np.ndarray:
+def frame_along(axis: np.ndarray) -> np.ndarray:
+    """Right-handed frame (3, 3), in columns, whose first is the unit vector `axis` (3,)."""
     side = np.eye(3)[np.argmin(np.abs(axis))]
     side = side - (side @ axis) * axis
     side /= np.linalg.norm(side)
     return np.stack([axis, side, np.cross(axis, side)], 1)
 
 
-def grid(
-    vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None, side: int = GRID
-) -> Grid:
+def occupancy_grid(
+    vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None, side: int = GRID_SIDE
+) -> OccupancyGrid:
     """Occupancy of a closed mesh; exact along the third axis of the grid, sampled across.
 
     axis: becomes the third axis, so that a thin plate across it is well resolved. Without one
     the grid is turned by an odd angle, so that no wall lies along it.
     """
-    odd = _completed(np.array([0.267, 0.535, 0.802]) / np.linalg.norm([0.267, 0.535, 0.802]))
-    frame = odd if axis is None else _completed(axis)[:, [1, 2, 0]]
+    odd = frame_along(np.array([0.267, 0.535, 0.802]) / np.linalg.norm([0.267, 0.535, 0.802]))
+    frame = odd if axis is None else frame_along(axis)[:, [1, 2, 0]]
     points = vertices @ frame
     low, high = points.min(0), points.max(0)
     step = (high - low) * (1 + 1e-6) / side
@@ -51,7 +52,7 @@ def grid(
     np.add.at(change, (column, cell), sign * (1 - rest))
     np.add.at(change, (column, cell + 1), sign * rest)
     inside = np.clip(np.cumsum(change, 1)[:, :side], 0, 1)
-    return Grid(inside.reshape(side, side, side).astype(np.float32), frame, low, step)
+    return OccupancyGrid(inside.reshape(side, side, side).astype(np.float32), frame, low, step)
 
 
 def _crossings(corners: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

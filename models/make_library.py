@@ -1,4 +1,9 @@
-"""Make models/library.npz."""
+"""Make the library of synthetic parts that verification looks pictures up in.
+
+    python models/make_library.py --parts 20000 --out models/library.npz
+
+What the file holds, and how it is read: image2cad/verification/library.py.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +21,20 @@ from image2cad.cad import to_code
 from image2cad.common import LIBRARY, InputError, run_cli
 from image2cad.rendering import draw
 from image2cad.synthesis import random_parts
-from image2cad.verification import BLOCK, features_of
+from image2cad.verification import LIBRARY_BLOCK, features_of
 
-CODE = 96  # principal components kept
-SAMPLE = 4_000  # parts that the components are taken from
+CODE_LENGTH = 96  # principal components kept
+SAMPLED_PARTS = 4_000  # parts that the components are taken from
 SEED = 7
-CHUNK = 500
+CHUNK_PARTS = 500
 
 
 def make_library(file: Path, count: int, processes: int) -> None:
     """Draw `count` parts and write the library to `file`."""
     from tqdm import tqdm
 
-    starts = range(0, count, CHUNK)
-    jobs = [(number, min(CHUNK, count - start)) for number, start in enumerate(starts)]
+    starts = range(0, count, CHUNK_PARTS)
+    jobs = [(number, min(CHUNK_PARTS, count - start)) for number, start in enumerate(starts)]
     programs: list[str] = []
     features: list[NDArray[np.float16]] = []
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -38,9 +43,9 @@ def make_library(file: Path, count: int, processes: int) -> None:
             programs += texts
             features.append(values)
     table = np.concatenate(features)
-    sample = table[:SAMPLE].astype(np.float32)
+    sample = table[:SAMPLED_PARTS].astype(np.float32)
     mean = sample.mean(axis=0)
-    components = np.linalg.svd(sample - mean, full_matrices=False)[2][:CODE]
+    components = np.linalg.svd(sample - mean, full_matrices=False)[2][:CODE_LENGTH]
     codes = (table.astype(np.float32) - mean) @ components.T
     # One scale for all, or distances would change; the few that are further away are clipped.
     scale = 127 / float(np.percentile(np.abs(codes[:, 0]), 99.9))
@@ -64,7 +69,7 @@ def _chunk(job: tuple[int, int]) -> tuple[list[str], NDArray[np.float16]]:
     texts, rows = [], []
     for program, drawing in itertools.islice(random_parts(SEED * 100_000 + number), count):
         texts.append(to_code(program))
-        rows.append(features_of(draw(drawing), BLOCK).astype(np.float16))
+        rows.append(features_of(draw(drawing), LIBRARY_BLOCK).astype(np.float16))
     return texts, np.stack(rows)
 
 

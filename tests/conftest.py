@@ -19,18 +19,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core for each; threads that wait 
 ROOT = Path(__file__).resolve().parent.parent
 GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 
-# Files that take longest, which begin first so that two processes end at about the same time.
-LONG = (
-    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_levers",
-    "test_training", "test_docs", "test_app", "test_api_abuse", "test_metrics_attacks",
+# Files that take longest. `make check` leaves them out; `make test` begins with them, so that two
+# processes end at about the same time. A single test elsewhere may be marked slow as well.
+SLOW_FILES = (
+    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_docs",
+    "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api", "test_wheel",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
+    places = {name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW_FILES)))
+    for item in items:
+        if item.path.stem in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture
@@ -90,9 +95,9 @@ def base(tmp_path_factory, samples):
     """A folder with a real LLaVA of a few thousand parameters and random weights."""
     from transformers import set_seed
 
-    from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
+    from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
 
-    tiny = Shape(
+    tiny = NanoShape(
         image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,
         # 4-bit inference on a CPU needs widths that are multiples of 64
         text_width=192, text_layers=1, text_heads=2,

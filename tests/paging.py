@@ -17,13 +17,13 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from image2cad.common.stopping import NEVER
 from image2cad.serving import jobs
 from image2cad.serving.limits import Busy, Limits, check_program
-from image2cad.serving.page.layout import LOOK, make_page
-from image2cad.serving.service import Built, Generated
-from image2cad.serving.stopping import Cancelled
+from image2cad.serving.page.layout import PAGE_LOOK, make_page
+from image2cad.serving.service import Generated
+from metrics.alignment import ALIGNMENTS
 from metrics.execution import run_cadquery
-from metrics.parts import Failure
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "data/samples/test/s20200000.png"
@@ -39,38 +39,40 @@ class Slow:
     def __init__(self) -> None:
         self.hold, self.begun, self.ended = False, threading.Event(), threading.Event()
 
-    def _work(self, cancelled, progress=lambda *_: None):
+    def _work(self, stop, progress=lambda *_: None):
         self.begun.set()
         while self.hold:
             progress(0.5, "checking 8 programs")
-            if cancelled():
+            if stop.due():
                 self.ended.set()
-                raise Cancelled("cancelled")
+                stop.check()
             time.sleep(0.02)
 
-    def generate(self, image, effort, progress, cancelled, kinds):
-        self._work(cancelled, progress)
+    def generate(self, image, effort, progress, kinds, stop):
+        self._work(stop, progress)
         if effort == "high":
             raise Busy(7)
         built = self.build(BOX, kinds)
         rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
         return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest)
 
-    def execute(self, code, cancelled=None):
-        return self.build(code, (), cancelled).part
+    def execute(self, code, stop=NEVER):
+        return self.build(code, (), stop).part
 
-    def build(self, code, kinds, cancelled=None):
+    def build(self, code, kinds, stop=NEVER):
         check_program(code, self.limits)
-        self._work(cancelled)
-        part = run_cadquery(code)
-        files = ({}, {}) if isinstance(part, Failure) else jobs.write_files(part, code, kinds)
-        return Built(part, *files)
+        self._work(stop)
+        return jobs.build_program(code, kinds, run_cadquery)
 
-    def score(self, prediction, reference, alignment, cancelled=None):
+    def score(self, prediction, reference, alignment, stop=NEVER):
         check_program(prediction, self.limits)
         check_program(reference, self.limits)
-        self._work(cancelled)
-        return jobs.score(prediction, reference, alignment, run_cadquery)
+        self._work(stop)
+        return jobs.score_programs(prediction, reference, alignment, run_cadquery)
+
+    def compare(self, prediction, reference, stop=NEVER):
+        self._work(stop)
+        return jobs.compare_programs(prediction, reference, ALIGNMENTS, run_cadquery)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def service() -> Slow:
 def address(service: Slow, uploads: Path) -> Iterator[str]:
     app = gr.mount_gradio_app(
         FastAPI(), make_page(service), "/", ssr_mode=False, show_error=False,
-        max_file_size=service.limits.picture_bytes, **LOOK,
+        max_file_size=service.limits.picture_bytes, **PAGE_LOOK,
     )  # fmt: skip
     config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

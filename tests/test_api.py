@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import logging
+import re
 
 import openai
 import pytest
@@ -184,6 +185,10 @@ def test_the_documentation_needs_no_internet(client):
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "//cdn" not in page.text and "http://" not in page.text and "https://" not in page.text
+    loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", page.text)
+    assert {path.rpartition(".")[2] for path in loaded} >= {"css", "js"}
+    for path in loaded:  # here, and without a key
+        assert path.startswith("/") and client.get(path).status_code == 200, path
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/chat/completions", "/v1/generate", "/v1/execute", "/v1/score"} <= set(paths)
     assert {"/v1/models", "/health", "/ready", "/metrics"} <= set(paths)

@@ -132,9 +132,11 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    flags = ["--base", str(any_base), "--data", "bundled", "--samples", "6", "--validation", "2"]
-    flags += ["--held-out", "2", "--epochs", "2", "--accumulate", "2", "--learning-rate", "0.01"]
-    flags += ["--max-new-tokens", "16", "--no-check", "--no-compact", "--merge"]
+    flags = ["--base", str(any_base), "--data", "bundled"]
+    flags += ["--max-train-samples", "6", "--validation", "2"]
+    flags += ["--held-out", "2", "--num-train-epochs", "2", "--gradient-accumulation-steps", "2"]
+    flags += ["--learning-rate", "0.01"]
+    flags += ["--max-new-tokens", "16", "--no-check-code", "--no-compact", "--merge"]
     flags += ["--picture", str(ROOT / "data/samples/test/s20200000.png"), "--effort", "none"]
     monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags])
     names = runpy.run_path(str(ROOT / "colab_training.py"), run_name="__main__")
@@ -165,14 +167,14 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     )
     assert chat == PROMPTS[kind], "not the template that lay beside the base"
     assert "runs/colab-001" not in (out / "adapter/README.md").read_text()
-    assert '"samples": 6' in (out / "merged/README.md").read_text()
+    assert '"max_train_samples": 6' in (out / "merged/README.md").read_text()
 
 
 def test_a_pipeline_serves_the_merged_model(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     model, processor = load_base(base)
-    model = attach_lora(model, rank=4, alpha=8)
+    model = attach_lora(model, r=4, lora_alpha=8)
     save_adapter(model, processor, tmp_path / "adapter", base, "card")
     assert merge(tmp_path / "adapter", tmp_path / "merged", progress=False) == 7
     pipe = pipeline("image-text-to-text", model=str(tmp_path / "merged"), dtype=torch.float32)
@@ -189,23 +191,23 @@ def test_an_adapter_that_answers_otherwise_or_not_at_all_is_not_called_done(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     model, processor = load_base(base)
-    model = attach_lora(model, rank=4, alpha=8)
+    model = attach_lora(model, r=4, lora_alpha=8)
     save_adapter(model, processor, tmp_path, base, "card")
     weights = tmp_path / "adapter_model.safetensors"
     tensors = load_file(weights)
     save_file({name: value + 0.5 for name, value in tensors.items()}, weights)
     with pytest.raises(InputError, match="answers otherwise"):
-        reload_and_compare(model, processor, tmp_path, samples[0])
+        reload_and_compare(model, processor, tmp_path, samples[0].image, samples[0].cadquery)
     weights.write_bytes(weights.read_bytes()[:300])
     with pytest.raises(InputError, match="cannot be loaded again: .*no whole adapter"):
-        reload_and_compare(model, processor, tmp_path, samples[0])
+        reload_and_compare(model, processor, tmp_path, samples[0].image, samples[0].cadquery)
 
 
 def test_merging_and_pushing_say_what_is_wrong_and_lose_nothing(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     model, processor = load_base(base)
-    save_adapter(attach_lora(model, rank=4), processor, tmp_path / "adapter", base, "card")
+    save_adapter(attach_lora(model, r=4), processor, tmp_path / "adapter", base, "card")
     weights = tmp_path / "adapter" / "adapter_model.safetensors"
     tensors = load_file(weights)
     renamed = {name.replace("layers.0", "layers.7"): value for name, value in tensors.items()}

@@ -13,7 +13,8 @@ from image2cad.common.runs import finish_run
 from image2cad.data.samples import Sample
 from image2cad.evaluation.scoring import gain, score_codes, summarise, summary_text, write_results
 from image2cad.evaluation.verified import evaluate_verified
-from image2cad.verification.pipeline import Answer, Tried
+from image2cad.verification.candidate import Candidate
+from image2cad.verification.choosing import Answer
 
 BOX = "import cadquery as cq\nsolid = cq.Workplane().box(4, 2, 1)\n"
 TWICE = "import cadquery as cq\nsolid = cq.Workplane().box(8, 4, 2).translate((9, 9, 9))\n"
@@ -69,7 +70,7 @@ def test_a_verified_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch
 
     def answer_many(images, codes, effort, sources, workers, keep):
         asked.extend(images)
-        keep(0, Answer(None, None, 0.0, 0.0, "", (Tried("model", "x", 2.0, "lost"),), 0.5))
+        keep(0, Answer(None, None, 0.0, 0.0, "", (Candidate((), "model", 2.0, fate="lost"),), 0.5))
 
     monkeypatch.setattr("image2cad.verification.many.answer_many", answer_many)
     result = evaluate_verified(None, None, samples, "low", ["traced"], kept=kept)

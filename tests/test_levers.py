@@ -18,11 +18,10 @@ import torch
 from transformers import set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-import image2cad.training.supervised as training
-import image2cad.training.vision_cache as towers
 from image2cad.data.samples import Sample
+from image2cad.training import supervised, vision_cache
 from image2cad.training.examples import CodeDataset, LengthOrder, collate
-from image2cad.training.supervised import Settings, fit, labelled_loss, recompute_activations
+from image2cad.training.supervised import Settings, fine_tune, labelled_loss, recompute_activations
 from image2cad.training.vision_cache import cache_features
 from image2cad.vlm.bases import language_model
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
@@ -35,7 +34,7 @@ def with_lora(base: Path, quantize: bool = False) -> tuple[Any, Any]:
     """A model whose adapter does something already: a new one has no gradient for its A."""
     set_seed(0)
     model, processor = load_base(base, quantize)
-    model = attach_lora(model, rank=4, alpha=8, dropout=0.0)
+    model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -153,14 +152,14 @@ def test_features_that_do_not_fit_or_are_not_taken_are_computed_every_time_and_i
     model, processor = load_base(base)
     parts = [samples[:3], samples[3:5]]
     free = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(towers.shutil, "disk_usage", lambda _: free._replace(free=9_000))
-    assert towers.features_for(model, processor, parts, tmp_path) is None
+    monkeypatch.setattr(vision_cache.shutil, "disk_usage", lambda _: free._replace(free=9_000))
+    assert vision_cache.features_for(model, processor, parts, tmp_path) is None
     assert "5 pictures need 0 GB, 0 GB are free" in capsys.readouterr().out
     monkeypatch.undo()
-    place = towers.features_for(model, processor, parts, tmp_path)
+    place = vision_cache.features_for(model, processor, parts, tmp_path)
     assert place is not None and len(list(place.rglob("*.safetensors"))) == 5
     monkeypatch.setattr(type(model), "forward", lambda self, input_ids: None)
-    assert towers.features_for(model, processor, parts, tmp_path) is None
+    assert vision_cache.features_for(model, processor, parts, tmp_path) is None
     assert "takes none" in capsys.readouterr().out
 
 
@@ -188,11 +187,11 @@ def test_rows_of_a_batch_are_about_equally_long_and_the_order_depends_on_seed_an
 def test_a_model_trained_in_half_precision_is_the_one_that_is_saved(
     base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "precision", lambda: torch.bfloat16)
+    monkeypatch.setattr(supervised, "precision", lambda: torch.bfloat16)
     model, processor = with_lora(base)
     data = CodeDataset(samples[:4], processor)
-    settings = Settings(steps=3, batch_size=2, learning_rate=1e-2)
-    fit(model, data, settings, tmp_path, padding_id(processor))
+    settings = Settings(max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2)
+    fine_tune(model, data, settings, tmp_path, padding_id(processor))
     assert {p.dtype for n, p in model.named_parameters() if "lora" in n} == {torch.float32}
     save_adapter(model, processor, tmp_path / "adapter", base, "card")
     again, _ = load_model(tmp_path / "adapter")

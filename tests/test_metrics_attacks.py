@@ -9,6 +9,7 @@ the next sample's score is asked for.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -34,7 +35,7 @@ from attacks import (
 from metrics.execution import ProtectionError, protection, run_cadquery, run_many
 from metrics.geometry import iou_aligned
 from metrics.parts import Failure, Part
-from metrics.sandbox import warm
+from metrics.sandbox import client
 
 SECRET = "the-secret-that-must-not-leave"
 REFERENCE = "# REFERENCE_MARK\nresult = cq.Workplane().box(1, 2, 3)"
@@ -81,7 +82,7 @@ def targets():
 
 @pytest.fixture(scope="module")
 def reference():
-    warm.restart()
+    client.restart()
     part = run_cadquery(REFERENCE)
     assert isinstance(part, Part)
     return part
@@ -102,7 +103,7 @@ def score_of_next(reference: Part) -> float:
 
 def survivors() -> list[str]:
     """Processes below the warm one that belong neither to it nor to its wardens."""
-    root = warm._state.root
+    root = client._state.root
     if root is None:
         return []
     parents = {}
@@ -145,9 +146,16 @@ def test_attack_is_contained(name, targets, reference):
     assert score_of_next(reference) == pytest.approx(RIGHT_SCORE, abs=1e-9)
 
 
+def test_attacks_aim_at_what_is_there():
+    aims = re.findall(r"sys\.modules\['(metrics[\w.]*)'\]\.(\w+)", "\n".join(ATTACKS.values()))
+    assert ("metrics.sandbox.measure", "measure") in aims
+    look = f"import sys\nfor module, name in {aims}: getattr(sys.modules[module], name)\n"
+    assert isinstance(run_cadquery(look + NEXT), Part)
+
+
 @linux
 def test_all_layers_are_reached_and_required(reference):
-    expected = set(warm.worker.layers.LAYERS) - (set() if os.getuid() == 0 else {"uid"})
+    expected = set(client.fork_server.layers.LAYERS) - (set() if os.getuid() == 0 else {"uid"})
     assert set(protection()) == expected == set(reference.protection)
     assert isinstance(run_cadquery(NEXT, require=("landlock", "seccomp")), Part)
     with pytest.raises(ProtectionError, match="moat"):
@@ -156,8 +164,8 @@ def test_all_layers_are_reached_and_required(reference):
 
 @linux
 def test_lost_parents_cost_no_other_sample(reference):
-    assert warm._state.root is not None
-    warm._state.root.kill()
+    assert client._state.root is not None
+    client._state.root.kill()
     assert score_of_next(reference) == pytest.approx(RIGHT_SCORE, abs=1e-9)
     codes = [NEXT, "import time; time.sleep(1)", NEXT, NEXT]
     got = run_many(codes, workers=2, timeout=5)
@@ -166,7 +174,7 @@ def test_lost_parents_cost_no_other_sample(reference):
 
 @linux
 def test_next_score_is_right_without_the_os_layers(targets, reference):
-    warm.restart(without=OS_LAYERS)
+    client.restart(without=OS_LAYERS)
     try:
         assert protection() == ("process", "rlimits")
         with pytest.raises(ProtectionError, match="seccomp"):
@@ -180,7 +188,7 @@ def test_next_score_is_right_without_the_os_layers(targets, reference):
                 assert score_of_next(reference) == pytest.approx(RIGHT_SCORE, abs=1e-9), name
             assert survivors() == [], name
     finally:
-        warm.restart()
+        client.restart()
         Path("/dev/shm/attack_probe").unlink(missing_ok=True)
 
 

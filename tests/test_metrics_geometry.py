@@ -18,7 +18,7 @@ import metrics
 from metrics.chamfer_distance import chamfer_distance
 from metrics.execution import measure_file, run_cadquery, run_many
 from metrics.geometry import iou_aligned, iou_unit_box
-from metrics.normalised import body
+from metrics.normalised import normalise
 from metrics.parts import Failure, Part
 
 REAL = Path(__file__).resolve().parents[1] / "../shared/data/gencad_dev"
@@ -128,7 +128,7 @@ def test_any_scale(scale):
     assert iou_aligned(part, other) == pytest.approx(iou_aligned(reference, other), abs=1e-4)
     curved = part_of(f"result = cq.Workplane().cylinder({3 * scale}, {scale})")
     gyration = np.sqrt(1 / 2 + 9 / 12)  # of a cylinder with radius 1 and height 3
-    assert body(curved).volume == pytest.approx(3 * np.pi / gyration**3, rel=0.01)
+    assert normalise(curved).volume == pytest.approx(3 * np.pi / gyration**3, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_answers_for_odd_solids():
         part = part_of(code)
         assert part.volume == pytest.approx(volume, rel=1e-6), name
         assert part.solids == solids, name
-        mesh_volume = body(part).volume * (np.trace(part.inertia) / (2 * part.volume)) ** 1.5
+        mesh_volume = normalise(part).volume * (np.trace(part.inertia) / (2 * part.volume)) ** 1.5
         assert mesh_volume == pytest.approx(volume, rel=1e-6), name
         assert (part.normals[part.triangles[:, 0]] * np.cross(
             part.vertices[part.triangles[:, 1]] - part.vertices[part.triangles[:, 0]],
@@ -272,7 +272,7 @@ def test_volumes_agree_with_occ_booleans():
 
     for turn in Rotation.random(6, random).as_matrix():
         a, b, common = occ_volume_in_common(first.brep, second.brep, turn)
-        ours = iou_rotated(body(first), body(second), turn)
+        ours = iou_rotated(normalise(first), normalise(second), turn)
         assert ours == pytest.approx(common / (a + b - common), abs=2e-3)
 
 
@@ -291,6 +291,7 @@ def test_unit_box_and_distances():
 
 
 @real_data
+@pytest.mark.slow
 def test_real_parts_score_one_against_moved_copies():
     rows = [json.loads(line) for line in (REAL / "metadata.jsonl").open()]
     codes = [row["cadquery"] for row in rows]

@@ -98,6 +98,7 @@ def check_executor(executor) -> None:
     assert [(row["id"], row["ok"], row["iou_best"]) for row in got["rows"]] == expected_rows()
 
 
+@pytest.mark.slow
 def test_process_pool_and_a_forked_copy_of_this_process():
     expected_rows()  # the warm process of this process runs before the fork
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
@@ -105,6 +106,7 @@ def test_process_pool_and_a_forked_copy_of_this_process():
     assert isinstance(run_cadquery(CODES["a"]), Part)
 
 
+@pytest.mark.slow
 def test_dask_cluster():
     distributed = pytest.importorskip("distributed", reason="distributed is not installed")
     with (
@@ -140,9 +142,9 @@ def test_references_are_executed_once(tmp_path, monkeypatch):
 
 def test_nothing_runs_on_after_the_scorer_is_killed():
     code = (
-        "import sys, threading, time\nfrom metrics.sandbox import warm\n"
-        "from metrics.execution import run_cadquery\nwarm.start()\n"
-        "threading.Timer(1, lambda: (print(warm._state.root.pid), sys.stdout.flush())).start()\n"
+        "import sys, threading, time\nfrom metrics.sandbox import client\n"
+        "from metrics.execution import run_cadquery\nclient.start()\n"
+        "threading.Timer(1, lambda: (print(client._state.root.pid), sys.stdout.flush())).start()\n"
         "run_cadquery('while True: pass', timeout=60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as scorer:
@@ -199,7 +201,7 @@ part = run_cadquery(  # two equal circles, as a model wrote them
     "wall = cq.Workplane('XZ', origin=(0, 10, 0)).circle(18).moveTo(0, 0).circle(18)\\n"
     "result = ring.extrude(40).union(wall.extrude(60))"
 )
-assert geometry.body(part).notes
+assert geometry.normalise(part).notes
 points, faces = meshes.weld(part.vertices, part.triangles)
 kept = []  # what was freed before decides whether a wild read is seen
 for number in range(300):
@@ -244,9 +246,9 @@ def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     )
     got = run_cadquery(code)
     assert isinstance(got, Part) and not got.notes
-    assert not metrics.geometry.body(got).notes
+    assert not metrics.geometry.normalise(got).notes
     assert len(np.unique(got.faces)) == got.face_count == 6
-    assert metrics.geometry.body(got).volume == pytest.approx(
+    assert metrics.geometry.normalise(got).volume == pytest.approx(
         got.volume / metrics.normalised._gyration(got) ** 3, rel=2e-3
     )
 

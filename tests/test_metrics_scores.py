@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,14 +9,7 @@ import metrics
 from metrics.execution import run_cadquery, run_many
 from metrics.parts import Failure, Part
 
-ROOT = Path(__file__).resolve().parents[1]
 BOX = "result = cq.Workplane().box({}, {}, {})"
-
-
-def test_import_is_light():
-    code = "import metrics, sys; print({'torch','transformers','cadquery'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_part_holds_exact_properties_and_drawing_data():

@@ -70,7 +70,7 @@ def test_badges_and_pages_carry_the_one_address_of_the_settings() -> None:
 def changed(text: str, **settings: Any) -> str:
     """The text with other settings, as a user would set them in the form."""
     for name, value in settings.items():
-        text, count = re.subn(rf"^{name} = \S+", f"{name} = {value!r}", text, flags=re.M)
+        text, count = re.subn(rf"^({name}\b[^=\n]*) = \S+", rf"\1 = {value!r}", text, flags=re.M)
         assert count == 1, name
     return text
 
@@ -79,7 +79,9 @@ def run_notebook(name: str, folder: Path, **settings: Any) -> str:
     """Run a notebook in `folder`; all that its cells printed."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     for key, value in settings.items():
-        cells = [c for c in notebook.cells if re.search(rf"^{key} = ", c.source, re.MULTILINE)]
+        cells = [
+            c for c in notebook.cells if re.search(rf"^{key}\b[^=\n]* = ", c.source, re.MULTILINE)
+        ]
         assert len(cells) == 1, key
         cells[0].source = changed(cells[0].source, **{key: value})
     client = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
@@ -149,7 +151,8 @@ def test_the_script_alone_gets_the_pinned_tag_from_a_git_remote(
     script = (ROOT / "colab_training.py").read_text(encoding="utf-8")
     alone = no_project / "colab_training.py"
 
-    quick = {**QUICK, "SAMPLES": 4, "VALIDATION": 1, "EPOCHS": 1.0, "CHECK": False}
+    quick = {**QUICK, "MAX_TRAIN_SAMPLES": 4, "VALIDATION": 1}
+    quick |= {"NUM_TRAIN_EPOCHS": 1.0, "CHECK_CODE": False}
     alone.write_text(changed(script, COMPACT=False, **quick))
 
     def run(address: str) -> subprocess.CompletedProcess[str]:
@@ -188,7 +191,8 @@ def test_the_notebook_alone_gets_the_project_from_a_zip_and_runs_its_four_cells(
             file.write(path, path.relative_to(project.parent))
     picture = next((project / "data/samples/test").glob("*.png"))
     shutil.copy(picture, no_project / "mine.png")
-    quick = {**QUICK, "SAMPLES": 4, "VALIDATION": 1, "EPOCHS": 2.0, "CHECK": False}
+    quick = {**QUICK, "MAX_TRAIN_SAMPLES": 4, "VALIDATION": 1}
+    quick |= {"NUM_TRAIN_EPOCHS": 2.0, "CHECK_CODE": False}
     said = run_notebook(
         "colab_training", no_project, **quick, COMPACT=False, MERGE=True, PICTURE="mine.png"
     )
@@ -199,13 +203,14 @@ def test_the_notebook_alone_gets_the_project_from_a_zip_and_runs_its_four_cells(
 
 
 def test_the_laptop_notebook_runs(tmp_path: Path, kernel: None) -> None:
-    said = run_notebook("train_cpu", tmp_path, **QUICK, LIMIT=8, EPOCHS=1.0)
+    said = run_notebook("train_cpu", tmp_path, **QUICK, MAX_TRAIN_SAMPLES=8, NUM_TRAIN_EPOCHS=1.0)
     assert "8 samples to train on, 2 held out" in said and "gain in IoU_best" in said
     assert (tmp_path / "runs/train_cpu-001/report.html").is_file()
 
 
 def test_the_reward_notebook_runs(tmp_path: Path, kernel: None) -> None:
-    small = {"SAMPLES": 6, "HELD_OUT": 3, "STEPS": 2, "PICTURES": 2, "PROGRAMS": 2, "PASSES": 4}
+    small = {"MAX_TRAIN_SAMPLES": 6, "HELD_OUT": 3, "MAX_STEPS": 2, "NUM_GENERATIONS": 2}
+    small |= {"PER_DEVICE_TRAIN_BATCH_SIZE": 4}
     said = run_notebook("train_reward", tmp_path, **small, MAX_NEW_TOKENS=48)
     assert "6 pictures to learn from, 3 held out" in said and "gain in IoU_best" in said
     assert (tmp_path / "runs/train_reward-001/report.html").is_file()

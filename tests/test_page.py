@@ -9,16 +9,18 @@ from types import SimpleNamespace
 
 import gradio as gr
 import httpx
+import paging
 import pytest
 from paging import BOX, BROKEN, PICTURE, Slow, address, service, uploads
 from PIL import Image
 
-from image2cad.serving.page import actions as visiting
+from image2cad.common.errors import InputError
+from image2cad.serving.page import actions
 from image2cad.serving.page.actions import Entry, Shown
 from image2cad.serving.page.sliders import numbers
 from image2cad.serving.page.visitors import Stops
 from image2cad.serving.service import Generated
-from metrics.execution import measure_file
+from metrics.execution import measure_file, run_cadquery
 from metrics.parts import Failure
 
 __all__ = ["address", "service", "uploads"]  # fixtures
@@ -28,7 +30,7 @@ async def generated(service: Slow, uploads: Path, effort: str = "low") -> Shown:
     file = uploads / "mine.png"
     file.write_bytes(PICTURE.read_bytes())
     told: list[str] = []
-    values = await visiting.generate(
+    values = await actions.make_part(
         service, Stops(), str(file), effort, [], "me", lambda share, desc: told.append(desc)
     )
     return Shown(*values)
@@ -44,12 +46,12 @@ def test_a_visit(service: Slow, uploads: Path) -> None:
     for text in ("0.500", "25%", "20 × 40 × 60", "48\u2009000", "1, 6", "yes", "tracing"):
         assert text in made.measures, text
 
-    broken = Shown(*visiting.edit(service, BROKEN, made.entry, made.visit))
+    broken = Shown(*actions.rebuild(service, BROKEN, made.entry, made.visit))
     assert "line 3: result = result.fillet(&#x27;&lt;b&gt;&#x27;)" in broken.message
     assert broken.model["__type__"] == "update" and "value" not in broken.model  # stays in view
 
     code = BOX.replace("60", "30")
-    edited = Shown(*visiting.edit(service, code, made.entry, made.visit))
+    edited = Shown(*actions.rebuild(service, code, made.entry, made.visit))
     assert "20 × 40 × 30" in edited.measures and "Confidence" not in edited.measures
     assert re.search(r"likeness</th><td>0\.\d{3}", edited.measures)  # against the same picture
     assert [one.caption for one in edited.visit] == ["edited", "answer, low"]
@@ -58,40 +60,58 @@ def test_a_visit(service: Slow, uploads: Path) -> None:
     moved = edited
     for length in (25.0, 12.5):  # a row of moves is one entry of the visit
         rest = (edited.template, length, *values[1:])
-        moved = Shown(*visiting.move(service, moved.code, moved.entry, moved.visit, *rest))
+        moved = Shown(*actions.move_slider(service, moved.code, moved.entry, moved.visit, *rest))
         assert moved.code == code.replace("20", f"{length:g}")
     assert [one.caption for one in moved.visit] == ["moved", "edited", "answer, low"]
     assert "12.5 × 40 × 30" in moved.measures and len(moved.gallery) == 3
     rest = (edited.template, 0.0, *values[1:])
-    flat = Shown(*visiting.move(service, moved.code, moved.entry, moved.visit, *rest))
+    flat = Shown(*actions.move_slider(service, moved.code, moved.entry, moved.visit, *rest))
     assert 'role="alert"' in flat.message and "line 2" in flat.message
-    stale = Shown(*visiting.move(service, BOX, moved.entry, moved.visit, *rest))
+    stale = Shown(*actions.move_slider(service, BOX, moved.entry, moved.visit, *rest))
     assert "Press Rebuild" in stale.message
 
-    back = Shown(*visiting.go_back(service, moved.visit, 2))
+    back = Shown(*actions.go_back(service, moved.visit, 2))
     assert back.code == BOX and "25%" in back.measures and back.visit == moved.visit
-    again = Shown(*visiting.edit(service, back.code, back.entry, back.visit))
+    again = Shown(*actions.rebuild(service, back.code, back.entry, back.visit))
     assert again.visit == back.visit  # nothing new
 
 
 def test_files_are_made_when_asked_for(service: Slow, uploads: Path) -> None:
-    step = Path(visiting.save(service, "step", BOX))
+    step = Path(actions.download(service, "step", BOX))
     assert measure_file(step).volume == pytest.approx(48_000) and step.name == "part.step"
-    assert Path(visiting.save(service, "py", BOX)).read_text() == BOX
+    assert Path(actions.download(service, "py", BOX)).read_text() == BOX
     with pytest.raises(gr.Error, match="line 3: result = result.fillet"):
-        visiting.save(service, "stl", BROKEN)
+        actions.download(service, "stl", BROKEN)
     with pytest.raises(gr.Error, match="No DXF: the program cannot be read"):
-        visiting.save(service, "dxf", BOX)
+        actions.download(service, "dxf", BOX)
+
+
+def test_two_programs_are_compared_after_each_has_run_once(
+    service: Slow, uploads: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(paging, "run_cadquery", lambda code: ran.append(code) or run_cadquery(code))
+    longer = BOX.replace("60", "90")
+    first, second, html = actions.compare(service, longer, BOX)
+    assert sorted(ran) == sorted([longer, BOX])
+    assert first.size == second.size == (448, 448) and first != second
+    for name in ("best", "pca", "published"):
+        assert re.search(rf"<th>{name}</th><td>1</td><td>0\.[5-9]\d\d\d</td>", html), html
+    first, second, html = actions.compare(service, BROKEN, BOX)
+    assert first is None and second is not None and "line 3" in html
+    assert "<th>pca</th><td>0</td><td>0.0000</td>" in html
+    with pytest.raises(InputError, match="nothing to compare with. .*, line 3"):
+        actions.compare(service, BOX, BROKEN)
 
 
 def test_what_goes_wrong_is_told(service: Slow, uploads: Path) -> None:
     assert "try again in 7 s" in asyncio.run(generated(service, uploads, "high")).message
-    nothing = visiting.generate(service, Stops(), None, "low", [], "me", None)
+    nothing = actions.make_part(service, Stops(), None, "low", [], "me", None)
     assert "Give a picture first" in Shown(*asyncio.run(nothing)).message
     failed = SimpleNamespace(generate=lambda *_: FAILED, limits=service.limits)
     made = asyncio.run(generated(failed, uploads))
     assert "line 1: r = 1" in made.message and made.model is None and made.code == "r = 1"
-    typed = Shown(*visiting.edit(service, BOX, Entry(), []))  # without any picture
+    typed = Shown(*actions.rebuild(service, BOX, Entry(), []))  # without any picture
     assert "likeness" not in typed.measures and typed.picture is None and typed.gallery
 
 

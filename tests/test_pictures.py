@@ -18,7 +18,7 @@ from PIL import Image
 from image2cad.cad.light_engine import build
 from image2cad.cad.parsing import parse, read
 from image2cad.common.errors import InputError
-from image2cad.common.gencad import read_rows
+from image2cad.common.gencad import read_programs
 from image2cad.common.processes import Lost, each
 from image2cad.data.sources import BUNDLED
 from image2cad.rendering import __main__ as rendering_main
@@ -37,7 +37,7 @@ ROUNDED = 'import cadquery as cq\nr = cq.Workplane("XY").box(3, 2, 1).edges("|Z"
 
 def real_rows(folder):
     """(row, picture) of the real rows but for one, whose picture shows another part."""
-    for row in read_rows(folder):
+    for row in read_programs(folder):
         if row["id"] != "00129614":
             with Image.open(folder / row["file_name"]) as picture:
                 yield row, np.asarray(picture.convert("RGB"))
@@ -81,7 +81,7 @@ def test_the_true_program_is_likest_to_the_real_picture(gencad_dev):
 
 
 def test_bundled_pictures_are_drawn_again():
-    rows = read_rows(BUNDLED / "test")[:16]
+    rows = read_programs(BUNDLED / "test")[:16]
     parts = run_many([row["code"] for row in rows])
     pairs = []
     for row, part in zip(rows, parts, strict=True):
@@ -138,7 +138,7 @@ def test_a_file_of_programs_becomes_an_image_folder(tmp_path, monkeypatch, capsy
     assert rendering_main.main() == 0
     names = {"a.png", "b.png", "metadata.jsonl", "failures.jsonl"}
     assert {path.name for path in out.iterdir()} == names
-    first, second = read_rows(out)
+    first, second = read_programs(out)
     assert first["cadquery"] == CYLINDER and "token_count" not in first
     assert (second["token_count"], second["prompt"]) == (700, "Draw:")
     with Image.open(out / "a.png") as picture:
@@ -181,9 +181,9 @@ def test_rows_that_are_none_are_bad_input(tmp_path):
     for text, message in (("", "no rows"), ("{", "not JSON"), ("[1]", "object"), ("{}", "id")):
         file.write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=message):
-            read_rows(file)
+            read_programs(file)
     with pytest.raises(InputError, match="cannot read"):
-        read_rows(tmp_path / "none.jsonl")
+        read_programs(tmp_path / "none.jsonl")
     twice = [{"id": "a", "code": CYLINDER}] * 2
     with pytest.raises(InputError, match="two rows"):
         render_folder(twice, tmp_path / "out")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -19,7 +20,7 @@ from image2cad.rendering.raster import draw
 from image2cad.synthesis.families import FAMILIES
 from image2cad.synthesis.parts import random_parts
 from image2cad.vlm.loading import load_model
-from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
+from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
 from image2cad.vlm.prompting import encode_example
 from pretrain_nano import Drawings
 
@@ -30,7 +31,7 @@ def test_pretraining_sees_the_same_examples_as_fine_tuning() -> None:
     pairs = list(itertools.islice(random_parts(3), 6))
     codes = [to_code(program) for program, _ in pairs]
     _, processor = build_nano(train_tokenizer(codes))
-    pictures = np.stack([draw(drawing, Shape.image)[..., 0] for _, drawing in pairs])
+    pictures = np.stack([draw(drawing, NanoShape.image)[..., 0] for _, drawing in pairs])
     drawings = Drawings(pictures, codes, processor)
     for i, (_, drawing) in enumerate(pairs):
         wanted = encode_example(processor, Image.fromarray(draw(drawing)), codes[i])
@@ -51,20 +52,11 @@ def test_numbers_are_single_tokens_and_any_text_survives() -> None:
         assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.slow
 def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
     out = tmp_path / "nano"
-    flags = [
-        "--parts",
-        "24",
-        "--short-steps",
-        "2",
-        "--steps",
-        "2",
-        "--batch",
-        "4",
-        "--processes",
-        "1",
-    ]
+    flags = ["--parts", "24", "--processes", "1", "--short-steps", "2", "--max-steps", "2"]
+    flags += ["--per-device-train-batch-size", "4"]
     folders = ["--data", str(tmp_path / "parts"), "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "pretrain_nano.py", *flags, *folders],

@@ -5,6 +5,7 @@ What hangs or crashes is replaced, who is turned away is told, and no process ou
 
 import functools
 import math
+import multiprocessing.connection
 import os
 import signal
 import subprocess
@@ -16,7 +17,8 @@ from pathlib import Path
 import pytest
 from watching import alive, descendants, eventually
 
-from image2cad.common.processes import Lost, Pool
+from image2cad.common.processes import Lost, Pool, each
+from image2cad.common.stopping import Cancelled, Late, Stop
 from image2cad.serving.limits import Busy, Queue
 
 
@@ -34,11 +36,10 @@ def test_a_pool_survives_what_its_calls_do():
         killed = pool.call(signal.raise_signal, signal.SIGKILL)
         assert isinstance(killed, Lost) and "SIGKILL" in killed.reason
 
-        def stop():
-            raise KeyError("stopped")
-
-        with pytest.raises(KeyError):
-            pool.call(time.sleep, 1000, check=stop)
+        with pytest.raises(Cancelled):
+            pool.call(time.sleep, 1000, stop=Stop(wanted=lambda: False))
+        with pytest.raises(Late, match=r"stopped after 0\.2 s"):
+            pool.call(time.sleep, 1000, stop=Stop.after(0.2))
         assert pool.call(math.factorial, 5) == 120 and pool.ready()
         idle = (descendants(os.getpid()) - before).pop()
         os.kill(idle, signal.SIGKILL)  # as a system does that is short of memory
@@ -84,15 +85,77 @@ def test_processes_that_die_while_idle_are_replaced_without_a_call():
     assert not any(worker.process.is_alive() for worker in pool._all)
 
 
+def test_a_call_that_meets_a_process_killed_while_idle_is_answered_by_another():
+    pool = Pool(2)
+    try:
+        for _ in range(5):
+            assert pool.call(math.factorial, 5) == 120 and eventually(pool.ready)
+            for worker in pool._all:
+                worker.process.kill()  # and no look at whether it is dead already
+            assert [pool.call(math.factorial, 5) for _ in range(2)] == [120, 120]
+    finally:
+        pool.close()
+
+
+class Unwelcome(Exception):
+    """Pickled without a fault, but what comes out cannot be made again."""
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+def answered(how):
+    """Work whose answer cannot be sent, or read; or is half sent when its process dies."""
+    if how == "unpicklable":
+        return threading.Lock()
+    if how == "unwelcome":
+        raise Unwelcome(1, 2)
+    if how == "half":
+        multiprocessing.connection.Connection._send = lambda self, data: (
+            os.write(self.fileno(), bytes(data)[:1000]),
+            os._exit(3),
+        )
+        return bytes(1 << 20)
+    return how
+
+
+def test_an_answer_that_cannot_be_sent_or_read_costs_its_call_only():
+    pool = Pool(1)
+    try:
+        for how in ("unpicklable", "unwelcome"):
+            with pytest.raises(TypeError):
+                pool.call(answered, how)
+            assert pool.call(answered, "well") == "well"
+        assert pool.call(answered, "half") == Lost("the process ended with 3")
+        assert pool.call(answered, "well") == "well"
+    finally:
+        pool.close()
+
+
+def slept(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def test_answers_come_in_the_order_in_which_they_end_and_who_stops_asking_stops_the_work():
+    before = descendants(os.getpid())
+    assert [index for index, _ in each(slept, [2.5, 0.0, 0.1], 2, 60)] == [1, 2, 0]
+    answers = each(slept, [0.0, 1000.0, 1000.0, 1000.0], 2, 2000)
+    assert next(answers) == (0, 0.0)
+    answers.close()
+    assert eventually(lambda: not descendants(os.getpid()) - before, 5)
+
+
 def test_a_process_that_is_killed_while_it_starts_is_lost_as_any_other():
     pool = Pool(1, functools.partial(time.sleep, 1000))
 
-    def kill():
+    def killing():
         for worker in pool._all:
             worker.process.kill()
+        return True
 
     try:
-        lost = pool.call(math.factorial, 5, check=kill)
+        lost = pool.call(math.factorial, 5, stop=Stop(wanted=killing))
         assert isinstance(lost, Lost) and "SIGKILL" in lost.reason
     finally:
         pool.close()
@@ -127,11 +190,9 @@ def test_a_queue_is_bounded_and_keeps_the_order():
     # Whoever gives up, or has waited too long, leaves the line to the others.
     short = Queue(running=1, waiting=2, seconds=0.3)
 
-    def gone():
-        raise KeyError
-
+    gone = Stop(wanted=lambda: False)
     with short.place():
-        with pytest.raises(KeyError), short.place(gone):
+        with pytest.raises(Cancelled), short.place(gone):
             pass
         with pytest.raises(Busy), short.place():
             pass
@@ -144,7 +205,7 @@ def test_nothing_outlives_a_server_that_is_killed():
     program = """
 import os, sys, threading, time
 from image2cad.common.processes import Pool
-from metrics.sandbox import warm
+from metrics.sandbox import client
 from metrics.execution import run_cadquery
 if __name__ == "__main__":
     pool = Pool(1)

@@ -1,4 +1,4 @@
-"""Protects the recipes as commands: from pictures to a report, and one clear line on bad input."""
+"""Protects the recipes as commands: settings, pictures to report, one clear line on bad input."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from image2cad.common.errors import InputError
+from image2cad.common.files import read_json_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +30,7 @@ def test_a_recipe_runs_from_pictures_to_report(base: Path, tmp_path: Path) -> No
     script = "train_cpu.py"  # colab_training.py runs in test_bases.py and test_notebooks.py
     out = tmp_path / "run"
     flags = ["--base", str(base), "--data", "bundled", "--held-out", "4", "--out", str(out)]
-    quick = ["--limit", "8", "--epochs", "1", "--max-new-tokens", "24"]
+    quick = ["--max-train-samples", "8", "--num-train-epochs", "1", "--max-new-tokens", "24"]
     done = run_recipe(script, *flags, *quick)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
@@ -70,11 +71,11 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         ("--data", str(empty)): "is empty",
         ("--data", "CADCODER/GenCAD-Code"): "CADCODER/GenCAD-Code",
         ("--base", "llava-hf/llava-1.5-7b-hf"): "cannot load the base model",
-        ("--epochs", "-1"): "--epochs must be at least",
+        ("--num-train-epochs", "-1"): "--num-train-epochs must be at least",
         ("--learning-rate", "-1"): "--learning-rate must be at least",
-        ("--limit", "many"): "invalid int value",
+        ("--max-train-samples", "many"): "invalid int value",
         ("--max-new-tokens", "0"): "--max-new-tokens must be at least",
-        ("--data", "CADCODER/GenCAD-Code", "--limit", "9"): "CADCODER/GenCAD-Code",
+        ("--data", "CADCODER/GenCAD-Code", "--max-train-samples", "9"): "CADCODER/GenCAD-Code",
         ("--base", str(broken)): "no model folder that transformers can load",
         ("--out", str(file / "run")): "cannot write to",
         ("--resume", "--out", str(empty)): "nothing to resume",
@@ -90,3 +91,74 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         else:
             assert message in str(stopped.value) and "\n" not in str(stopped.value), flags
         assert not out.exists() and not list(empty.iterdir()), flags
+
+
+def test_the_default_recipe_loads_no_room_that_it_does_not_need(base: Path, tmp_path: Path) -> None:
+    flags = ["--base", str(base), "--max-train-samples", "4", "--held-out", "2"]
+    flags += ["--num-train-epochs", "1", "--max-new-tokens", "8", "--out", str(tmp_path / "run")]
+    program = f"""
+import runpy, sys
+sys.argv = ["train_cpu.py", *{flags!r}]
+runpy.run_path("train_cpu.py", run_name="__main__")
+rooms = {{name.split(".")[1] for name in sys.modules if name.startswith("image2cad.")}}
+print(sorted(rooms & {{"reading", "verification", "synthesis", "serving"}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+RECIPE = """
+from typing import TYPE_CHECKING
+from image2cad.common import QUESTION, read_flags
+if TYPE_CHECKING:
+    from pathlib import Path
+_PRIVATE = 1
+COUNT = 3
+RATE: float | None = None
+LIMIT: int | None = 30
+OUT: str | None = None
+CHECK = True
+settings = read_flags("what it does", globals())
+"""
+
+
+def test_a_recipes_settings_are_its_flags_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "recipe.py"
+    script.write_text(RECIPE)
+
+    def settings(*flags: str) -> dict[str, object]:
+        monkeypatch.setattr(sys, "argv", ["recipe.py", *flags])
+        return vars(runpy.run_path(str(script))["settings"])
+
+    plain = {"count": 3, "rate": None, "limit": 30, "out": None, "check": True}
+    assert settings() == plain
+    given = settings("--rate", "1e-3", "--limit", "none", "--out", "none", "--no-check")
+    assert given == {"count": 3, "rate": 1e-3, "limit": None, "out": None, "check": False}
+    assert settings("--out", "a", "--limit", "7") == {**plain, "out": "a", "limit": 7}
+    for flags in (["--count", "none"], ["--limit", "many"], ["--type-checking"], ["--question=a"]):
+        with pytest.raises(SystemExit):
+            settings(*flags)
+    assert "invalid int value: 'none'" in capsys.readouterr().err
+
+
+def test_rows_of_json_name_the_line_that_is_none_or_end_where_a_run_was_stopped(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_bytes(b'{"id": 1}\n\n{"id": "\xc3\xa9\xe2\x80\xa8"}\n[3]\n{"id": "\xc3')
+    assert [row for _, row in read_json_lines(file, cut_off=True)] == [
+        {"id": 1},
+        {"id": "\xe9\u2028"},
+    ]
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 4: not a JSON object"):
+        list(read_json_lines(file))
+    file.write_bytes(b"[1]\n[2")
+    with pytest.raises(InputError, match=r"rows\.jsonl, line 2: not JSON"):
+        list(read_json_lines(file, list))
+    with pytest.raises(InputError, match="cannot read"):
+        list(read_json_lines(tmp_path))

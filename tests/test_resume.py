@@ -21,13 +21,12 @@ from safetensors.torch import load_file
 from transformers import set_seed
 
 from image2cad.data.samples import Sample
+from image2cad.training.checkpoints import TRAINED_FILE, last_whole_checkpoint
 from image2cad.training.examples import CodeDataset, collate
 from image2cad.training.supervised import (
-    TRAINED,
     Settings,
-    fit,
+    fine_tune,
     labelled_loss,
-    last_whole_checkpoint,
 )
 from image2cad.training.vision_cache import cache_features
 from image2cad.vlm.loading import attach_lora, load_base
@@ -60,17 +59,18 @@ def train(
 ) -> None:
     """A run with every lever: 15 steps of 4 rows, validated and written every third step."""
     settings = Settings(
-        epochs=6, batch_size=batch_size, accumulate=2, learning_rate=1e-2, save_steps=3, seed=3,
-        log_steps=1, patience=9, by_length=True, recompute="language",
+        num_train_epochs=6, per_device_train_batch_size=batch_size, gradient_accumulation_steps=2,
+        learning_rate=1e-2, save_steps=3, seed=3, logging_steps=1, early_stopping_patience=9,
+        group_by_length=True, recompute="language",
     )  # fmt: skip
     set_seed(settings.seed)
     model, processor = load_base(base)
-    model = attach_lora(model, rank=4, alpha=8, dropout=dropout)
+    model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=dropout)
     images = [sample.image for sample in samples]
     place = cache_features(model, processor, images, folder.parent / "features", progress=False)
     data = CodeDataset(samples[:10], processor, features=place)
     validation = CodeDataset(samples[10:], processor, features=place)
-    fit(model, data, settings, folder, padding_id(processor), resume, validation)
+    fine_tune(model, data, settings, folder, padding_id(processor), resume, validation)
     if int(os.environ.get("RANK", "0")) == 0:
         model.save_pretrained(folder / "adapter")
 
@@ -143,12 +143,18 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_gets_worse_ends_early(
 ) -> None:
     set_seed(0)
     model, processor = load_base(base)
-    model = attach_lora(model, rank=8, alpha=16, dropout=0.0)
+    model = attach_lora(model, r=8, lora_alpha=16, lora_dropout=0.0)
     # Learning two rows by heart makes others worse.
     data, others = CodeDataset(samples[:2], processor), CodeDataset(samples[6:], processor)
-    settings = Settings(steps=200, batch_size=2, learning_rate=0.05, save_steps=4, patience=2)
-    settings = replace(settings, warmup=0.0)
-    history = fit(model, data, settings, tmp_path, padding_id(processor), validation=others)
+    settings = Settings(
+        max_steps=200,
+        per_device_train_batch_size=2,
+        learning_rate=0.05,
+        save_steps=4,
+        early_stopping_patience=2,
+    )
+    settings = replace(settings, warmup_steps=0.0)
+    history = fine_tune(model, data, settings, tmp_path, padding_id(processor), validation=others)
     losses = [entry["validation_loss"] for entry in history if "validation_loss" in entry]
     assert len(losses) < 50 and min(losses) == losses[-3] < losses[-1]
     ended = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
@@ -156,7 +162,7 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_gets_worse_ends_early(
         if parameter.requires_grad:
             parameter.data.zero_()
     pad = padding_id(processor)
-    assert fit(model, data, settings, tmp_path, pad, True, others) == history, "it had ended"
+    assert fine_tune(model, data, settings, tmp_path, pad, True, others) == history, "it had ended"
     assert all(torch.equal(p, ended[n]) for n, p in model.named_parameters() if n in ended)
     batch = collate([others[i] for i in range(6)], padding_id(processor))
     labels = batch.pop("labels")
@@ -170,10 +176,10 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     model, processor = load_base(base)
-    model = attach_lora(model, rank=4)
+    model = attach_lora(model, r=4)
     data = CodeDataset(samples[:4], processor)
-    settings = Settings(steps=4, batch_size=2, save_steps=2)
-    fit(model, data, settings, tmp_path, padding_id(processor))
+    settings = Settings(max_steps=4, per_device_train_batch_size=2, save_steps=2)
+    fine_tune(model, data, settings, tmp_path, padding_id(processor))
     checkpoints = tmp_path / "checkpoints"
     second, fourth = checkpoints / "checkpoint-2", checkpoints / "checkpoint-4"
     for name in ("adapter_model.safetensors", "optimizer.pt", "trainer_state.json"):
@@ -184,4 +190,4 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(
         (fourth / name).unlink()
         assert last_whole_checkpoint(checkpoints) == str(second), name
         (fourth / name).write_bytes(whole)
-    assert (tmp_path / TRAINED).is_file()
+    assert (tmp_path / TRAINED_FILE).is_file()

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +24,22 @@ from image2cad.common.errors import InputError
 from image2cad.data.rows import store_rows
 from image2cad.data.samples import Sample, load_samples
 from image2cad.training import grpo
-from image2cad.training.grpo import Plan, fit_grpo
+from image2cad.training.grpo import grpo_config, train_grpo
 from image2cad.training.rejection import best_of
-from image2cad.training.rewards import (
-    format_reward,
-    iou_reward,
-    length_reward,
-    likeness_reward,
-    validity_reward,
-)
+from image2cad.training.rewards import iou_reward, validity_reward
 from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable
 from image2cad.vlm.prompting import encode_prompt
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAN = Plan(
-    steps=4, pictures=2, programs=2, updates=1, passes=2, max_new_tokens=40, save_steps=2,
-    log_steps=1,
-)  # fmt: skip
+QUICK = {
+    "max_steps": 4, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
+    "num_generations": 2, "num_iterations": 1, "max_completion_length": 40, "temperature": 0.6,
+    "learning_rate": 3e-4, "save_steps": 2, "logging_steps": 1, "seed": 0,
+}  # fmt: skip
 TINY = (
-    "--samples", "8", "--held-out", "4", "--pictures", "2", "--programs", "4", "--passes", "4",
-    "--max-new-tokens", "60", "--sample-tokens", "60",
+    "--max-train-samples", "8", "--held-out", "4", "--num-generations", "4",
+    "--per-device-train-batch-size", "4", "--gradient-accumulation-steps", "2",
+    "--max-new-tokens", "60", "--max-completion-length", "60",
 )  # fmt: skip
 
 
@@ -63,10 +58,11 @@ def weights(model):
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
-def trained(rows, folder, plan=PLAN, resume=False, rewards=None):
+def trained(rows, folder, resume=False, rewards=None, **settings):
     torch.manual_seed(0)
     model, processor, _ = load_trainable("models/nano")
-    history = fit_grpo(model, processor, rows, rewards or {lengths: 1.0}, plan, folder, resume)
+    config = grpo_config(folder, **QUICK | settings)
+    history = train_grpo(model, processor, rows, rewards or {lengths: 1.0}, config, resume)
     return model, history
 
 
@@ -88,8 +84,10 @@ def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeyp
     monkeypatch.setattr(grpo.GRPOTrainer, "_generate_single_turn", spy)
     torch.manual_seed(0)
     model, processor, _ = load_trainable("models/nano")
-    plan = Plan(steps=2, pictures=2, programs=2, passes=4, max_new_tokens=300)
-    fit_grpo(model, processor, rows, {spying: 1.0}, plan, tmp_path)
+    settings = {"max_steps": 2, "per_device_train_batch_size": 4, "num_iterations": 2}
+    settings |= {"gradient_accumulation_steps": 1, "max_completion_length": 300}
+    config = grpo_config(tmp_path, **QUICK | settings)
+    train_grpo(model, processor, rows, {spying: 1.0}, config)
     for prompts, pixels, completions in seen:
         for prompt, pixel, ids in zip(prompts, pixels, completions, strict=True):
             image = pictures.pop(0)
@@ -102,11 +100,10 @@ def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeyp
 
 
 def test_what_earns_more_becomes_likelier(rows, tmp_path):
-    plan = Plan(
-        steps=16, pictures=2, programs=16, updates=1, passes=32, max_new_tokens=60, log_steps=1,
-        learning_rate=5e-3,
+    _, history = trained(
+        rows, tmp_path, max_steps=16, num_generations=16, per_device_train_batch_size=32,
+        gradient_accumulation_steps=1, max_completion_length=60, learning_rate=5e-3,
     )  # fmt: skip
-    _, history = trained(rows, tmp_path, plan)
     tokens = [entry["tokens"] for entry in history]
     assert len(tokens) == 16 and np.mean(tokens[-4:]) > 1.2 * np.mean(tokens[:4])
 
@@ -114,16 +111,18 @@ def test_what_earns_more_becomes_likelier(rows, tmp_path):
 def test_all_rewards_as_trl_calls_them_and_no_dropout_while_learning(rows, tmp_path):
     torch.manual_seed(0)
     base, processor = load_base("models/nano")
-    model = attach_lora(base, 4, 8, dropout=0.5)
+    model = attach_lora(base, 4, 8, lora_dropout=0.5)
     rates = set()
 
     def looking(completions, **_):
         rates.update(m.p for m in model.modules() if isinstance(m, torch.nn.Dropout))
         return [0.0] * len(completions)
 
-    each = (validity_reward, iou_reward, likeness_reward, length_reward, format_reward, looking)
-    plan = Plan(steps=2, pictures=2, programs=4, passes=8, max_new_tokens=100, log_steps=1)
-    history = fit_grpo(model, processor, rows, dict.fromkeys(each, 1.0), plan, tmp_path)
+    each = (validity_reward, iou_reward, looking)
+    settings = {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 8}
+    settings |= {"gradient_accumulation_steps": 1, "max_completion_length": 100}
+    config = grpo_config(tmp_path, **QUICK | settings | {"num_iterations": 2})
+    history = train_grpo(model, processor, rows, dict.fromkeys(each, 1.0), config)
     assert rates == {0.0}
     for entry in history:
         values = [entry[reward.__name__] for reward in each]
@@ -134,16 +133,16 @@ def test_all_rewards_as_trl_calls_them_and_no_dropout_while_learning(rows, tmp_p
 
 def test_what_cannot_learn_is_said(rows, tmp_path):
     with pytest.raises(InputError, match="6 pictures to learn from are fewer than the 7"):
-        trained(rows, tmp_path, Plan(pictures=7))
+        trained(rows, tmp_path, gradient_accumulation_steps=7)
     with pytest.raises(InputError, match="no numbers any more at step"):
-        trained(rows, tmp_path, replace(PLAN, learning_rate=1e39))
+        trained(rows, tmp_path, learning_rate=1e39)
 
 
 @pytest.mark.parametrize("updates", [1, 2])
 def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path, updates):
     # Resumed in the second pass over the six rows.
-    plan = replace(PLAN, updates=updates, steps=5 * updates, save_steps=2 * updates - 1)
-    whole, history = trained(rows, tmp_path / "whole", plan)
+    plan = {"num_iterations": updates, "max_steps": 5 * updates, "save_steps": 2 * updates - 1}
+    whole, history = trained(rows, tmp_path / "whole", **plan)
     assert [entry["step"] for entry in history] == list(range(1, 5 * updates + 1, updates))
 
     class Stop(Exception):
@@ -158,11 +157,11 @@ def test_an_interrupted_run_ends_where_the_uninterrupted_one_does(rows, tmp_path
         return lengths(completions, completion_ids)
 
     with pytest.raises(Stop):
-        trained(rows, tmp_path / "cut", plan, rewards={stopping: 1.0})
-    again, _ = trained(rows, tmp_path / "cut", plan, resume=True)
+        trained(rows, tmp_path / "cut", rewards={stopping: 1.0}, **plan)
+    again, _ = trained(rows, tmp_path / "cut", resume=True, **plan)
     for name, value in weights(whole).items():
         assert torch.allclose(value, weights(again)[name], atol=1e-6), name
-    same, _ = trained(rows, tmp_path / "cut", plan, resume=True)  # a run that has ended
+    same, _ = trained(rows, tmp_path / "cut", resume=True, **plan)  # a run that has ended
     for name, value in weights(again).items():
         assert torch.equal(value, weights(same)[name])
 
@@ -181,7 +180,7 @@ def test_the_best_of_many_is_kept_and_not_made_twice(rows, tmp_path, monkeypatch
     text = file.read_text()
     file.write_text(text[:-9])  # the last line was cut off
     monkeypatch.setattr(
-        "image2cad.training.rejection.total",
+        "image2cad.training.rejection.total_rewards",
         lambda codes, *_: [float(i) for i in range(len(codes))],
     )
     again, _ = best_of(model, processor, rows, rewards, 4, file, max_new_tokens=120)
@@ -210,7 +209,7 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
             sample.image.save(few / f"{sample.id}.png")
             row = {"file_name": f"{sample.id}.png", "cadquery": sample.cadquery}
             file.write(json.dumps(row) + "\n")
-    flags = ("--steps", "6", "--save-steps", "1", "--also", str(few))
+    flags = ("--max-steps", "6", "--save-steps", "1", "--also", str(few))
     command = [sys.executable, ROOT / "train_reward.py", *TINY, *flags]
     process = subprocess.Popen(
         command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -248,8 +247,8 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
 
 def test_the_recipe_by_rejection_from_an_adapter(folder):
     start = str(folder / "runs" / "train_reward-001" / "adapter")
-    done = run("--method", "rejection", "--start", start, "--epochs", "1", "--out", "rejected",
-               folder=folder)  # fmt: skip
+    flags = ("--model", start, "--num-train-epochs", "1", "--out", "rejected")
+    done = run("--method", "rejection", *flags, folder=folder)
     assert done.returncode == 0, done.stderr[-2000:]
     config = json.loads((folder / "rejected/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "models/nano"
@@ -258,18 +257,18 @@ def test_the_recipe_by_rejection_from_an_adapter(folder):
 
 
 def test_bad_flags_are_one_clear_line(folder, monkeypatch, tmp_path):
-    done = run("--start", "nowhere", folder=folder)
+    done = run("--model", "nowhere", folder=folder)
     assert done.returncode == 2 and "'nowhere'" in done.stderr.splitlines()[-1]
     monkeypatch.chdir(tmp_path)
     hook = sys.excepthook
     for flags, message in {
         ("--method", "ppo"): "--method is grpo or rejection",
-        ("--passes", "3"): "--passes has to divide",
+        ("--num-generations", "3"): "--num-generations has to divide",
         ("--iou-weight", "0", "--validity-weight", "0"): "at least one reward",
-        ("--samples", "0"): "--samples says",
+        ("--max-train-samples", "none"): "--max-train-samples says",
         ("--temperature", "0"): "--temperature must be at least",
         ("--learning-rate", "inf"): "--learning-rate must be at least",
-        ("--likeness-weight", "nan"): "--likeness-weight must be at least 0",
+        ("--iou-weight", "nan"): "--iou-weight must be at least 0",
         ("--seed", str(2**32)): "--seed must be below",
     }.items():
         monkeypatch.setattr(sys, "argv", ["train_reward.py", *flags])

@@ -7,21 +7,12 @@ what the next program earns.
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from attacks import FORGE
-from PIL import Image
 
-from image2cad.rendering.raster import draw
 from image2cad.training import rewards
-from image2cad.training.rewards import (
-    format_reward,
-    iou_reward,
-    length_reward,
-    likeness_reward,
-    validity_reward,
-)
-from metrics import get_iou_best, run_cadquery
+from image2cad.training.rewards import iou_reward, validity_reward
+from metrics import get_iou_best
 
 HEAD = "import cadquery as cq\n"
 BRACKET = (
@@ -29,7 +20,7 @@ BRACKET = (
     "solid = solid.union(cq.Workplane('XY').moveTo(-45, 0).rect(10, 60).extrude(50))"
 )
 BOX = HEAD + "solid = cq.Workplane('XY').rect(100, 60).extrude(50)"
-ALL = (validity_reward, iou_reward, likeness_reward, length_reward, format_reward)
+ALL = (validity_reward, iou_reward)
 
 FORGERIES = {
     "volume and validity patched": (
@@ -78,62 +69,53 @@ FORGERIES = {
 }
 
 
-@pytest.fixture(scope="module")
-def picture():
-    return Image.fromarray(draw(run_cadquery(BRACKET)))
-
-
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(rewards, "TIMEOUT", 3.0)
+    monkeypatch.setattr(rewards, "PROGRAM_TIMEOUT", 3.0)
     rewards.built([])  # nothing is remembered
 
 
-def earned(completions, picture):
-    columns = {"cadquery": [BRACKET] * len(completions), "image": [picture] * len(completions)}
+def earned(completions):
+    columns = {"cadquery": [BRACKET] * len(completions), "image": [None] * len(completions)}
     return {reward.__name__: reward(completions, **columns) for reward in ALL}
 
 
-def test_forgeries_earn_nothing_and_spoil_nothing(picture):
+@pytest.mark.slow
+def test_forgeries_earn_nothing_and_spoil_nothing():
     codes = []
     for code in FORGERIES.values():
         solid = "solid = cq.Workplane().box(100, 60, 50)\n" if "solid" in code else ""
         codes += [HEAD + solid + code, BRACKET]
-    for name, values in earned(codes, picture).items():
+    for name, values in earned(codes).items():
         assert len(values) == len(codes)
         for forgery, value in zip(FORGERIES, values[::2], strict=True):
             assert value == 0.0, (name, forgery)
         assert min(values[1::2]) > 0.9, name
 
 
-def test_a_program_that_patches_what_measures_it_earns_what_its_solid_is_worth(picture):
+def test_a_program_that_patches_what_measures_it_earns_what_its_solid_is_worth():
     patch = "\nfor name in ('Volume', 'tessellate', 'isValid', 'Center'):\n"
     patch += "    setattr(cq.Shape, name, lambda *a, **k: ([], []))\n"
-    honest, patched = (earned([code], picture) for code in (BOX, BOX + patch))
-    for name in ("validity_reward", "iou_reward", "likeness_reward"):
-        assert patched[name] == honest[name], name
+    honest, patched = (earned([code]) for code in (BOX, BOX + patch))
+    assert patched == honest
 
 
-def test_values_in_every_form_that_trl_has(picture):
+def test_values_in_every_form_that_trl_has():
     worse = BRACKET.replace("extrude(50)", "extrude(30)")
     fenced = f"Here it is:\n```python\n{BOX}\n```"
     texts = [BRACKET, worse, BOX, fenced, BRACKET + " " * 9 + "# the same" * 40, "oops", BOX]
-    got = earned(texts, picture)
+    got = earned(texts)
     messages = [[{"role": "assistant", "content": text}] for text in texts]
-    assert earned(messages, picture) == got
+    assert earned(messages) == got
     expected = [get_iou_best(text, BRACKET) for text in texts[:3]]
     assert got["iou_reward"][:3] == pytest.approx(expected, abs=1e-9)
     assert got["iou_reward"][3] == got["iou_reward"][2] == got["iou_reward"][6]
     assert got["validity_reward"] == [1, 1, 1, 1, 1, 0, 1]
-    likeness = got["likeness_reward"]
-    assert likeness[0] > 0.99 > 0.5 > max(likeness[1], likeness[2])
-    assert got["length_reward"][0] == 1.0 and got["length_reward"][4] < 0.5
-    assert got["format_reward"] == [1, 1, 1, 0, 1, 0, 1]
     for values in got.values():
         assert all(type(value) is float and 0.0 <= value <= 1.0 for value in values)
 
 
-def test_a_batch_runs_every_program_once(picture, monkeypatch):
+def test_a_batch_runs_every_program_once(monkeypatch):
     ran = []
     run_many = rewards.run_many
 
@@ -142,34 +124,25 @@ def test_a_batch_runs_every_program_once(picture, monkeypatch):
         return run_many(codes, **limits)
 
     monkeypatch.setattr(rewards, "run_many", counted)
-    earned([BOX, BRACKET, BOX, "oops"], picture)
+    earned([BOX, BRACKET, BOX, "oops"])
     assert ran == [BOX, BRACKET, "oops"]
 
 
-def test_without_a_reference_or_a_picture_nothing_is_earned(picture):
+def test_without_a_reference_nothing_is_earned():
     assert iou_reward([BOX, BOX, BOX], cadquery=["oops", BOX, None]) == [0.0, 1.0, 0.0]
-    white = Image.fromarray(np.full((448, 448, 3), 255, np.uint8))
-    assert likeness_reward([BOX] * 4, image=[white, None, [], {"bytes": b""}]) == [0.0] * 4
     assert all(reward([], cadquery=[], image=[]) == [] for reward in ALL)
-    (one,) = likeness_reward([BOX], image=[picture])
-    assert [one, one] == likeness_reward([BOX, BOX], images=[[picture], [picture, white]])
-    with pytest.raises(ValueError, match="column image or images"):
-        likeness_reward([BOX])
 
 
-def test_a_reply_in_any_shape_is_a_reply(picture):
+def test_a_reply_in_any_shape_is_a_reply():
     pieces = [{"type": "text", "text": BOX[:30]}, {"type": "image"}, {"type": "text"}]
     pieces.append({"type": "text", "text": BOX[30:]})
     odd = [None, [], {}, 3, [None], [{}], [{"role": "assistant"}], [{"content": None}], [[]]]
     huge = [BOX + "#" * 10**7, "<think>" * 10**6, "x = (\n" + "so on and on\n" * 10**5]
     replies = [[{"role": "assistant", "content": pieces}], *odd, *huge]
-    for name, values in earned(replies, picture).items():
+    for name, values in earned(replies).items():
         assert values[0] > 0 and not any(values[1:]), name
 
 
-def test_another_number_of_references_or_pictures_is_said_before_anything_runs(picture):
-    for reward, column in ((iou_reward, "cadquery"), (length_reward, "cadquery")):
-        with pytest.raises(ValueError, match="2 completions, but 1 values of cadquery"):
-            reward([BOX, BOX], **{column: [BOX]})
-    with pytest.raises(ValueError, match="1 completions, but 2 values of image"):
-        likeness_reward([BOX], image=[picture, picture])
+def test_another_number_of_references_is_said_before_anything_runs():
+    with pytest.raises(ValueError, match="2 completions, but 1 values of cadquery"):
+        iou_reward([BOX, BOX], cadquery=[BOX])

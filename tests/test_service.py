@@ -6,8 +6,11 @@ What is cancelled or late stops, and the next call is answered as ever.
 import io
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,16 +18,18 @@ from PIL import Image
 from watching import descendants, eventually
 
 from image2cad.common.errors import InputError
+from image2cad.common.processes import Lost
+from image2cad.common.stopping import Cancelled, Late, Stop
 from image2cad.rendering.raster import draw
 from image2cad.serving.backends import Backend
 from image2cad.serving.limits import Limits, TooLarge, open_picture
 from image2cad.serving.service import Service
-from image2cad.serving.stopping import Cancelled, Late
 from metrics.execution import measure_file, run_cadquery
 from metrics.parts import Failure, Part
-from metrics.sandbox import warm
+from metrics.sandbox import client
 
 BOX = "import cadquery as cq\nresult = cq.Workplane().box(20, 40, 60)"
+ROOT = Path(__file__).resolve().parent.parent
 FOREVER = "while True: pass"
 
 
@@ -125,7 +130,7 @@ def service(model):
     service.close()
     service.close()  # twice does no harm
     assert not service.ready()
-    warm.stop()  # of this process, which runs programs too
+    client.stop()  # of this process, which runs programs too
     # The workers, their warm CadQuery processes and what these run are all gone.
     assert eventually(lambda: not descendants(os.getpid()) - before)
 
@@ -187,9 +192,9 @@ def test_files_are_made_once_each_in_the_place_and_by_the_deadline_of_the_work(
     def watched(pool, name):
         call = pool.call
 
-        def watch(work, *job, check):
-            calls.append((job, check, service.load()[name]))
-            return call(work, *job, check=check)
+        def watch(work, *job, stop):
+            calls.append((job, stop, service.load()[name]))
+            return call(work, *job, stop=stop)
 
         monkeypatch.setattr(pool, "call", watch)
 
@@ -199,30 +204,69 @@ def test_files_are_made_once_each_in_the_place_and_by_the_deadline_of_the_work(
     made = service.generate(picture, "none", kinds=["py", "glb", "py"] * 10_000)
     for files in (built.files, made.files):
         assert list(files) == ["py", "glb"] and files["glb"][:4] == b"glTF"
-    assert len(calls) == 4 and all(load == (1, 0) for _, _, load in calls)
-    assert calls[1][0][2] == calls[3][0][2] == ["py", "glb"]
-    assert calls[1][1] is calls[0][1]  # one deadline
+    # One call each, so that the part crosses once; in the place and by the deadline of the work.
+    assert len(calls) == 2 and all(load == (1, 0) for _, _, load in calls)
+    assert calls[0][0][-2] == calls[1][0][-2] == ["py", "glb"]
+    assert [stop.seconds for _, stop, _ in calls] == [60, 20]
     for call in (service.build, lambda *job: service.generate(picture, "none", kinds=job[1])):
         with pytest.raises(InputError, match="'obj'"):
             call(BOX, ["py", "obj"])
-    assert len(calls) == 4  # refused before any work
+    assert len(calls) == 2  # refused before any work
+
+
+def test_two_programs_are_compared_under_all_alignments(service):
+    longer = "result = cq.Workplane().box(20, 40, 61)"
+    compared = service.compare(longer, BOX)
+    assert list(compared.scores) == ["best", "pca", "published"]
+    for alignment, scores in compared.scores.items():
+        alone = service.score(longer, BOX, alignment)
+        assert alone | {"seconds": 0} == pytest.approx(scores | {"seconds": 0})
+    assert compared.prediction.volume == pytest.approx(48_800)
+    assert compared.reference.volume == pytest.approx(48_000)
+    failed = service.compare("result = oops", BOX)
+    assert failed.prediction.line == 1 and failed.scores["pca"]["vsr"] == 0
+    nothing = service.compare(BOX, "result = oops")
+    assert nothing.prediction is None and nothing.reference.line == 1 and not nothing.scores
+
+
+def test_a_file_whose_making_costs_the_process_costs_the_file_only(service, picture, monkeypatch):
+    for pool in (service._quick, service._verifying):
+        monkeypatch.setattr(pool, "call", losing_files(pool.call))
+    built = service.build(BOX, ["glb"])
+    made = service.generate(picture, "low", kinds=["glb"])
+    for answer in (built, made):
+        assert isinstance(answer.part, Part) and not answer.files
+        assert "SIGSEGV" in answer.no_files["glb"]
+    assert made.likeness > 0.99 and made.source
+    failed = service.build("result = oops", ["glb"])
+    assert isinstance(failed.part, Failure) and not failed.no_files
+
+
+def losing_files(call):
+    """A pool's `call` in which whoever makes files dies."""
+
+    def calling(work, *job, stop):
+        kinds = job[-2]
+        return Lost("the process died of SIGSEGV") if kinds else call(work, *job, stop=stop)
+
+    return calling
 
 
 def killing(service, times):
-    """A `cancelled` that kills the process at work, as a system does that is short of memory."""
+    """A Stop that kills the process at work, as a system does that is short of memory."""
     killed = []
 
     def look():
         (worker,) = service._quick._all
-        at_work = service._quick._idle.empty() and worker.index is not None
-        if at_work and len(killed) < times and worker.process.pid not in killed:
+        if worker.busy and len(killed) < times and worker.process.pid not in killed:
             killed.append(worker.process.pid)
             worker.process.kill()
-        return False
+        return True
 
-    return look
+    return Stop(wanted=look)
 
 
+@pytest.mark.slow
 def test_work_whose_process_is_killed_is_tried_once_more(service):
     slow = f"import time\ntime.sleep(1)\n{BOX}"
     assert isinstance(service.execute(slow, killing(service, 1)), Part)
@@ -250,7 +294,7 @@ def test_programs_that_are_no_text(service):
 def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model, picture):
     def cancelled_after(seconds):
         until = time.monotonic() + seconds
-        return lambda: time.monotonic() > until
+        return Stop(wanted=lambda: time.monotonic() < until)
 
     before = descendants(os.getpid())
     with pytest.raises(Cancelled):
@@ -259,7 +303,7 @@ def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model,
         service.score(FOREVER, BOX, "best", cancelled_after(0.5))
     hopeless = Image.effect_mandelbrot((448, 448), (-2, -1, 1, 1), 50).convert("RGB")
     with pytest.raises(Cancelled):
-        service.generate(hopeless, "low", cancelled=cancelled_after(1.5))
+        service.generate(hopeless, "low", stop=cancelled_after(1.5))
     assert isinstance(service.execute(BOX), Part)
     assert service.generate(picture, "none").part.volume == pytest.approx(48_000)
     assert len(descendants(os.getpid())) <= len(before)
@@ -276,3 +320,12 @@ def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model,
     assert isinstance(service.generate(picture, "none").part, Part)
     assert model.asked == asked + 2  # the second was given up before it began
     assert service.load() == {"pictures": (0, 0), "programs": (0, 0)}
+
+
+def test_api_and_page_need_no_torch_where_another_server_has_the_model():
+    program = (
+        "import sys, image2cad.serving.api.routes, image2cad.serving.page.layout\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -77,7 +77,7 @@ def test_rows_come_back_as_they_were_and_a_higher_limit_adds_to_them(
 def test_interrupted_reading_goes_on_after_the_last_whole_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "SHARD", 64)
+    monkeypatch.setattr(store, "ROWS_A_SHARD", 64)
     source = folder_of(tmp_path / "data", 300)
     write = store._write
 
@@ -182,6 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(base: Path, tmp_path: Path) -> None:
     from datasets import Dataset
 

@@ -26,7 +26,7 @@ from image2cad.cad.program import (
     to_code,
 )
 from image2cad.common.errors import InputError
-from image2cad.data.sources import read_rows
+from image2cad.data.sources import stream_rows
 from image2cad.synthesis import dataset as synthesis
 from image2cad.synthesis.dataset import write_dataset
 from image2cad.synthesis.families import FAMILIES
@@ -57,6 +57,7 @@ def contents(folder: FilePath) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_whoever_works_and_stops(tmp_path, monkeypatch):
     whole, shared, stopped = (tmp_path / name for name in ("whole", "shared", "stopped"))
     assert write_dataset(whole, 7, seed=6) == 0
@@ -248,7 +249,7 @@ def test_statistics_count_what_is_there():
 
 
 def test_synthetic_parts_are_distributed_like_real_ones(made, gencad_dev):
-    codes = [row["cadquery"] for _, row in read_rows(str(gencad_dev), "train", False)]
+    codes = [row["cadquery"] for _, row in stream_rows(str(gencad_dev), "train", False)]
     real = measure(program for code in codes if (program := parse(code)))
     ours = measure(program for program, _ in made)
     for name in ("parts: 1 extrusion", "parts: with a cut", "planes: XZ", "first sketch: ring"):

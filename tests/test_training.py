@@ -20,7 +20,7 @@ from image2cad.common.errors import InputError
 from image2cad.common.runs import RESULT_FILE, prepare_run, run_folder, unfinished
 from image2cad.data.samples import Sample
 from image2cad.training.examples import CodeDataset, collate
-from image2cad.training.supervised import Settings, fit, labelled_loss
+from image2cad.training.supervised import Settings, fine_tune, labelled_loss
 from image2cad.vlm.generation import generate_codes
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
 from image2cad.vlm.prompting import IGNORED, encode_prompt
@@ -29,12 +29,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def train(base: Path, samples: list[Sample], folder: Path, resume: bool, **changes: Any) -> Any:
-    settings = replace(Settings(steps=6, batch_size=4, learning_rate=1e-2, save_steps=2), **changes)
+    settings = replace(
+        Settings(max_steps=6, per_device_train_batch_size=4, learning_rate=1e-2, save_steps=2),
+        **changes,
+    )
     set_seed(settings.seed)
     model, processor = load_base(base)
-    model = attach_lora(model, rank=4, alpha=8, dropout=0.1)
+    model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.1)
     data = CodeDataset(samples, processor)
-    losses = fit(model, data, settings, folder, processor.tokenizer.pad_token_id, resume)
+    losses = fine_tune(model, data, settings, folder, processor.tokenizer.pad_token_id, resume)
     return model, processor, losses
 
 
@@ -71,7 +74,7 @@ def test_the_loss_is_the_cross_entropy_of_code_and_eos_alone(
 def test_long_rows_are_left_out_by_name_and_never_cut(base: Path, samples: list[Sample]) -> None:
     _, processor = load_base(base)
     huge = replace(samples[0], id="huge", cadquery=samples[0].cadquery + "# x" * 5000)
-    data = CodeDataset([samples[1], huge], processor, limit=2000)
+    data = CodeDataset([samples[1], huge], processor, max_length=2000)
     assert [row.id for row in data.dropped] == ["huge"]
     assert "the limit is 2000" in data.dropped[0].reason
     whole = CodeDataset([huge], processor)[0]
@@ -79,13 +82,13 @@ def test_long_rows_are_left_out_by_name_and_never_cut(base: Path, samples: list[
         whole["input_ids"][-6:], skip_special_tokens=True
     )
     with pytest.raises(InputError, match="no sample left"):
-        CodeDataset([huge], processor, limit=2000)
+        CodeDataset([huge], processor, max_length=2000)
 
 
 def test_lora_trains_the_language_model_only_and_saved_logits_come_back_in_a_new_process(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
-    model, processor, losses = train(base, samples, tmp_path / "run", resume=False, log_steps=1)
+    model, processor, losses = train(base, samples, tmp_path / "run", resume=False, logging_steps=1)
     assert losses[-1]["loss"] < losses[0]["loss"]
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     assert trained and all("language_model" in name and "lora_" in name for name in trained)
@@ -128,24 +131,24 @@ def test_a_loss_that_says_nothing_stops_the_run(
     model, processor = load_base(base)
     model = attach_lora(model)
     pad = processor.tokenizer.pad_token_id
-    quick = Settings(steps=2, batch_size=2)
+    quick = Settings(max_steps=2, per_device_train_batch_size=2)
     with pytest.raises(InputError, match="loss"):
-        fit(model, Unlabelled(samples, processor), quick, tmp_path / "a", pad)
+        fine_tune(model, Unlabelled(samples, processor), quick, tmp_path / "a", pad)
     model, processor = load_base(base)
     with torch.no_grad():
         model.model.language_model.norm.weight.fill_(float("nan"))
     with pytest.raises(InputError, match="lower --learning-rate"):
-        fit(attach_lora(model), CodeDataset(samples, processor), quick, tmp_path / "b", pad)
+        fine_tune(attach_lora(model), CodeDataset(samples, processor), quick, tmp_path / "b", pad)
 
 
 def test_a_damaged_or_orphaned_adapter_is_named(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     model, processor = load_base(base)
-    save_adapter(attach_lora(model, rank=4), processor, tmp_path, tmp_path / "gone", "card")
+    save_adapter(attach_lora(model, r=4), processor, tmp_path, tmp_path / "gone", "card")
     with pytest.raises(InputError, match="was trained on the base .*gone"):
         load_model(tmp_path)
-    save_adapter(attach_lora(load_base(base)[0], rank=4), processor, tmp_path, base, "card")
+    save_adapter(attach_lora(load_base(base)[0], r=4), processor, tmp_path, base, "card")
     weights = tmp_path / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(InputError, match="holds no whole adapter"):
@@ -165,14 +168,20 @@ def test_four_bits_store_the_language_model_only_and_still_train(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is installed on Linux only")
-    model, processor = load_base(base, quantize=True)
+    model, processor = load_base(base, load_in_4bit=True)
     stored = {name for name, p in model.named_parameters() if p.dtype == torch.uint8}
     assert stored and all("language_model.layers" in name for name in stored)
-    model = attach_lora(model, rank=4, alpha=8, dropout=0.0)
+    model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0)
     assert all(p.dtype == torch.float32 for _, p in adapter_of(model).items())
     before = adapter_of(model)
     pad = processor.tokenizer.pad_token_id
-    fit(model, CodeDataset(samples, processor), Settings(steps=2, batch_size=2), tmp_path, pad)
+    fine_tune(
+        model,
+        CodeDataset(samples, processor),
+        Settings(max_steps=2, per_device_train_batch_size=2),
+        tmp_path,
+        pad,
+    )
     assert any(not torch.equal(value, before[name]) for name, value in adapter_of(model).items())
 
 

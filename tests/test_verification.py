@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from image2cad.cad import parsing
 from image2cad.cad.light_engine import build
 from image2cad.cad.prisms import prism
 from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
 from image2cad.cad.transforms import moved
-from image2cad.common import EFFORTS
+from image2cad.common import EFFORTS, Stop
 from image2cad.common.errors import InputError
 from image2cad.reading.tracing import caps
 from image2cad.rendering.raster import draw, draw_roughly
@@ -114,7 +115,7 @@ def test_pieces_are_found_along_the_line_of_sight():
     (frame,) = [build(truth).bounding_box]
     # In that camera it looks the same with every piece at another depth.
     wrong = [moved((step,), (t, -t, t))[0] for step, t in zip(truth, (0, 9, -23, 31), strict=True)]
-    assert cost_of(tuple(wrong), target, box=frame) < 0.02 < cost_of(tuple(wrong), target)
+    assert cost_of(tuple(wrong), target, frame=frame) < 0.02 < cost_of(tuple(wrong), target)
     best = aligned(tuple(wrong), target, frame)[0]
     assert overlap(best, truth) > 0.99
 
@@ -163,6 +164,25 @@ def test_time_is_kept():
     answer = verify(picture_of((PLATE, BOSS, SIDE)), [], "high", seconds=3)
     assert answer.part is not None and answer.seconds < 20
     assert EFFORTS["low"].seconds <= 10 and EFFORTS["high"].seconds <= 60
+
+
+def test_a_stop_that_is_due_leaves_the_best_that_is_there():
+    answer = verify(picture_of(BRACKET), [to_code((SIDE,)), to_code(BRACKET)], stop=Stop.after(0))
+    assert answer.source == "model" and answer.likeness > 0.99 and answer.seconds < 20
+
+
+def test_every_code_is_parsed_once(monkeypatch):
+    parsed = []
+
+    def parse(code):
+        parsed.append(code)
+        return parsing_parse(code)
+
+    parsing_parse = parsing.parse
+    monkeypatch.setattr(parsing, "parse", parse)
+    codes = [to_code(BRACKET), "result = oops", to_code((SIDE,)), to_code(BRACKET)]
+    verify(picture_of(BRACKET), codes, seconds=1, sources=["model", "traced", "templates"])
+    assert sorted(parsed) == sorted(set(codes))
 
 
 def test_oblique_guesses_do_no_harm():

@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from image2cad.vlm.bases import WITHOUT_VIDEOS
-from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
+from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
 
 TEXT = {  # widths are multiples of 64: 4-bit inference on a CPU needs that
     "hidden_size": 64,
@@ -35,8 +35,8 @@ TEXT = {  # widths are multiples of 64: 4-bit inference on a CPU needs that
 }
 
 
-def llava(folder: Path, codes: Sequence[str], shape: Shape | None = None) -> Path:
-    shape = shape or Shape(
+def llava(folder: Path, codes: Sequence[str], shape: NanoShape | None = None) -> Path:
+    shape = shape or NanoShape(
         image=56, patch=14, vision_width=32, vision_layers=1, vision_heads=2,
         text_width=192, text_layers=1, text_heads=2,
     )  # fmt: skip

@@ -53,7 +53,7 @@ from image2cad.cad.program import (
     Segment,
 )
 from image2cad.common import Array
-from metrics import children, face_mesh
+from metrics import face_mesh, subshapes
 
 FACE, EDGE = TopAbs_ShapeEnum.TopAbs_FACE, TopAbs_ShapeEnum.TopAbs_EDGE
 BOOLEANS = {"union": BRepAlgoAPI_Fuse, "cut": BRepAlgoAPI_Cut, "intersect": BRepAlgoAPI_Common}
@@ -171,13 +171,13 @@ def _mesh(shape: Any) -> Mesh:
     vertices, normals, triangles, lines, seams = [], [], [], [], []
     seen = TopTools_IndexedMapOfShape()
     count = 0
-    for child in children(shape, FACE):
+    for child in subshapes(shape, FACE):
         face, place = TopoDS.Face_s(child), TopLoc_Location()
         mesh = BRep_Tool.Triangulation_s(face, place)
         if mesh is None or mesh.NbTriangles() == 0:
             raise NotBuilt("a face could not be meshed")
         nodes, away, corners = face_mesh(face, mesh, place)
-        for one in children(face, EDGE):
+        for one in subshapes(face, EDGE):
             edge = TopoDS.Edge_s(one)
             if seen.Contains(edge) or BRep_Tool.Degenerated_s(edge):
                 continue

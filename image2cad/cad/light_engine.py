@@ -24,7 +24,7 @@ from image2cad.cad.chords import CHORD_ERROR, deflection_of
 from image2cad.cad.prisms import LEAST_AREA, following, lines, profile
 from image2cad.cad.program import Extrusion, Plane, Point, Program
 from image2cad.common import Array
-from metrics import balanced
+from metrics import edges_pair_up
 
 FARTHEST = 1e100  # squares of larger lengths are no finite numbers
 GRID = 1e-9  # of the longest side: points that differ by less become one
@@ -125,7 +125,7 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
         np.column_stack([here, after, after + count]),
         np.column_stack([here, after + count, here + count]),
     ])  # fmt: skip
-    if not balanced(triangles):  # a profile that crosses itself
+    if not edges_pair_up(triangles):  # a profile that crosses itself
         return None
     caps = len(shape.caps)
     face_ids = np.concatenate([np.zeros(caps), np.ones(caps), labels, labels])

@@ -38,6 +38,9 @@ EFFORTS = {
 }
 
 
+SAMPLING_TEMPERATURE = 0.8  # of the programs beside the greedy one
+
+
 def effort_named(name: str) -> Effort:
     """The effort of that name. Raises InputError for another."""
     if name not in EFFORTS:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from image2cad.common.errors import InputError
+from image2cad.common.files import read_json_lines
 
 QUESTION = "Generate CADQuery code:"
 
@@ -15,26 +15,14 @@ COLUMNS = ("file_name", "deepcad_id", "cadquery", "token_count", "prompt", "hund
 METADATA, FAILURES = "metadata.jsonl", "failures.jsonl"
 
 
-def read_rows(source: Path) -> list[dict[str, Any]]:
+def read_programs(source: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file or of a folder's metadata.jsonl, each with `id` and `code`.
 
     Raises InputError if the file cannot be read or a line is no such row.
     """
     file = source / METADATA if source.is_dir() else source
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file}: {error}") from error
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{file}, line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{file}, line {number}: not a JSON object")
+    for number, row in read_json_lines(file):
         name = next((row[key] for key in ("deepcad_id", "id") if row.get(key) is not None), None)
         if name is None or not {"code", "cadquery"} & set(row):
             raise InputError(

@@ -10,9 +10,9 @@ from pathlib import Path
 from image2cad.common.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_CHECKOUT = _PACKAGE.parent
+_COPIES = _PACKAGE / "bundled"
 # The folder that relative names such as models/nano are looked for in, after the current one.
-ROOT = _CHECKOUT if (_CHECKOUT / "models").is_dir() else _PACKAGE / "bundled"
+ROOT = _COPIES if _COPIES.is_dir() else _PACKAGE.parent
 NANO = ROOT / "models" / "nano"
 LIBRARY = ROOT / "models" / "library.npz"
 BUNDLED = ROOT / "data" / "samples"

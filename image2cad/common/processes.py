@@ -4,28 +4,35 @@
         ...                                     # answer: what work(job) returned, or Lost
 
     pool = Pool(2)                              # processes that stay warm, for a server
-    answer = pool.call(work, job, check=raise_if_the_client_left)
+    answer = pool.call(work, job, stop=Stop.after(60))
     pool.close()
 
 For work that can hang or crash inside a C++ library: such a call costs its job
 and a new process, never the run. `work` must be importable by name; jobs and
 answers are pickled, so this is no sandbox: generated code runs in
 `metrics/execution.py` only.
+
+Each process has a pipe of its own, so that one which dies with half an answer in it harms no
+other call; pools that share one (multiprocessing, concurrent.futures, pebble) break or hang then,
+and where a process is killed while it is idle.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
+
+from image2cad.common.stopping import NEVER, Late, Stop
 
 TICK = 0.1  # seconds between two looks at whether a call is to be stopped
 
@@ -39,12 +46,12 @@ class Lost:
 
 @dataclass
 class Worker:
-    """One process; `index` is the job it is at, or None before it said that it is ready."""
+    """One process. warm: it has said that it is ready. busy: that it has begun a call."""
 
     process: Any
     pipe: Connection
-    index: int | None = None
-    started: float = 0.0
+    warm: bool = False
+    busy: bool = False
 
 
 def each(
@@ -55,37 +62,28 @@ def each(
     deadline: seconds of wall time a call, from when its process is ready. What `work`
     raises is raised here: expected failures are for `work` to return.
     """
-    waiting = list(range(len(jobs)))[::-1]
-    running = [_start(work) for _ in range(min(workers, len(jobs)))]
-    early = 0  # processes that died before they could work
+    if not jobs:
+        return
+    size = min(workers, len(jobs))
+    pool, threads = Pool(size), ThreadPoolExecutor(size)
+    ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+
+    def answer_to(job: Any) -> Any:
+        try:
+            return pool._answer(work, (job,), NEVER, deadline)
+        except Late as late:
+            return Lost(str(late))
+
     try:
-        while running:
-            wait([worker.pipe for worker in running], timeout=0.1)
-            for worker in list(running):
-                index, answer = worker.index, _answer(worker, deadline)
-                if answer is None:
-                    continue
-                if isinstance(answer, Lost):
-                    _stop(worker)
-                    running.remove(worker)
-                    early += index is None
-                    if early > 2:
-                        raise RuntimeError(f"worker processes do not start: {answer.reason}")
-                    if waiting:
-                        running.append(_start(work))
-                elif waiting:
-                    worker.index, worker.started = waiting.pop(), time.monotonic()
-                    worker.pipe.send(jobs[worker.index])
-                else:
-                    _stop(worker)
-                    running.remove(worker)
-                if index is not None:
-                    if isinstance(answer, BaseException):
-                        raise answer
-                    yield index, answer[0] if isinstance(answer, tuple) else answer
+        index_of = {threads.submit(answer_to, job): index for index, job in enumerate(jobs)}
+        for future in index_of:
+            future.add_done_callback(ended.put)
+        for _ in jobs:
+            future = ended.get()
+            yield index_of[future], future.result()
     finally:
-        for worker in running:
-            _stop(worker)
+        threads.shutdown(wait=False, cancel_futures=True)
+        pool.close()
 
 
 class Pool:
@@ -101,37 +99,39 @@ class Pool:
         self._lock = threading.Lock()
         self._closed = False
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        self._all = [self._start() for _ in range(size)]
+        self._all = [_start(warm) for _ in range(size)]
         for worker in self._all:
             self._idle.put(worker)
 
-    def call(
-        self, work: Callable[..., Any], *arguments: Any, check: Callable[[], None] = lambda: None
-    ) -> Any:
+    def call(self, work: Callable[..., Any], *arguments: Any, stop: Stop = NEVER) -> Any:
         """What work(*arguments) returns or raises, or Lost if its process died.
 
-        check: called every TICK seconds; what it raises ends the call and its process.
+        Raises Late or Cancelled when `stop` says so; that ends the call and its process. Raises
+        RuntimeError where processes do not start, and when the pool is closed.
         """
-        worker = self._free(check)
-        answer: Any = None
+        return self._answer(work, arguments, stop)
+
+    def _answer(
+        self,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        stop: Stop,
+        seconds: float = math.inf,
+    ) -> Any:
+        """As `call`. seconds: that the call may take, from when its process is ready."""
+        worker, answer = self._free(stop), None
         try:
-            if not worker.process.is_alive():
+            answer = _ask(worker, (work, arguments), stop, seconds)
+            if isinstance(answer, Lost) and not worker.busy:  # it may have died while it was idle
                 worker = self._replaced(worker)
-            if worker.index is None:
-                answer = _wait(worker, check)
-                if isinstance(answer, Lost) and (worker.process.exitcode or 0) >= 0:
-                    raise RuntimeError(f"a worker process does not start: {answer.reason}")
-            if not isinstance(answer, Lost):  # else it was killed while it started
-                worker.index, answer = 0, None
-                worker.pipe.send((work, arguments))
-                answer = _wait(worker, check)
-        except ConnectionError:
-            answer = Lost("the process died before the call")
+                answer = _ask(worker, (work, arguments), stop, seconds)
+            if isinstance(answer, Lost) and not worker.busy and worker.process.exitcode >= 0:
+                raise RuntimeError(f"a worker process does not start: {answer.reason}")
         finally:
             if answer is None or isinstance(answer, Lost):
-                _stop(worker)
                 with contextlib.suppress(OSError):  # no memory: the next call tries again
                     worker = self._replaced(worker)
+            worker.busy = False
             self._idle.put(worker)
         if isinstance(answer, BaseException):
             raise answer
@@ -142,7 +142,7 @@ class Pool:
         self._revive()
         with self._lock, contextlib.suppress(OSError):  # a pipe that is closed as we look
             return not self._closed and any(
-                worker.process.is_alive() and (worker.index is not None or worker.pipe.poll())
+                worker.process.is_alive() and (worker.warm or worker.pipe.poll())
                 for worker in self._all
             )
         return False
@@ -156,14 +156,11 @@ class Pool:
             for worker in self._all:
                 worker.process.kill()
         for _ in self._all:  # callers put theirs back when they see its end
-            _stop(self._idle.get())
+            _end(self._idle.get())
 
-    def _start(self) -> Worker:
-        return _start(_apply, self._warm)
-
-    def _free(self, check: Callable[[], None]) -> Worker:
+    def _free(self, stop: Stop) -> Worker:
         while True:
-            check()
+            stop.check()
             if self._closed:
                 raise RuntimeError("the pool of processes is closed")
             with contextlib.suppress(queue.Empty):
@@ -179,63 +176,98 @@ class Pool:
                 return
             try:
                 if not worker.process.is_alive():
-                    _stop(worker)
                     with contextlib.suppress(OSError):  # no memory: the next look tries again
                         worker = self._replaced(worker)
             finally:
                 self._idle.put(worker)
 
     def _replaced(self, worker: Worker) -> Worker:
-        """A new process in the place of a dead one; the dead one once the pool is closed."""
+        """A new process in the place of one that ends; the old one once the pool is closed."""
+        _end(worker)
         with self._lock:
             if self._closed:
                 return worker
-            new = self._start()
+            new = _start(self._warm)
             self._all[self._all.index(worker)] = new
             return new
 
 
-def _apply(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> Any:
-    work, arguments = job
-    return work(*arguments)
+# ---- A process as its parent sees it
 
 
-def _wait(worker: Worker, check: Callable[[], None]) -> Any:
-    while (answer := _answer(worker, float("inf"))) is None:
-        check()
-        worker.pipe.poll(TICK)
-    return answer
-
-
-def _answer(worker: Worker, deadline: float) -> Any:
-    """A tuple of one answer, an exception, Lost, or None while there is nothing yet."""
-    if worker.pipe.poll():
-        try:
-            return worker.pipe.recv()
-        except (EOFError, OSError):  # OSError: it died with half an answer in the pipe
-            worker.process.join()
-            code = worker.process.exitcode
-            died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-            return Lost(f"the process {died}")
-    if worker.index is not None and time.monotonic() - worker.started > deadline:
-        return Lost(f"stopped after {deadline:g} s")
-    return None
-
-
-def _start(work: Callable[[Any], Any], warm: Callable[[], Any] | None = None) -> Worker:
+def _start(warm: Callable[[], Any] | None) -> Worker:
     # A fork would take threads' locks along; a new interpreter starts clean everywhere.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, theirs, warm), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, warm), daemon=True)
     process.start()
     theirs.close()
     return Worker(process, ours)
 
 
-def _stop(worker: Worker) -> None:
+def _ask(worker: Worker, job: tuple[Any, ...], stop: Stop, seconds: float) -> Any:
+    """A tuple of one answer, what the work raised, or Lost."""
+    try:
+        if not worker.warm:
+            answer = _hear(worker, stop)
+            if isinstance(answer, Lost):
+                return answer
+            worker.warm = True
+        worker.pipe.send(job)
+        stop = stop.within(seconds)
+        answer = _hear(worker, stop)
+        if isinstance(answer, Lost):
+            return answer
+        worker.busy = True
+        return _hear(worker, stop)
+    except OSError:  # its end of the pipe is closed
+        return _obituary(worker)
+
+
+def _hear(worker: Worker, stop: Stop) -> Any:
+    """The next thing that the process says, or Lost."""
+    while not worker.pipe.poll():
+        stop.check()
+        worker.pipe.poll(TICK)
+    try:
+        return worker.pipe.recv()
+    except (EOFError, OSError):  # OSError: it died with half an answer in the pipe
+        return _obituary(worker)
+
+
+def _obituary(worker: Worker) -> Lost:
+    worker.process.join()
+    code = worker.process.exitcode
+    died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+    return Lost(f"the process {died}")
+
+
+def _end(worker: Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
+
+
+# ---- A process as it sees itself
+
+
+def _serve(pipe: Connection, warm: Callable[[], Any] | None) -> None:
+    """Say that this process is ready; for each call say that it has begun, then the answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if warm is not None:
+        warm()
+    pipe.send(())
+    while True:
+        try:
+            work, arguments = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(())
+        try:
+            pipe.send((work(*arguments),))
+        except Exception as error:
+            pipe.send(error)
 
 
 def _end_with_parent() -> None:
@@ -244,22 +276,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _serve(
-    work: Callable[[Any], Any], pipe: Connection, warm: Callable[[], Any] | None = None
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops us
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    if warm is not None:
-        warm()
-    pipe.send(())
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        try:
-            pipe.send((work(job),))
-        except Exception as error:
-            pipe.send(error)

@@ -1,6 +1,6 @@
 """The folder of a run: claimed once, resumed with the same settings, never mixed up.
 
-    folder = run_folder("train_cpu", out="", resume=False)      # runs/train_cpu-001
+    folder = run_folder("train_cpu", out=None, resume=False)      # runs/train_cpu-001
     prepare_run(folder, settings, resume=False)
 
 A run is finished when it holds metrics.json. Left out: what a run writes.
@@ -27,7 +27,7 @@ def runs_root() -> Path:
     return DRIVE / "image2cad" / RUNS if DRIVE.is_dir() else RUNS
 
 
-def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
+def run_folder(name: str, out: str | None = None, resume: bool = False) -> Path:
     """The folder named by `out`, else the next free runs/<name>-NNN, or the last one to resume.
 
     Raises InputError if there is nothing to resume.
@@ -44,7 +44,7 @@ def run_folder(name: str, out: str = "", resume: bool = False) -> Path:
     return runs / f"{name}-{last + 1:03d}"
 
 
-def unfinished(name: str, out: str = "") -> bool:
+def unfinished(name: str, out: str | None = None) -> bool:
     """Whether the run that `run_folder` would resume was begun and has not ended."""
     folders = [Path(out)] if out else sorted(runs_root().glob(f"{name}-[0-9][0-9][0-9]"))[-1:]
     return any((f / SETTINGS_FILE).is_file() and not (f / RESULT_FILE).is_file() for f in folders)

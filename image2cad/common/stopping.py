@@ -6,7 +6,8 @@
     while not half.due(): ...       # for work that ends with what it has
 
 One `Stop` goes through all steps of an answer, so that they share the deadline. Left out:
-how a process that does not ask is stopped (processes.py).
+how a process that does not ask is stopped (processes.py), and who says that nobody wants the
+answer: the server, when a client leaves (serving/api/clients.py, serving/page/visitors.py).
 """
 
 from __future__ import annotations
@@ -31,19 +32,35 @@ def _always() -> bool:
 
 @dataclass(frozen=True)
 class Stop:
-    """A deadline by `time.monotonic`, and whether the answer is still wanted."""
+    """A deadline by `time.monotonic`, and whether the answer is still wanted.
+
+    seconds: that there were until the deadline when it was set, for the message of `Late`.
+    """
 
     deadline: float = math.inf
     wanted: Callable[[], bool] = _always
+    seconds: float = math.inf
 
     @staticmethod
     def after(seconds: float, wanted: Callable[[], bool] = _always) -> Stop:
         """Stop `seconds` from now, or as soon as the answer is not wanted."""
-        return Stop(time.monotonic() + seconds, wanted)
+        return Stop(time.monotonic() + seconds, wanted, seconds)
 
     def within(self, seconds: float) -> Stop:
         """The same, but at most `seconds` from now."""
-        return replace(self, deadline=min(self.deadline, time.monotonic() + seconds))
+        sooner = Stop.after(seconds, self.wanted)
+        return sooner if sooner.deadline < self.deadline else self
+
+    def telling(self, tell: Callable[[], None]) -> Stop:
+        """The same, which calls `tell` whenever somebody looks and the answer is still wanted."""
+
+        def wanted() -> bool:
+            if not self.wanted():
+                return False
+            tell()
+            return True
+
+        return replace(self, wanted=wanted)
 
     def due(self) -> bool:
         """Whether it is time to stop."""
@@ -54,7 +71,7 @@ class Stop:
         if not self.wanted():
             raise Cancelled("cancelled")
         if time.monotonic() > self.deadline:
-            raise Late("stopped at the deadline")
+            raise Late(f"stopped after {self.seconds:g} s")
 
 
 NEVER = Stop()

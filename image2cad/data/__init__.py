@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from image2cad.data.rows import Rows, StoredRows, as_row, compact_targets, load_rows
     from image2cad.data.samples import Rejected, Sample, has_split, load_samples
     from image2cad.data.samples import load_train_and_held_out, that_run
-    from image2cad.data.sources import read_rows
+    from image2cad.data.sources import stream_rows
 
 __all__ = [
     "Rejected", "Rows", "Sample", "StoredRows", "as_row", "compact_targets", "has_split",
-    "load_rows", "load_samples", "load_train_and_held_out", "read_rows", "that_run",
+    "load_rows", "load_samples", "load_train_and_held_out", "stream_rows", "that_run",
 ]  # fmt: skip
 
 

@@ -28,10 +28,10 @@ from image2cad.cad import compact_many
 from image2cad.common import BUNDLED, InputError, move_whole, write_whole
 from image2cad.data.samples import Rejected, Sample, has_split, load_samples, read_chunks
 
-SHARD = 256  # usable rows a shard
+ROWS_A_SHARD = 256  # usable ones
 TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
-LEFT_OUT = "rejected.json"
-COMPLETE = "complete"
+REJECTED_FILE = "rejected.json"
+COMPLETE_FILE = "complete"  # is there once all rows of the source are
 
 
 def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
@@ -145,13 +145,15 @@ def store_rows(
     place.mkdir(parents=True, exist_ok=True)
     shards = _shards(place)
     have = sum(count for _, _, count in shards)
-    if not (place / COMPLETE).exists() and (limit is None or have < limit):
+    if not (place / COMPLETE_FILE).exists() and (limit is None or have < limit):
         with tqdm(desc=f"storing {source}", unit=" rows", total=limit, initial=have,
                   disable=not progress) as bar:  # fmt: skip
             _read(source, split, place, limit, compact, check_code, known, bar)
         shards = _shards(place)
     rejected = [
-        Rejected(**row) for shard, _, _ in shards for row in json.loads(_text(shard / LEFT_OUT))
+        Rejected(**row)
+        for shard, _, _ in shards
+        for row in json.loads(_text(shard / REJECTED_FILE))
     ]
     filled = [shard for shard, _, count in shards if count]
     if not filled:
@@ -191,7 +193,7 @@ def _read(
     shards = _shards(place)
     read, have = shards[-1][1] if shards else 0, sum(count for _, _, count in shards)
     seen = set(_open([s for s, _, n in shards if n])["id"]) if have else set()
-    seen |= {row["id"] for s, _, _ in shards for row in json.loads(_text(s / LEFT_OUT))}
+    seen |= {row["id"] for s, _, _ in shards for row in json.loads(_text(s / REJECTED_FILE))}
     streaming = source != "bundled" and not Path(source).exists()
     left = None if limit is None else limit - have
     stored: list[dict[str, Any]] = []
@@ -208,13 +210,13 @@ def _read(
         stored += [as_row(s, original.cadquery) for s, original in zip(short, new, strict=True)]
         read += chunk.read
         bar.update(len(new))
-        if len(stored) >= SHARD:
+        if len(stored) >= ROWS_A_SHARD:
             _write(place, start, read, stored, rejected)
             stored, rejected, start = [], [], read
     if read > start:
         _write(place, start, read, stored, rejected)
     if limit is None or sum(count for _, _, count in _shards(place)) < limit:
-        (place / COMPLETE).touch()
+        (place / COMPLETE_FILE).touch()
 
 
 def _write(
@@ -231,7 +233,7 @@ def _write(
         enable_progress_bars()
     part.mkdir(exist_ok=True)
     left_out = json.dumps([dataclasses.asdict(row) for row in rejected])
-    write_whole(part / LEFT_OUT, left_out + "\n")
+    write_whole(part / REJECTED_FILE, left_out + "\n")
     move_whole(part, place / name)
 
 

@@ -28,9 +28,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from image2cad.common import BUNDLED, QUESTION, InputError
-from image2cad.data.sources import first_line, metadata_files, read_rows
+from image2cad.data.sources import first_line, metadata_files, stream_rows
 
-CHUNK = 64  # rows whose programs are run together
+ROWS_A_CHUNK = 64  # their programs are run together
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ def read_chunks(
 
     skip: rows at the start that were read before, and seen: their ids. limit: usable rows at most.
     """
-    rows = read_rows(source, split, streaming)
+    rows = stream_rows(source, split, streaming)
     for _ in itertools.islice(rows, skip):
         pass
     ids, left = set(seen), limit
     while left is None or left > 0:
-        taken = list(itertools.islice(rows, CHUNK if left is None else min(CHUNK, left)))
+        taken = list(itertools.islice(rows, min(ROWS_A_CHUNK, left or ROWS_A_CHUNK)))
         if not taken:
             return
         parsed = [_parse(row, number, ids) for number, row in taken]
@@ -122,12 +122,12 @@ def read_chunks(
 
 
 def load_train_and_held_out(
-    source: str, split: str, held_out: int = 0, limit: int | None = None, seed: int = 0
+    source: str, split: str, held_out: int | None = None, limit: int | None = None, seed: int = 0
 ) -> tuple[list[Sample], list[Sample], list[Rejected]]:
     """Samples to train on, samples to score on, and the rows that could not be used.
 
     From a test split, where there is one, the first `held_out` are taken; of a folder
-    without one, `held_out` samples are set apart by id and seed. 0: the whole test
+    without one, `held_out` samples are set apart by id and seed. None: the whole test
     split, 50 rows from the hub, a third of the folder. `limit`: rows to train
     on at most; a folder is read whole all the same, so that the held-out samples do
     not depend on it.
@@ -136,7 +136,7 @@ def load_train_and_held_out(
     if stream and limit is None:
         raise InputError(f"{source} is on the hub and large; say how many rows to train on")
     if stream or has_split(source, "test"):
-        wanted = held_out or (50 if stream else None)
+        wanted = 50 if stream and held_out is None else held_out
         train, rejected = load_samples(source, split, limit, stream)
         apart, more = load_samples(source, "test", wanted, stream)
         known = {sample.cadquery for sample in apart}
@@ -144,8 +144,8 @@ def load_train_and_held_out(
         if len(train) < copies:
             print(f"{copies - len(train)} rows to train on have a held-out program: left out")
         return train, apart, rejected + more
-    samples, rejected = load_samples(source, split, at_least=max(held_out + 1, 2))
-    if held_out:
+    samples, rejected = load_samples(source, split, at_least=max((held_out or 0) + 1, 2))
+    if held_out is not None:
         train, apart = split_samples(samples, held_out, seed)
         return train[:limit], apart, rejected
     for count in range(max(len(samples) // 3, 1), len(samples)):

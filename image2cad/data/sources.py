@@ -7,26 +7,25 @@ its rows with the pictures still encoded.
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from image2cad.common import BUNDLED, InputError
+from image2cad.common import BUNDLED, METADATA, InputError, read_json_lines, shipped
 
-METADATA = ("metadata.jsonl", "metadata.csv")
-NEEDED = ("image", "cadquery")
+METADATA_CSV = "metadata.csv"
+NEEDED_COLUMNS = ("image", "cadquery")
 
 
-def read_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+def stream_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, row) with pictures still encoded; every failure below becomes an InputError."""
     where = source
     if not source.strip():
         raise InputError("no data named; give bundled, a folder, or a data set on the hub")
     try:
         if source == "bundled" or Path(source).exists():
-            folder = BUNDLED if source == "bundled" else Path(source)
+            folder = shipped(BUNDLED) if source == "bundled" else Path(source)
             dataset = _open_folder(folder, split)
         else:
             where = f"{source}, which is no folder here, from the hub"
@@ -34,7 +33,7 @@ def read_rows(source: str, split: str, streaming: bool) -> Iterator[tuple[int, d
         names = dataset.column_names
         for number, row in enumerate(dataset):
             if number == 0:
-                _need_columns(source, names or list(row), NEEDED)
+                _need_columns(source, names or list(row), NEEDED_COLUMNS)
             yield number, row
     except InputError:
         raise
@@ -62,8 +61,9 @@ def _open_folder(folder: Path, split: str) -> Any:
         dataset = load_dataset("parquet", data_dir=str(folder), split=name, streaming=True)
     elif any(folder.iterdir()):
         raise InputError(
-            f"{folder} has no {' or '.join(METADATA)} and no parquet files; put one line a picture "
-            'into metadata.jsonl: {"file_name": "a.png", "cadquery": "..."}'
+            f"{folder} has no {METADATA} or {METADATA_CSV} and no parquet files; "
+            f"put one line a picture into {METADATA}: "
+            '{"file_name": "a.png", "cadquery": "..."}'
         )
     else:
         raise InputError(f"{folder} is empty")
@@ -81,7 +81,7 @@ def metadata_files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
     for split, place in [("train", folder), *((path.name, path) for path in subfolders)]:
-        for name in METADATA:
+        for name in (METADATA, METADATA_CSV):
             if (place / name).is_file():
                 found.setdefault(split, place / name)
     return found
@@ -96,16 +96,7 @@ def _check_metadata(path: Path) -> Any:
         with path.open(newline="", encoding="utf-8-sig") as file:
             columns = next(csv.reader(file), [])
     else:
-        columns = []
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    row = json.loads(line.strip() or "{}")
-                except ValueError as error:
-                    raise InputError(f"{path}, line {number}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}, line {number}: not a JSON object")
-                columns += [key for key in row if key not in columns]
+        columns = list(dict.fromkeys(key for _, row in read_json_lines(path) for key in row))
     if not columns:
         raise InputError(f"{path} is empty")
     _need_columns(str(path), columns, ("file_name", "cadquery"))
@@ -127,7 +118,7 @@ def _open_hub(name: str, split: str, streaming: bool) -> Any:
         plain, rows = _parse_split(split)
         return _part(datasets.load_dataset(name, split=plain, streaming=True), rows)
     dataset = datasets.load_dataset(name, split=split)
-    _need_columns(name, dataset.column_names, NEEDED)
+    _need_columns(name, dataset.column_names, NEEDED_COLUMNS)
     return dataset.cast_column("image", datasets.Image(decode=False))
 
 

@@ -46,7 +46,9 @@ def main() -> int:
     parser.add_argument("--alignment", choices=["best", "pca", "published"], default="best")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=1024)
-    parser.add_argument("--quantize", action="store_true", help="load the base in 4 bits")
+    parser.add_argument(
+        "--load-in-4bit", "--quantize", action="store_true", help="store the base in 4 bits"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     arguments = parser.parse_args()
@@ -61,7 +63,7 @@ def main() -> int:
     samples, rejected = load_samples(arguments.data, split, arguments.limit)
     for row in rejected:
         print(f"left out: {row.id}: {row.reason}")
-    model, processor = load_model(arguments.model, arguments.quantize)
+    model, processor = load_model(arguments.model, arguments.load_in_4bit)
     lengths = (arguments.batch, arguments.max_new_tokens, arguments.alignment)
     if arguments.effort == "none":
         result = evaluate(model, processor, samples, *lengths)

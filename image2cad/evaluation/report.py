@@ -22,8 +22,8 @@ from image2cad.data import Sample
 from image2cad.rendering import draw
 from metrics import Failure, Part
 
-SIDE = 240  # pixels of a picture on the page
-STYLE = """
+PICTURE_SIDE = 240  # pixels of a picture on the page and on the sheet
+PAGE_STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:.2rem} p{max-width:48rem}
 table{border-collapse:collapse;margin:1rem 0}
@@ -62,7 +62,7 @@ def write_report(
     file.write_text(
         f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+<title>{escape(title)}</title><style>{PAGE_STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <p>Each picture beside a drawing of the part that the generated program builds. IoU is the
 overlap of the two solids, {escape(str(summary["alignment"]))} alignment, against the reference
@@ -81,12 +81,12 @@ def write_sheet(
     file: Path, samples: Sequence[Sample], parts: Sequence[Part | Failure], columns: int = 6
 ) -> None:
     """Write a PNG of the first `columns` samples: inputs above, drawings of the results below."""
-    sheet = Image.new("RGB", (SIDE * columns, 2 * SIDE), "white")
+    sheet = Image.new("RGB", (PICTURE_SIDE * columns, 2 * PICTURE_SIDE), "white")
     pairs = list(zip(samples, parts, strict=True))[:columns]
     for i, (sample, part) in enumerate(pairs):
-        sheet.paste(_small(sample.image), (i * SIDE, 0))
+        sheet.paste(_small(sample.image), (i * PICTURE_SIDE, 0))
         if isinstance(part, Part):
-            sheet.paste(_small(Image.fromarray(draw(part))), (i * SIDE, SIDE))
+            sheet.paste(_small(Image.fromarray(draw(part))), (i * PICTURE_SIDE, PICTURE_SIDE))
     sheet.save(file, optimize=True)
 
 
@@ -156,4 +156,4 @@ def _png(image: Image.Image) -> str:
 
 
 def _small(image: Image.Image) -> Image.Image:
-    return image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)

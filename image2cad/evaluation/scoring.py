@@ -25,9 +25,9 @@ import numpy as np
 from image2cad.cad import parse
 from image2cad.data import Sample
 from image2cad.evaluation.report import interval_text, write_report, write_sheet
-from metrics import ALIGNMENTS, Failure, Part, compute, interval, run_many
+from metrics import ALIGNMENTS, Failure, Part, bootstrap_interval, compute, run_many
 
-TOTALS = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
+TOTALS_BEFORE = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def score_codes(
         predictions=parts, references=references, ids=ids, alignment=alignment, progress=progress
     )
     shifted = references[1:] + references[:1]
-    other = interval(np.array([]))
+    other = bootstrap_interval(np.array([]))
     if len(samples) > 1:
         wrong = compute(predictions=parts, references=shifted, ids=ids, alignment=alignment)
         other = wrong["iou_best"]
@@ -87,7 +87,7 @@ def evaluate(
 def gain(before: Evaluation, after: Evaluation) -> dict[str, float | None]:
     """Mean change of IoU_best with a 95 % bootstrap interval over the paired samples."""
     pairs = zip(before.rows, after.rows, strict=True)
-    return interval(np.array([b["iou_best"] - a["iou_best"] for a, b in pairs]))
+    return bootstrap_interval(np.array([b["iou_best"] - a["iou_best"] for a, b in pairs]))
 
 
 def summarise(
@@ -96,7 +96,7 @@ def summarise(
     """What metrics.json holds: the totals, those before fine-tuning, the gain, and `notes`."""
     summary: dict[str, Any] = dict(after.totals)
     if before is not None:
-        summary["before"] = {key: before.totals[key] for key in TOTALS}
+        summary["before"] = {key: before.totals[key] for key in TOTALS_BEFORE}
         summary["gain"] = gain(before, after)
     summary.update(notes or {})
     return summary
@@ -150,7 +150,7 @@ def summary_text(summary: dict[str, Any]) -> str:
 
 
 # ---- The same answers scored in every way that papers use, and by kind of part
-MANY = 4  # extrusions from which parts share a row
+MANY_EXTRUSIONS = 4  # from which on parts share a row
 
 
 def step_files(data: str, samples: Sequence[Sample]) -> list[Path] | None:
@@ -178,7 +178,7 @@ def breakdown(
                 scores = np.array([row["iou_best"] for row in result["rows"]])
                 for count in sorted(set(counts)):
                     mine = scores[[one == count for one in counts]]
-                    by_count[count] = {"n": len(mine), "iou_best": interval(mine)}
+                    by_count[count] = {"n": len(mine), "iou_best": bootstrap_interval(mine)}
     return {"alignments": alignments, "extrusions": by_count}
 
 
@@ -186,7 +186,7 @@ def _extrusions(code: str) -> str:
     program = parse(code)
     if program is None:
         return "not read"
-    return str(len(program)) if len(program) < MANY else f"{MANY} or more"
+    return str(len(program)) if len(program) < MANY_EXTRUSIONS else f"{MANY_EXTRUSIONS} or more"
 
 
 def breakdown_text(tables: dict[str, Any]) -> str:

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.reading.tracing import AXES, Cap, INWARDS, PIXELS, PLANES, SHADE, caps
+    from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, INWARDS
+    from image2cad.reading.tracing import READ_FRAME, caps
 
-__all__ = ["AXES", "Cap", "INWARDS", "PIXELS", "PLANES", "SHADE", "caps"]
+__all__ = [
+    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "INWARDS", "READ_FRAME", "caps",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -18,10 +18,10 @@ from image2cad.cad import Circle, Loop, Path, Rect, Segment
 from image2cad.common import Array
 
 Node = tuple[Array, Array | None]  # a corner, and the middle of the arc that follows it
-TOLERANCE = 1.0  # pixels between outline and polygon
-BLUNT = 6.0  # pixels of a side that is a corner cut off
-BULGE = 0.5  # radians an arc turns at least
-LARGEST = 500.0  # pixels of an arc's radius
+OUTLINE_TOLERANCE = 1.0  # pixels between outline and polygon
+BLUNT_SIDE = 6.0  # pixels of a side that is a corner cut off
+LEAST_TURN = 0.5  # radians an arc turns at least
+LARGEST_RADIUS = 500.0  # pixels of an arc's radius
 
 
 def loop_of(points: Array, flat: Array, pixel: float) -> tuple[Loop | None, float]:
@@ -36,7 +36,7 @@ def loop_of(points: Array, flat: Array, pixel: float) -> tuple[Loop | None, floa
             error.max() < 1.6 * pixel + 0.03 * radius
         ):
             return Circle(float(centre[0]), float(centre[1]), float(radius)), 1.0
-    corners = _simplified(points, TOLERANCE)
+    corners = _simplified(points, OUTLINE_TOLERANCE)
     if len(corners) < 3:
         return None, 0.0
     nodes = _sharpened(
@@ -81,9 +81,9 @@ def _sharpened(nodes: list[Node], pixel: float) -> list[Node]:
     while len(nodes) > 3 and i < len(nodes):
         before, start, end, after = (nodes[(i + k) % len(nodes)] for k in (-1, 0, 1, 2))
         straight = before[1] is None and start[1] is None and end[1] is None
-        if straight and np.hypot(*(end[0] - start[0])) < BLUNT * pixel:
+        if straight and np.hypot(*(end[0] - start[0])) < BLUNT_SIDE * pixel:
             tip = _crossing(before[0], start[0], end[0], after[0])
-            if tip is not None and np.hypot(*(tip - (start[0] + end[0]) / 2)) < BLUNT * pixel:
+            if tip is not None and np.hypot(*(tip - (start[0] + end[0]) / 2)) < BLUNT_SIDE * pixel:
                 nodes[i] = (tip, None)
                 del nodes[(i + 1) % len(nodes)]
                 i = 0
@@ -160,13 +160,13 @@ def _with_arcs(flat: Array, corners: Sequence[int], pixel: float) -> list[tuple[
             if len(steps) > 0.95 * len(flat):
                 continue
             centre, radius, error = circle_through(flat[steps])
-            if error.max() < 1.5 * pixel and radius < LARGEST * pixel:
+            if error.max() < 1.5 * pixel and radius < LARGEST_RADIUS * pixel:
                 ends = flat[[corners[(first + i) % count] for i in range(length + 1)]] - centre
                 turns = [
                     atan2(a[0] * b[1] - a[1] * b[0], a @ b)
                     for a, b in zip(ends, ends[1:], strict=False)
                 ]
-                if abs(sum(turns)) > BULGE:
+                if abs(sum(turns)) > LEAST_TURN:
                     runs.append((length, first, int(steps[len(steps) // 2])))
                     break
     arcs: dict[int, tuple[int, int]] = {}

@@ -7,39 +7,42 @@ Faces along the main axes all have one known shade, so they fall out of the pict
 connected regions. Their outlines, seen in a main plane, become lines, arcs, circles and
 rectangles. A region does not say which of the three planes it lies on, nor how far
 away: every reading is returned, and the caller tries them. Coordinates are in units of
-`PIXELS` pixels about the middle of the picture. Left out: oblique and round faces.
+`UNIT_PIXELS` about the middle of the picture. Left out: oblique and round faces.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 
 import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from image2cad.cad import Circle, Loop, Path, Rect, shifted
+from image2cad.cad import NAMED, Circle, Loop, Path, Plane, Rect, shifted
 from image2cad.common import Array
 from image2cad.reading.contours import circle_through, loop_of
+from image2cad.rendering import EYE, MARGIN, SIZE
 
-PIXELS = 2.5  # to a unit of length
-PLANES = ("XY", "XZ", "YZ")  # top, front and right: the three that face the viewer
-AXES = (2, 1, 0)  # the axis across each plane
-INWARDS = (-1.0, 1.0, -1.0)  # along that axis, away from the viewer
-DRIFT = ((1.0, -1.0), (-1.0, -1.0), (-1.0, 1.0))  # of a sketch with the level of its plane
-SHADE = 141  # of a face along the main axes
-LEAST = 30  # pixels of a face
-MOST = 40  # regions that are looked at; a drawing of a part has fewer
-HOLE = 12  # pixels of a hole
-BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
+UNIT_PIXELS = 2.5  # pixels to a unit of length
+# A cube whose own camera is the one that sketches are read by.
+READ_FRAME = np.array([[-0.5] * 3, [0.5] * 3]) * SIZE / (MARGIN * UNIT_PIXELS * 4 / np.sqrt(6))
+FACING_PLANES = ("XY", "XZ", "YZ")  # top, front and right: the main planes that face the viewer
+FACING_AXES = (2, 1, 0)  # the axis across each plane
+INWARDS = tuple(-EYE[axis] for axis in FACING_AXES)  # along that axis, away from the viewer
+FACE_SHADE = 141  # of a face along the main axes
+LEAST_FACE_PIXELS = 30
+MOST_REGIONS = 40  # that are looked at; a drawing of a part has fewer
+LEAST_HOLE_PIXELS = 12
+LEAST_BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
 
 
 @dataclass(frozen=True, eq=False)
 class Cap:
     """One reading of a flat region: a sketch on a plane through the middle of the picture.
 
-    plane: index into PLANES. loops: the outline, then its holes. straight: share of the
+    plane: index into FACING_PLANES. loops: the outline, then its holes. straight: share of the
     outline that runs along the plane's axes or is round; low for a wrong reading.
     mask: (448, 448) bool, the region.
     """
@@ -51,8 +54,16 @@ class Cap:
 
     def at(self, level: float) -> tuple[Loop, ...]:
         """The loops where the plane lies at `level`: they look the same from the eye."""
-        u, v = DRIFT[self.plane]
+        u, v = _drift(self.plane)
         return tuple(shifted(loop, u * level, v * level) for loop in self.loops)
+
+
+@cache
+def _drift(plane: int) -> tuple[float, float]:
+    """How far a sketch moves when its plane moves up by one and it is to look the same."""
+    sketch = Plane((0.0, 0.0, 0.0), *NAMED[FACING_PLANES[plane]])
+    u, v = (float(np.dot(EYE, way)) / EYE[FACING_AXES[plane]] for way in (sketch.x, sketch.y))
+    return u, v
 
 
 def caps(picture: Array, most: int = 12) -> list[list[Cap]]:
@@ -64,7 +75,7 @@ def caps(picture: Array, most: int = 12) -> list[list[Cap]]:
     found = []
     for mask in flat_regions(picture)[:most]:
         readings: list[Cap] = []
-        for plane in range(len(PLANES)):
+        for plane in range(len(FACING_PLANES)):
             whole = _reading(mask, plane)
             if whole is not None:
                 readings.append(whole)
@@ -114,11 +125,13 @@ def flat_regions(picture: Array) -> list[Array]:
     """Masks of the connected regions that have the shade of the main planes, largest first."""
     grey = picture[..., 0].astype(int)
     edge = (grey < 50) | (grey >= 250)
-    labels, count = ndimage.label(np.abs(grey - SHADE) <= 2)
+    labels, count = ndimage.label(np.abs(grey - FACE_SHADE) <= 2)
     sizes = np.bincount(labels.ravel(), minlength=count + 1)
     order = np.argsort(-sizes[1:], kind="stable") + 1
-    masks = [labels == i for i in order[:MOST] if sizes[i] >= LEAST]
-    return [mask for mask in masks if edge[ndimage.binary_dilation(mask) & ~mask].mean() > BOUND]
+    masks = [labels == i for i in order[:MOST_REGIONS] if sizes[i] >= LEAST_FACE_PIXELS]
+    return [
+        mask for mask in masks if edge[ndimage.binary_dilation(mask) & ~mask].mean() > LEAST_BOUND
+    ]
 
 
 def _reading(mask: Array, plane: int) -> Cap | None:
@@ -130,7 +143,7 @@ def _reading(mask: Array, plane: int) -> Cap | None:
     labels, count = ndimage.label(filled & ~mask, np.ones((3, 3)))
     for i in range(1, count + 1):
         hole = labels == i
-        if hole.sum() >= HOLE:
+        if hole.sum() >= LEAST_HOLE_PIXELS:
             inner, _ = _loop(hole, plane)
             if inner is not None:
                 loops.append(inner)
@@ -178,8 +191,8 @@ def _follow(mask, row, col):  # type: ignore[no-untyped-def]
 
 def _on_plane(points: Array, plane: int) -> Array:
     """(K, 2) sketch coordinates, at level 0, of (row, column) points."""
-    side = sqrt(2) * (points[:, 1] - 224) / PIXELS
-    rise = sqrt(6) * (224 - points[:, 0]) / PIXELS
+    side = sqrt(2) * (points[:, 1] - SIZE / 2) / UNIT_PIXELS
+    rise = sqrt(6) * (SIZE / 2 - points[:, 0]) / UNIT_PIXELS
     if plane == 0:
         return np.stack([side - rise, side + rise], axis=1) / 2
     return np.stack([side, (rise + side) / 2 if plane == 1 else (rise - side) / 2], axis=1)
@@ -187,4 +200,4 @@ def _on_plane(points: Array, plane: int) -> Array:
 
 def _loop(mask: Array, plane: int) -> tuple[Loop | None, float]:
     points = _outline(mask)
-    return loop_of(points, _on_plane(points, plane), 1 / PIXELS)
+    return loop_of(points, _on_plane(points, plane), 1 / UNIT_PIXELS)

@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from image2cad.common import FAILURES, InputError, read_rows, run_cli
+from image2cad.common import FAILURES, InputError, read_programs, run_cli
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.folder import render_folder
 
@@ -26,7 +26,7 @@ def main() -> int:
         raise InputError(f"--size must be between 1 and {SIZE}, not {options.size}")
     if (options.workers is not None and options.workers < 1) or not options.deadline > 0:
         raise InputError("--workers must be at least 1, and --deadline above 0")
-    rows = read_rows(options.programs)
+    rows = read_programs(options.programs)
     failures = render_folder(
         rows,
         options.out,

@@ -21,8 +21,8 @@ CadQuery cleans away. How pictures are drawn is in raster.py.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +47,7 @@ from image2cad.common import (
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.drawing import draw_code
 from image2cad.rendering.raster import draw
-from metrics import Failure, default_workers, run_cadquery
+from metrics import Failure, run_cadquery, usable_cores
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def render_rows(
     Works in `workers` processes (default: one a core); a call that hangs for `deadline`
     seconds or crashes costs its row only. A file that is there is complete.
     """
-    workers = workers or default_workers()
+    workers = workers or usable_cores()
     rest = []
     for index, answer in each(_draw_job, jobs, workers, deadline):
         if isinstance(answer, Lost):
@@ -100,9 +100,9 @@ def save_picture(picture: Array, file: Path) -> None:
     """Write a PNG file that is either whole or not there."""
     from PIL import Image
 
-    part = file.with_name(file.name + ".part")
-    Image.fromarray(picture).save(part, format="PNG")
-    os.replace(part, file)
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, format="PNG")
+    write_whole(file, data.getvalue())
 
 
 def render_folder(
@@ -114,7 +114,7 @@ def render_folder(
     deadline: float = 20.0,
     resume: bool = False,
 ) -> dict[str, str]:
-    """Draw `rows` of `read_rows` into an image folder; return the failures by id.
+    """Draw `rows` of `read_programs` into an image folder; return the failures by id.
 
     Raises InputError if `folder` holds something else, or is finished.
     """

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from image2cad.common import Array, InputError, read_rows, run_cli
+from image2cad.common import Array, InputError, read_programs, run_cli
 from image2cad.rendering.camera import EYE, SIZE
 from image2cad.rendering.raster import Shape, draw
 
@@ -64,7 +64,7 @@ def main() -> int:
         raise InputError(f"--parts must be at least 1, --size even and 2 to {SIZE}")
     if options.out.suffix != ".png" or not options.out.parent.is_dir():
         raise InputError(f"{options.out}: name a .png file in a folder that is there")
-    chosen = read_rows(options.data)[: options.parts]
+    chosen = read_programs(options.data)[: options.parts]
     tiles = []
     for row, part in zip(chosen, run_many([str(row["code"]) for row in chosen]), strict=True):
         if isinstance(part, Failure):

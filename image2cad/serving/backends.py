@@ -5,7 +5,7 @@
     codes = backend.propose(picture, "low")         # best guess first
 
 A cluster of vLLM replicas can so do the generating while the programs are checked here. Left
-out: checking them (verification/pipeline.py), and queues (service.py).
+out: checking them (service.py), and queues (limits.py).
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ import httpx
 from PIL import Image
 
 from image2cad.cad import extract_code
-from image2cad.common import EFFORTS, QUESTION, InputError
-from image2cad.vlm import TEMPERATURE
+from image2cad.common import EFFORTS, QUESTION, SAMPLING_TEMPERATURE, InputError
 
-TOKENS = 1024  # at most, of a program
-BATCH = 8
-SMALL = 100_000_000  # parameters; such a model on a CPU loses more by several threads than it gains
-SAMPLING = 30.0  # seconds for a batch of samples; those that have not ended by then are cut
+MOST_NEW_TOKENS = 1024  # at most, of a program
+SAMPLES_A_BATCH = 8
+SMALL_MODEL = 100_000_000  # parameters; on a CPU it loses more by several threads than it gains
+SAMPLING_SECONDS = 30.0  # for a batch of samples; those that have not ended by then are cut
 LETTERS_A_TOKEN = 3.0  # of CadQuery text, where no tokenizer is at hand
-CALLS = 8  # requests at a time to a remote server, a picture
-SECONDS = 120.0  # that a remote server may take for an answer
+REQUESTS_AT_A_TIME = 8  # to a remote server, a picture
+ANSWER_SECONDS = 120.0  # that a remote server may take for an answer
 
-TRIES, LONGEST_WAIT = 5, 10.0  # where it says that it is busy; the wait in seconds
+TRIES_WHILE_BUSY, LONGEST_BUSY_WAIT = 5, 10.0  # where it says that it is busy; the wait in seconds
 
 # Whether the call of `propose` in this context is still wanted. A local model looks at every token,
 # which a call in another process cannot.
@@ -72,7 +71,7 @@ class Backend:
 
 
 def local_backend(model_name: str, quantize: bool = False) -> Backend:
-    """A base or an adapter of vlm/loading.py, loaded now and kept.
+    """A base or an adapter, loaded now and kept.
 
     Raises InputError if it cannot be loaded.
     """
@@ -99,17 +98,22 @@ def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: s
     from image2cad.vlm import generate_codes
 
     model, processor = _loaded(model_name, quantize)
-    options: dict[str, Any] = {"batch_size": BATCH, "max_new_tokens": TOKENS, "progress": False}
+    options: dict[str, Any] = {
+        "batch_size": SAMPLES_A_BATCH,
+        "max_new_tokens": MOST_NEW_TOKENS,
+        "progress": False,
+    }
     threads = torch.get_num_threads()
-    if model.num_parameters() < SMALL:
+    if model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     try:
         codes = generate_codes(model, processor, [image], **options)
         if EFFORTS[effort].samples:
             # One batch of one picture is several times as fast as one after the other.
             pictures = [image] * EFFORTS[effort].samples
-            model.generation_config.max_time = SAMPLING
-            codes += generate_codes(model, processor, pictures, temperature=TEMPERATURE, **options)
+            options["temperature"] = SAMPLING_TEMPERATURE
+            model.generation_config.max_time = SAMPLING_SECONDS
+            codes += generate_codes(model, processor, pictures, **options)
     finally:
         model.generation_config.max_time = None
         torch.set_num_threads(threads)
@@ -151,7 +155,7 @@ def remote_backend(url: str, model: str, key: str = "") -> Backend:
         client = httpx.Client(
             base_url=url.rstrip("/") + "/",
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(SECONDS, connect=10),
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=10),
         )
     except httpx.InvalidURL as error:
         raise InputError(f"{url!r} is no address of a server: {error}") from error
@@ -177,13 +181,14 @@ def _propose_remote(client: httpx.Client, model: str, image: Image.Image, effort
     greedy = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],
-        "max_tokens": TOKENS,
+        "max_tokens": MOST_NEW_TOKENS,
         "temperature": 0.0,
     }
     sampled = [
-        {**greedy, "temperature": TEMPERATURE, "seed": n} for n in range(EFFORTS[effort].samples)
+        {**greedy, "temperature": SAMPLING_TEMPERATURE, "seed": seed}
+        for seed in range(EFFORTS[effort].samples)
     ]
-    with ThreadPoolExecutor(CALLS) as pool:
+    with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
         answers = pool.map(
             lambda job: _answer(client, "POST", "chat/completions", job), [greedy, *sampled]
         )
@@ -202,11 +207,11 @@ def _answer(client: httpx.Client, method: str, path: str, body: Any = None) -> A
     where = f"{client.base_url}{path}"
     try:
         response = client.request(method, path, json=body)
-        for _ in range(TRIES):
+        for _ in range(TRIES_WHILE_BUSY):
             if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
                 break
             wait = response.headers.get("Retry-After", "")
-            time.sleep(min(float(wait) if wait.isdigit() else 1.0, LONGEST_WAIT))
+            time.sleep(min(float(wait) if wait.isdigit() else 1.0, LONGEST_BUSY_WAIT))
             response = client.request(method, path, json=body)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__

@@ -1,15 +1,17 @@
-"""What the service's worker processes do for programs, and how they warm up.
+"""What the service's worker processes do, each in one call, and how they warm up.
 
-    scores = score(prediction, reference, "best", run_cadquery)
-    files, reasons = write_files(part, code, ["step", "glb"])
+    built = build_program(code, ["step", "glb"], run_cadquery)          # part and files
+    solved = solve_picture(picture, codes, "low", ["glb"], run_cadquery)
+    compared = compare_programs(prediction, reference, ["best"], run_cadquery)
 
-Importable by name, as common/processes.py wants it. Pictures need no function of their own: there
-the worker calls `verify`.
+Importable by name, as common/processes.py wants it. A part leaves its process once, with its
+files: pickled it has megabytes. `run` is `run_cadquery` with the service's limits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -19,8 +21,49 @@ from image2cad.rendering import draw
 from image2cad.verification import verify
 from metrics import Failure, Part, run_cadquery
 
-BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
-HAD = ("id", "code", "ok", "failure")  # of a row of scores, said in another way
+EXAMPLE_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
+SAID_OTHERWISE = ("id", "code", "ok", "failure")  # keys of a row that scores say in its own way
+NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
+
+Run = Callable[[str], Part | Failure]
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """What a program builds, or why nothing; its files by kind, and why there are no others."""
+
+    part: Part | Failure
+    files: dict[str, bytes] = field(default_factory=dict)
+    no_files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """The program for a picture and what it builds.
+
+    code: the best; where none was valid, the model's first, or "". likeness, confidence, source:
+    as verification gives them, 0 and "" where none was valid. candidates: how many were
+    considered.
+    """
+
+    code: str
+    built: Built
+    likeness: float
+    confidence: float
+    source: str
+    candidates: int
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two programs' parts and their scores by alignment, each as `Service.score` returns them.
+
+    prediction: None where it was not run, because the reference builds nothing.
+    """
+
+    prediction: Part | Failure | None
+    reference: Part | Failure
+    scores: dict[str, dict[str, Any]]
 
 
 def distinct_kinds(kinds: Sequence[str]) -> list[str]:
@@ -33,55 +76,102 @@ def distinct_kinds(kinds: Sequence[str]) -> list[str]:
     return kinds
 
 
-def warm_for_pictures() -> None:
-    """Load and compile what the first picture of a process would wait for."""
-    part = run_cadquery(BOX)
-    if isinstance(part, Part):
-        picture = Image.fromarray(draw(part))
-        verify(picture, [BOX], "low", seconds=1)
-        verify(picture, [], "low", seconds=1, sources=("library", "templates"))
+def build_program(code: str, kinds: Sequence[str], run: Run) -> Built:
+    """The part of a program and its files of the kinds named."""
+    return with_files(run(code), code, kinds)
 
 
-def warm_for_programs() -> None:
-    """The same for executing and scoring."""
-    score(BOX, BOX, "best", run_cadquery)
-
-
-def score(
-    prediction: str, reference: str, alignment: str, run: Callable[[str], Part | Failure]
-) -> dict[str, Any]:
-    """The row of metrics.compute with extras, "vsr" 0 or 1, "failure" a Failure or None.
-
-    run: runs a program. Raises InputError for an unknown alignment and a bad reference.
-    """
-    import metrics
-
-    wanted = run(reference)
-    if isinstance(wanted, Failure):
-        raise InputError(f"the reference has no usable solid: {wanted}")
-    got = run(prediction)
-    try:
-        scores = metrics.compute([got], [wanted], alignment=alignment, workers=1, extras=True)
-    except ValueError as error:
-        raise InputError(str(error)) from error
-    row = scores["rows"][0]
-    failure = got if isinstance(got, Failure) else None
-    if failure is None and not row["ok"]:  # it ran, but its mesh cannot be compared
-        failure = Failure("invalid solid", row["failure"].partition(": ")[2])
-    extras = {name: value for name, value in row.items() if name not in HAD}
-    return {"vsr": float(row["ok"]), "alignment": alignment, "failure": failure, **extras}
-
-
-def write_files(
-    part: Part, code: str, kinds: Sequence[str]
-) -> tuple[dict[str, bytes], dict[str, str]]:
-    """Files of the kinds named, and for the others why there is none."""
+def with_files(part: Part | Failure, code: str, kinds: Sequence[str]) -> Built:
+    """The part with files of the kinds named, and for the others why there is none."""
     from image2cad.cad import export
 
+    if isinstance(part, Failure):
+        return Built(part)
     files, reasons = {}, {}
     for kind in kinds:
         try:
             files[kind] = export(part, code, kind)
         except InputError as error:
             reasons[kind] = str(error)
-    return files, reasons
+    return Built(part, files, reasons)
+
+
+def solve_picture(
+    image: Image.Image, codes: Sequence[str], effort: str, kinds: Sequence[str], run: Run
+) -> Solved:
+    """The program whose drawing is most like the picture, its part and files.
+
+    codes: of a model, its best guess first.
+    """
+    answer = verify(image, codes, effort)
+    if answer.code is None or answer.part is None:
+        return unverified(
+            codes, build_program(codes[0], kinds, run) if codes else Built(NO_PROGRAM)
+        )
+    built = with_files(answer.part, answer.code, kinds)
+    figures = answer.likeness, answer.confidence, answer.source, len(answer.tried) + 1
+    return Solved(answer.code, built, *figures)
+
+
+def unverified(codes: Sequence[str], built: Built) -> Solved:
+    """The model's first program as the answer, where verification has none."""
+    return Solved(codes[0] if codes else "", built, 0.0, 0.0, "", len(codes))
+
+
+def compare_programs(
+    prediction: str, reference: str, alignments: Sequence[str], run: Run
+) -> Compared:
+    """Both programs, each run once, and the scores under each alignment.
+
+    Scores are rows of metrics.compute with extras, with "vsr" 0 or 1 and "failure" a Failure or
+    None; there are none where the reference has no usable solid. Raises InputError for an unknown
+    alignment, and for a reference whose mesh cannot be compared.
+    """
+    import metrics
+
+    wanted = run(reference)
+    if isinstance(wanted, Failure):
+        return Compared(None, wanted, {})
+    got = run(prediction)
+    scores = {}
+    for alignment in alignments:
+        try:
+            found = metrics.compute([got], [wanted], alignment=alignment, workers=1, extras=True)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        (row,) = found["rows"]
+        failure = got if isinstance(got, Failure) else None
+        if failure is None and not row["ok"]:  # it ran, but its mesh cannot be compared
+            failure = Failure("invalid solid", row["failure"].partition(": ")[2])
+        rest = {name: value for name, value in row.items() if name not in SAID_OTHERWISE}
+        told = {"vsr": float(row["ok"]), "alignment": alignment, "failure": failure}
+        scores[alignment] = told | rest
+    return Compared(got, wanted, scores)
+
+
+def score_programs(prediction: str, reference: str, alignment: str, run: Run) -> dict[str, Any]:
+    """The scores of `compare_programs` under one alignment, without the parts.
+
+    Raises InputError for a reference without a usable solid too.
+    """
+    compared = compare_programs(prediction, reference, [alignment], run)
+    if isinstance(compared.reference, Failure):
+        raise InputError(f"the reference has no usable solid: {compared.reference}")
+    return compared.scores[alignment]
+
+
+# ---- Before the first request
+
+
+def warm_for_pictures() -> None:
+    """Load and compile what the first picture of a process would wait for."""
+    part = run_cadquery(EXAMPLE_PROGRAM)
+    if isinstance(part, Part):
+        picture = Image.fromarray(draw(part))
+        verify(picture, [EXAMPLE_PROGRAM], "low", seconds=1)
+        verify(picture, [], "low", seconds=1, sources=("library", "templates"))
+
+
+def warm_for_programs() -> None:
+    """The same for executing and scoring."""
+    score_programs(EXAMPLE_PROGRAM, EXAMPLE_PROGRAM, "best", run_cadquery)

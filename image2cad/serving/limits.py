@@ -1,8 +1,11 @@
-"""What a request may bring: the limits of the service, pictures and programs within them.
+"""What a request may bring and how many there may be: the limits of the service, and its queue.
 
     image = open_picture(data, Limits())            # bytes from anywhere -> RGB picture
+    queue = Queue(running=2, waiting=16, seconds=60)
+    with queue.place(stop):                         # one of two places; Busy where none is free
+        ...
 
-Left out: how many requests at a time (limits.py), and counting a request's bytes (guard.py).
+Left out: counting the bytes of a request as it comes (api/guard.py).
 """
 
 from __future__ import annotations
@@ -12,17 +15,19 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from PIL import Image, ImageOps
 
-from image2cad.common import EFFORTS, TICK, InputError
-from metrics import default_workers
+from image2cad.common import EFFORTS, NEVER, TICK, InputError, Stop
+from metrics import usable_cores
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
+# ---- What one request may bring
+
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+LARGEST_SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
 _decoding = threading.Lock()  # a large picture takes hundreds of megabytes until it is reduced
 
 
@@ -51,7 +56,7 @@ class Limits:
     bodies_bytes: int = 256 << 20
     values: int = 500_000
     body_seconds: float = 60.0
-    running: int = field(default_factory=default_workers)
+    running: int = field(default_factory=usable_cores)
     waiting: int = 16
     queue_seconds: float = 60.0
     seconds: Mapping[str, float] = field(
@@ -83,19 +88,19 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
         most = f"{limits.picture_bytes:,} are allowed"
         raise TooLarge(f"the picture has {len(data):,} bytes; {most}")
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(io.BytesIO(data), formats=PICTURE_FORMATS)
         width, height = image.size
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the picture has more than {limits.pixels:,} pixels") from error
     except Exception as error:  # decoders raise all sorts of things at damaged files
-        kinds = ", ".join(FORMATS)
+        kinds = ", ".join(PICTURE_FORMATS)
         raise InputError(f"this is no picture that can be read; send one of {kinds}") from error
     if width * height > limits.pixels:
         most = f"{limits.pixels:,} pixels are allowed"
         raise TooLarge(f"the picture has {width} x {height} pixels; {most}")
     try:
         with _decoding:
-            image.thumbnail((SIDE, SIDE), reducing_gap=3.0)
+            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
         if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
             image = image.point(lambda value: value * (1 / 256)).convert("L")
         rgba = ImageOps.exif_transpose(image).convert("RGBA")
@@ -110,7 +115,8 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
 
 
 # ---- So many at a time, so many waiting, the rest is turned away: a queue for a server's threads
-NEW = 0.2  # weight of the newest duration in the mean that Busy is estimated from
+
+NEWEST_WEIGHT = 0.2  # weight of the newest duration in the mean that Busy is estimated from
 
 
 class Busy(Exception):
@@ -138,23 +144,23 @@ class Queue:
             return self._running, len(self._line)
 
     @contextmanager
-    def place(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+    def place(self, stop: Stop = NEVER) -> Iterator[None]:
         """A place as long as the block runs.
 
-        check: called several times a second while waiting; what it raises gives up the wait.
-        Raises Busy at once where too many wait, and after `seconds`.
+        Raises Busy at once where too many wait, and after `seconds`; Late and Cancelled while it
+        waits.
         """
-        self._enter(check)
+        self._enter(stop)
         started = time.monotonic()
         try:
             yield
         finally:
             with self._change:
                 self._running -= 1
-                self._mean += NEW * (time.monotonic() - started - self._mean)
+                self._mean += NEWEST_WEIGHT * (time.monotonic() - started - self._mean)
                 self._change.notify_all()
 
-    def _enter(self, check: Callable[[], None]) -> None:
+    def _enter(self, stop: Stop) -> None:
         ticket, until = object(), time.monotonic() + self._seconds
         with self._change:
             if self._running + len(self._line) >= self._most + self._room:
@@ -162,7 +168,7 @@ class Queue:
             self._line.append(ticket)
             try:
                 while self._line[0] is not ticket or self._running >= self._most:
-                    check()
+                    stop.check()
                     if time.monotonic() > until:
                         raise self._busy()
                     self._change.wait(TICK)

@@ -7,7 +7,7 @@
 
 One per process, for many threads. The model is asked in this process; all that can hang or
 crash (drawing, fitting, running and comparing programs, writing files) happens in worker
-processes, which are killed when a deadline passes or a client leaves. Left out: HTTP (routes.py).
+processes, which are killed when a deadline passes or a client leaves. Left out: HTTP (api/).
 """
 
 from __future__ import annotations
@@ -19,28 +19,36 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from PIL import Image
 
-from image2cad.common import TICK, InputError, Lost, Pool, effort_named
+from image2cad.common import (
+    NEVER,
+    TICK,
+    Cancelled,
+    InputError,
+    Lost,
+    Pool,
+    Stop,
+    effort_named,
+)
 from image2cad.serving import jobs
 from image2cad.serving.backends import Backend, Stopped, unwanted
+from image2cad.serving.jobs import NO_PROGRAM, Built, Compared, Solved
 from image2cad.serving.limits import Limits, Queue, check_program
-from image2cad.serving.stopping import Cancel, Cancelled, stop_check
-from image2cad.verification import verify
-from metrics import Failure, Part, default_workers, run_cadquery
+from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
 
-ASKED, CHECKED = 0.3, 0.95  # shares of the progress: the model has answered, the picture is drawn
-LOST = (
+# Shares of the progress: when the model has answered, and when its programs are checked.
+ASKED_SHARE, CHECKED_SHARE = 0.3, 0.95
+LOST_TWICE = (
     "the server's process for this work was lost twice: either the work brings it down, or "
     "something else does, such as a system that is short of memory"
 )
-NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,10 +56,9 @@ class Generated:
     """What came of a picture.
 
     code: the program; where none was valid, the model's first. part: what it builds, or why it
-    builds nothing. likeness, confidence, source: as in verification/pipeline.py, 0 and ""
-    for a failure.
-    seconds: of work, without the queue. candidates: how many programs were considered. tokens:
-    of the model's prompt and of all its programs. files, no_files: as in `Built`.
+    builds nothing. likeness, confidence, source: as in `Solved`. seconds: of work,
+    without the queue. candidates: how many programs were considered. tokens: of the model's
+    prompt and of all its programs. files, no_files: as in `Built`.
     """
 
     code: str
@@ -66,15 +73,6 @@ class Generated:
     no_files: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Built:
-    """What a program builds, or why nothing; its files by kind, and why there are no others."""
-
-    part: Part | Failure
-    files: dict[str, bytes]
-    no_files: dict[str, str]
-
-
 Progress = Callable[[float, str], None] | None
 
 
@@ -82,7 +80,8 @@ class Service:
     """Generates, builds and scores; thread-safe.
 
     Its methods block. They raise InputError for what cannot be used, Busy where too many wait,
-    Late at the deadline, and Cancelled soon after `cancelled` returns True.
+    Late at the deadline of the limits or of `stop`, and Cancelled soon after the answer is no
+    longer wanted.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Service:
     ) -> None:
         """workers: pictures that are worked on at a time, each on one core; all cores if None."""
         self.backend, self.limits = backend, limits or Limits()
-        self.workers, running = workers or default_workers(), self.limits.running
+        self.workers, running = workers or usable_cores(), self.limits.running
         # One process a core already keeps all cores busy; read by the processes that start now.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._closed = threading.Event()
@@ -105,8 +104,8 @@ class Service:
         image: Image.Image,
         effort: str = "low",
         progress: Progress = None,
-        cancelled: Cancel = None,
         kinds: Sequence[str] = (),
+        stop: Stop = NEVER,
     ) -> Generated:
         """The program whose drawing is most like `image` (RGB, any size).
 
@@ -117,73 +116,63 @@ class Service:
         kinds = jobs.distinct_kinds(kinds)
         allowed = effort_named(effort)
         tell = progress or (lambda share, text: None)
-        wanted = stop_check(cancelled)
-
-        def queued() -> None:
-            wanted()
-            tell(0.0, "waiting for a free place")
-
-        with self._pictures.place(queued):
+        waiting = stop.telling(lambda: tell(0.0, "waiting for a free place"))
+        with self._pictures.place(waiting):
             started = time.monotonic()
-            check = stop_check(cancelled, self.limits.seconds[effort])
+            stop = stop.within(self.limits.seconds[effort])
             tell(0.02, "asking the model")
-            codes, tokens = self._ask(image, effort, check)
+            codes, tokens = self._ask(image, effort, stop)
             asked = time.monotonic()
 
-            def look() -> None:
-                check()
+            def tell_of_checking() -> None:
                 spent = (time.monotonic() - asked) / max(allowed.seconds, 1.0)
                 text = f"checking {len(codes)} programs and fitting them to the picture"
-                tell(ASKED + (CHECKED - ASKED) * min(spent, 1.0), text)
+                tell(ASKED_SHARE + (CHECKED_SHARE - ASKED_SHARE) * min(spent, 1.0), text)
 
-            answer = self._verifying.call(verify, image, codes, effort, check=look)
-            if isinstance(answer, Lost):
-                LOG.warning("verification: %s", answer.reason)
-            if isinstance(answer, Lost) or answer.part is None:
-                code = codes[0] if codes else ""
-                seen, sure, source, count = 0.0, 0.0, "", len(codes)
-                part = self._run(self._verifying, code, check) if code else NO_PROGRAM
-            else:
-                code, part, seen = answer.code, answer.part, answer.likeness
-                sure, source, count = answer.confidence, answer.source, len(answer.tried) + 1
-            files = self._export(self._verifying, part, code, kinds, check)
+            solved = self._solve(image, codes, effort, kinds, stop.telling(tell_of_checking))
             seconds = time.monotonic() - started
         tell(1.0, "done")
-        return Generated(code, part, seen, sure, source, seconds, count, tokens, *files)
+        built = solved.built
+        figures = solved.likeness, solved.confidence, solved.source, seconds, solved.candidates
+        return Generated(solved.code, built.part, *figures, tokens, built.files, built.no_files)
 
-    def execute(self, code: str, cancelled: Cancel = None) -> Part | Failure:
+    def execute(self, code: str, stop: Stop = NEVER) -> Part | Failure:
         """The part that a program builds."""
-        return self.build(code, cancelled=cancelled).part
+        return self.build(code, stop=stop).part
 
-    def build(self, code: str, kinds: Sequence[str] = (), cancelled: Cancel = None) -> Built:
+    def build(self, code: str, kinds: Sequence[str] = (), stop: Stop = NEVER) -> Built:
         """The part that a program builds and its files, in one place and by one deadline.
 
         kinds: formats of cad/exports.py. Raises InputError for others.
         """
         check_program(code, self.limits)
         kinds = jobs.distinct_kinds(kinds)
-        with self._programs.place(stop_check(cancelled)):
-            check = stop_check(cancelled, self.limits.quick_seconds)
-            part = self._run(self._quick, code, check)
-            return Built(part, *self._export(self._quick, part, code, kinds, check))
+        with self._programs.place(stop):
+            stop = stop.within(self.limits.quick_seconds)
+            return self._build(self._quick, code, kinds, stop)
 
     def score(
-        self, prediction: str, reference: str, alignment: str = "best", cancelled: Cancel = None
+        self, prediction: str, reference: str, alignment: str = "best", stop: Stop = NEVER
     ) -> dict[str, Any]:
         """A program's scores against another's, as of metrics.compute with extras for one pair.
 
         "failure" is the prediction's Failure, or None. Raises InputError for an unknown alignment
         and for a reference without a usable solid.
         """
-        check_program(prediction, self.limits)
-        check_program(reference, self.limits)
-        with self._programs.place(stop_check(cancelled)):
-            check = stop_check(cancelled, self.limits.quick_seconds)
-            job = (prediction, reference, alignment, self._runner())
-            scored = self._call(self._quick, jobs.score, *job, check=check)
-        if isinstance(scored, Lost):
-            raise InputError(f"these programs cannot be scored: {scored.reason}")
-        return scored
+        return self._pair(jobs.score_programs, prediction, reference, alignment, stop)
+
+    def compare(
+        self,
+        prediction: str,
+        reference: str,
+        alignments: Sequence[str] = ALIGNMENTS,
+        stop: Stop = NEVER,
+    ) -> Compared:
+        """The parts of two programs, each run once, and their scores under several alignments.
+
+        Raises InputError for an unknown alignment.
+        """
+        return self._pair(jobs.compare_programs, prediction, reference, alignments, stop)
 
     def load(self) -> dict[str, tuple[int, int]]:
         """How many are running and waiting, of pictures and of programs."""
@@ -200,60 +189,94 @@ class Service:
         self._verifying.close()
         self._quick.close()
 
+    # ---- Steps of the work
+
     def _ask(
-        self, image: Image.Image, effort: str, check: Callable[[], None]
+        self, image: Image.Image, effort: str, stop: Stop
     ) -> tuple[list[str], tuple[int, int]]:
         """What the model proposes."""
-        stop = threading.Event()
+        given_up = threading.Event()
         context = copy_context()  # it also tells a ZeroGPU Space whose quota it is
-        context.run(unwanted.set, lambda: stop.is_set() or self._closed.is_set())
+        context.run(unwanted.set, lambda: given_up.is_set() or self._closed.is_set())
         job = self._model.submit(context.run, _propose, self.backend, image, effort)
         try:
             while not job.done():
-                check()
+                stop.check()
                 wait([job], TICK)
             return job.result()
         except (Stopped, CancelledError) as error:
             raise Cancelled("the service is closed") from error
         finally:
-            stop.set()
+            given_up.set()
             job.cancel()
 
+    def _solve(
+        self, image: Image.Image, codes: list[str], effort: str, kinds: Sequence[str], stop: Stop
+    ) -> Solved:
+        """The best program; the model's first where verification is lost. As `_build` otherwise."""
+        job = (jobs.solve_picture, image, codes, effort)
+        solved = self._once(self._verifying, *job, kinds, self._runner(), stop=stop)
+        if isinstance(solved, Lost) and kinds:
+            lost, solved = solved, self._once(self._verifying, *job, (), self._runner(), stop=stop)
+            if isinstance(solved, Solved):
+                return replace(solved, built=_without_files(solved.built, kinds, lost))
+        if isinstance(solved, Lost):
+            code = codes[0] if codes else ""
+            built = self._build(self._verifying, code, kinds, stop) if code else Built(NO_PROGRAM)
+            return jobs.unverified(codes, built)
+        return solved
+
+    def _build(self, pool: Pool, code: str, kinds: Sequence[str], stop: Stop) -> Built:
+        """Part and files; where making the files costs the process, the part alone."""
+        job = (jobs.build_program, code)
+        built = self._call(pool, *job, kinds, self._runner(), stop=stop)
+        if isinstance(built, Lost) and kinds:
+            lost, built = built, self._call(pool, *job, (), self._runner(), stop=stop)
+            if isinstance(built, Built):
+                return _without_files(built, kinds, lost)
+        return Built(Failure("crash", built.reason)) if isinstance(built, Lost) else built
+
+    def _pair(
+        self, work: Callable[..., Any], prediction: str, reference: str, how: Any, stop: Stop
+    ) -> Any:
+        """What `work` makes of two programs. how: its third argument."""
+        check_program(prediction, self.limits)
+        check_program(reference, self.limits)
+        with self._programs.place(stop):
+            stop = stop.within(self.limits.quick_seconds)
+            job = (work, prediction, reference, how, self._runner())
+            made = self._call(self._quick, *job, stop=stop)
+        if isinstance(made, Lost):
+            raise InputError(f"these programs cannot be scored: {made.reason}")
+        return made
+
     def _runner(self) -> Callable[[str], Part | Failure]:
+        """What runs a program in a worker process, within the limits."""
         limits = self.limits
         return partial(run_cadquery, timeout=limits.program_seconds, memory=limits.program_memory)
 
-    def _run(self, pool: Pool, code: str, check: Callable[[], None]) -> Part | Failure:
-        part = self._call(pool, self._runner(), code, check=check)
-        return Failure("crash", part.reason) if isinstance(part, Lost) else part
-
-    def _export(
-        self,
-        pool: Pool,
-        part: Part | Failure,
-        code: str,
-        kinds: Sequence[str],
-        check: Callable[[], None],
-    ) -> tuple[dict[str, bytes], dict[str, str]]:
-        if isinstance(part, Failure) or not kinds:
-            return {}, {}
-        made = self._call(pool, jobs.write_files, part, code, kinds, check=check)
-        return ({}, dict.fromkeys(kinds, made.reason)) if isinstance(made, Lost) else made
-
-    def _call(
-        self, pool: Pool, work: Callable[..., Any], *job: Any, check: Callable[[], None]
-    ) -> Any:
-        """As pool.call, tried twice: who kills a process is rarely what runs in it."""
-        answer = pool.call(work, *job, check=check)
-        if not isinstance(answer, Lost):
-            return answer
-        if self._closed.is_set():
-            raise Cancelled("the service is closed")
-        LOG.warning("a worker process was lost: %s", answer.reason)
-        answer = pool.call(work, *job, check=check)
+    def _once(self, pool: Pool, work: Callable[..., Any], *job: Any, stop: Stop) -> Any:
+        """As pool.call, but Cancelled when the process was lost because the service closes."""
+        answer = pool.call(work, *job, stop=stop)
         if isinstance(answer, Lost):
-            return Lost(f"{LOST} ({answer.reason})")
+            if self._closed.is_set():
+                raise Cancelled("the service is closed")
+            LOG.warning("a worker process was lost: %s", answer.reason)
         return answer
+
+    def _call(self, pool: Pool, work: Callable[..., Any], *job: Any, stop: Stop) -> Any:
+        """As `_once`, tried twice: who kills a process is rarely what runs in it."""
+        answer = self._once(pool, work, *job, stop=stop)
+        if isinstance(answer, Lost):
+            answer = self._once(pool, work, *job, stop=stop)
+        return Lost(f"{LOST_TWICE} ({answer.reason})") if isinstance(answer, Lost) else answer
+
+
+def _without_files(built: Built, kinds: Sequence[str], lost: Lost) -> Built:
+    """What was built once files were left out, because writing them cost the process."""
+    if isinstance(built.part, Failure):
+        return built
+    return replace(built, no_files=dict.fromkeys(kinds, lost.reason))
 
 
 def _propose(

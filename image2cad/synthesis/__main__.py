@@ -11,7 +11,7 @@ from image2cad.synthesis.dataset import write_dataset
 
 def main() -> int:
     """Write a data set of synthetic parts."""
-    from metrics import default_workers
+    from metrics import usable_cores
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=FilePath)
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--families", nargs="+", default=["general"])
     parser.add_argument("--without", nargs="+", default=[], help="kinds of profiles to hold out")
-    parser.add_argument("--workers", type=int, default=default_workers())
+    parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--resume", action="store_true", help="go on after an interruption")
     given = parser.parse_args()
     failed = write_dataset(

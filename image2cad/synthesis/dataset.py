@@ -28,16 +28,17 @@ from typing import Any
 
 from image2cad.cad import to_code
 from image2cad.common import (
+    METADATA,
     SETTINGS_FILE,
     InputError,
     metadata_row,
     prepare_run,
+    read_json_lines,
     token_count,
     write_whole,
 )
 from image2cad.synthesis.parts import candidate, check_names, signature
 
-METADATA = "metadata.jsonl"
 PROGRESS = "progress.jsonl"  # what is done so far; gone when the data set is finished
 RANGE = 32  # draws a job
 SAME_VOLUME = 0.02  # between what ran and what was drawn: chords of arcs take some
@@ -178,11 +179,7 @@ def _read_progress(folder: FilePath) -> dict[str, bool]:
     """Name -> whether it ran, of the parts done before the interruption."""
     file = folder / PROGRESS
     done: dict[str, bool] = {}
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        try:
-            name, ok = json.loads(line)
-        except ValueError:
-            break  # the line at which the process was stopped
+    for _, (name, ok) in read_json_lines(file, list, cut_off=True) if file.is_file() else ():
         if not ok or (folder / f"{name}.png").is_file():
             done[name] = ok
     write_whole(file, "".join(json.dumps(pair) + "\n" for pair in done.items()))

@@ -1,6 +1,6 @@
 """Samples as training examples, the batches made of them, and the order they come in.
 
-    data = CodeDataset(samples, processor, limit=2700)
+    data = CodeDataset(samples, processor, max_length=2700)
     data.dropped                                    # rows that are too long, with their lengths
     batch = collate([data[0], data[1]], pad)
 
@@ -24,16 +24,16 @@ from image2cad.data import Rejected, Sample
 from image2cad.training.vision_cache import read_features
 from image2cad.vlm import IGNORED, add_code, encode_code, encode_picture, stack
 
-WINDOW = 50  # batches that are sorted by length together
+SORTED_TOGETHER = 50  # batches
 
 
 class CodeDataset(Dataset[dict[str, torch.Tensor]]):
     """Samples as training examples, encoded when asked for.
 
-    `limit` is the longest sequence in tokens, BOS, picture, prompt and EOS included
+    `max_length` is the longest sequence in tokens, BOS, picture, prompt and EOS included
     (default: the model's positions). Longer rows are in `dropped`, never cut.
     `lengths` are those of the rows that are left. With `features`, a folder of
-    towers.cache_features, an example carries these instead of pixels. Raises
+    vision_cache.cache_features, an example carries these instead of pixels. Raises
     InputError if nothing is left.
     """
 
@@ -41,7 +41,7 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
         self,
         samples: Sequence[Sample],
         processor: Any,
-        limit: int | None = None,
+        max_length: int | None = None,
         features: Path | None = None,
     ) -> None:
         self.samples, self.processor, self.features = samples, processor, features
@@ -54,8 +54,8 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
             except InputError as error:
                 self.dropped.append(Rejected(name, str(error)))
                 continue
-            if limit is not None and length > limit:
-                self.dropped.append(Rejected(name, f"{length} tokens; the limit is {limit}"))
+            if max_length is not None and length > max_length:
+                self.dropped.append(Rejected(name, f"{length} tokens; the limit is {max_length}"))
                 continue
             kept.append(index)
             lengths.append(length)
@@ -134,7 +134,7 @@ class LengthOrder(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         chance = np.random.default_rng((self.seed, self.epoch))
         order = chance.permutation(len(self.lengths))
-        size = self.batch * WINDOW
+        size = self.batch * SORTED_TOGETHER
         windows = [order[start : start + size] for start in range(0, len(order), size)]
         order = np.concatenate([w[np.argsort(-self.lengths[w], kind="stable")] for w in windows])
         whole = len(order) // self.batch * self.batch

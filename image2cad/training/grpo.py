@@ -1,6 +1,7 @@
 """Reinforcement learning by GRPO (Shao et al. 2024): programs that earn more become likelier.
 
-    history = fit_grpo(model, processor, rows, {iou_reward: 1.0}, Plan(steps=200), folder)
+    config = grpo_config(folder, max_steps=200, num_generations=8)
+    history = train_grpo(model, processor, rows, {iou_reward: 1.0}, config)
 
 For every picture of a step the model writes several programs; each is pushed by how much its
 reward is above or below the mean of that picture. Rewards are scaled over the whole batch, so that
@@ -16,7 +17,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,18 @@ from trl import GRPOConfig, GRPOTrainer
 
 from image2cad.common import QUESTION, InputError
 from image2cad.data import StoredRows
-from image2cad.training.rewards import Reward
-from image2cad.training.supervised import (
-    TRAINED,
+from image2cad.training.checkpoints import (
+    TRAINED_FILE,
     last_whole_checkpoint,
     load_trained,
-    restore_forward,
     save_trained,
     trainable,
 )
+from image2cad.training.rewards import Reward
+from image2cad.training.supervised import restore_forward
 from image2cad.vlm import chat_template, precision
 
-NAMES = {  # of TRL's metrics -> of ours
+LOG_NAMES = {  # of TRL's metrics -> of ours
     "reward": "reward",
     "completions/mean_length": "tokens",
     "completions/clipped_ratio": "cut_off",
@@ -46,87 +46,63 @@ NAMES = {  # of TRL's metrics -> of ours
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How to train.
+def grpo_config(folder: Path, **settings: Any) -> GRPOConfig:
+    """TRL's configuration of a run in `folder`, with our few fixed choices.
 
-    steps: optimiser steps; pictures: at a time; programs: for each picture; updates: steps with
-    the same programs; passes: programs a forward and backward pass; learning_rate: at its peak,
-    then falling to 0 as a cosine; temperature: of the samples; max_new_tokens: longest program;
-    save_steps, log_steps: steps between checkpoints and between logs; save_steps is rounded up to
-    whole batches of programs. seed: of samples and order.
+    settings: GRPOConfig's own, which come before ours. save_steps is rounded up to whole batches of
+    programs: between two updates with the same programs a checkpoint would forget the programs.
     """
+    dtype, gpu = precision(), torch.cuda.is_available()
+    choices: dict[str, Any] = {
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "adam_beta2": 0.98,
+        "scale_rewards": "batch",
+        "disable_dropout": True,  # of the samples' probabilities and of those that are compared
+        "beta": 0.0,
+        "logging_steps": 5,
+        "save_total_limit": 2,
+        "fp16": dtype == torch.float16,
+        "bf16": dtype == torch.bfloat16,
+        "gradient_checkpointing": gpu,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "use_cpu": not gpu,
+        "dataloader_pin_memory": False,
+        "report_to": "none",
+    }
+    config = GRPOConfig(output_dir=str(folder / "checkpoints"), **choices | settings)
+    updates = config.num_iterations
+    config.save_steps = math.ceil(config.save_steps / updates) * updates
+    config._n_gpu = 1  # one process trains on one GPU
+    return config
 
-    steps: int = 240
-    pictures: int = 16
-    programs: int = 8
-    updates: int = 2
-    passes: int = 128
-    learning_rate: float = 3e-4
-    temperature: float = 0.6
-    max_new_tokens: int = 100
-    save_steps: int = 24
-    log_steps: int = 5
-    seed: int = 0
 
-
-def fit_grpo(
+def train_grpo(
     model: Any,
     processor: Any,
     rows: StoredRows,
     rewards: Mapping[Reward, float],
-    plan: Plan,
-    folder: Path,
+    config: GRPOConfig,
     resume: bool = False,
 ) -> list[dict[str, float]]:
     """Train the adapter of `model` in place; return the logs, one dict each.
 
-    rewards: functions of rewards.py, and their weights. `passes` has to divide pictures times
-    programs. With `resume`, goes on from the last checkpoint in <folder>/checkpoints to the adapter
-    of the uninterrupted run. Raises InputError for fewer rows than pictures at a time, and where
-    the weights stop being numbers.
+    rewards: functions of rewards.py, and their weights. config: as `grpo_config` makes it. With
+    `resume`, goes on from the last checkpoint to the adapter of the uninterrupted run. Raises
+    InputError for fewer rows than pictures at a time, and where the weights stop being numbers.
     """
-    check_enough(rows, plan.pictures)
-    if resume and (folder / TRAINED).is_file():
+    checkpoints = Path(config.output_dir)
+    folder = checkpoints.parent
+    check_enough(rows, (config.generation_batch_size or 0) // (config.num_generations or 1))
+    if resume and (folder / TRAINED_FILE).is_file():
         return load_trained(model, folder)
     processor.chat_template = chat_template(processor)
-    dtype = precision()
-    arguments = GRPOConfig(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.passes,
-        gradient_accumulation_steps=plan.pictures * plan.programs // plan.passes,
-        num_generations=plan.programs,
-        num_iterations=plan.updates,
-        max_completion_length=plan.max_new_tokens,
-        temperature=plan.temperature,
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,
-        adam_beta2=0.98,
-        reward_weights=list(rewards.values()),
-        scale_rewards="batch",
-        disable_dropout=True,  # of the samples' probabilities and of those that are compared
-        beta=0.0,
-        fp16=dtype == torch.float16,
-        bf16=dtype == torch.bfloat16,
-        gradient_checkpointing=torch.cuda.is_available(),
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        # Between two updates with the same programs a checkpoint would forget the programs.
-        save_steps=math.ceil(plan.save_steps / plan.updates) * plan.updates,
-        save_total_limit=2,
-        logging_steps=plan.log_steps,
-        seed=plan.seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=False,
-        report_to="none",
-    )
-    arguments._n_gpu = 1  # one process trains on one GPU
+    config.reward_weights = list(rewards.values())
     start = {name: p.detach().clone() for name, p in trainable(model)}
     trainer = _Recipe(
         model=model,
         reward_funcs=list(rewards),
-        args=arguments,
+        args=config,
         train_dataset=rows.table.with_transform(_as_prompts),
         processing_class=processor,
     )
@@ -135,7 +111,7 @@ def fit_grpo(
         parameter.data = start[name].to(parameter.device)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_Progress())
-    last = last_whole_checkpoint(folder / "checkpoints") if resume else None
+    last = last_whole_checkpoint(checkpoints) if resume else None
     if last is not None:
         state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
         trainer.passed = int((state.epoch or 0.0) + 1e-6)
@@ -153,7 +129,7 @@ def check_enough(rows: StoredRows, pictures: int) -> None:
     if len(rows) < pictures:
         raise InputError(
             f"{len(rows)} pictures to learn from are fewer than the {pictures} of a step; "
-            "give more samples or a lower --pictures"
+            "give more samples or lower --gradient-accumulation-steps"
         )
 
 
@@ -178,7 +154,7 @@ def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 def _ours(entry: Mapping[str, Any]) -> dict[str, float]:
     """A log of TRL's under our names."""
-    named = {ours: float(entry[theirs]) for theirs, ours in NAMES.items() if theirs in entry}
+    named = {ours: float(entry[theirs]) for theirs, ours in LOG_NAMES.items() if theirs in entry}
     for key, value in entry.items():
         if key.startswith("rewards/") and key.endswith("/mean"):
             named[key.split("/")[1]] = float(value)

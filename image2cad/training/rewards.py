@@ -5,11 +5,11 @@
 
 Every reward is in [0, 1], and 0 unless the program, run and measured by metrics/execution.py,
 leaves a usable solid of usual size: what crashes, hangs, forges or leaves an open shell earns
-nothing from any of them. Completions are replies, as text or as TRL's messages; what is neither is
-an empty reply. Columns of the data come by name, one value a completion; another number of them is
-a ValueError. Programs run side by side, equal ones once, and all rewards of one batch share the
+nothing from either. Completions are replies, as text or as TRL's messages; what is neither is an
+empty reply. Columns of the data come by name, one value a completion; another number of them is
+a ValueError. Programs run side by side, equal ones once, and both rewards of one batch share the
 runs. Left out: how rewards are weighed (train_reward.py), and a deadline for comparing two meshes,
-which TRIANGLES bounds.
+which MOST_TRIANGLES bounds.
 """
 
 from __future__ import annotations
@@ -20,29 +20,25 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from image2cad.cad import extract_code
-from image2cad.rendering import SIZE, draw, likeness
 from metrics import (
     BadReference,
     Failure,
     Part,
-    default_workers,
     iou_aligned,
     reference_part,
     run_many,
+    usable_cores,
 )
 
 Completion = str | Sequence[dict[str, Any]]
-Picture = Image.Image | Sequence[Image.Image]
 Reward = Callable[..., list[float]]
-TIMEOUT = 5.0  # seconds a program may run, and again may be measured
-MEMORY = 2 << 30  # bytes
-SIDES = (1e-2, 1e4)  # of the longest side of a part's box; parts in GenCAD are about 1, ours 100
-TRIANGLES = 50_000  # of a part's mesh; more is no part that a picture shows
-LONGEST = 20_000  # characters of a reply; finding the program in it takes time before any deadline
-WHITE = 255
+PROGRAM_TIMEOUT = 5.0  # seconds a program may run, and again may be measured
+PROGRAM_MEMORY = 2 << 30  # bytes
+USUAL_SIDES = (1e-2, 1e4)  # of the longest side of a box; parts in GenCAD are about 1, ours 100
+MOST_TRIANGLES = 50_000  # of a part's mesh; more is no part that a picture shows
+LONGEST_REPLY = 20_000  # characters; finding the program in it takes time before any deadline
 _last: dict[str, Part | None] = {}  # the parts of the last batch: its next reward asks for them
 _lock = threading.Lock()
 
@@ -57,55 +53,15 @@ def iou_reward(completions: Sequence[Completion], cadquery: Sequence[str], **_: 
 
     A reference that leaves no solid gives 0 to all: its group then teaches nothing.
     """
-    _as_many(completions, cadquery, "cadquery")
+    if len(cadquery) != len(completions):
+        raise ValueError(f"{len(completions)} completions, but {len(cadquery)} values of cadquery")
     pairs = list(zip(built(completions), cadquery, strict=True))
     wanted = list(dict.fromkeys(reference for part, reference in pairs if part is not None))
-    with ThreadPoolExecutor(default_workers()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         targets = dict(zip(wanted, pool.map(_reference, wanted), strict=True))
     # One after the other: manifold3d spreads each comparison over the cores itself.
     scores = {pair: _iou(pair[0], targets.get(pair[1])) for pair in dict.fromkeys(pairs)}
     return [scores[pair] for pair in pairs]
-
-
-def likeness_reward(
-    completions: Sequence[Completion],
-    image: Sequence[Picture] | None = None,
-    images: Sequence[Picture] | None = None,
-    **_: Any,
-) -> list[float]:
-    """How alike the part's drawing and the input picture are (comparing.likeness); no reference.
-
-    The picture's column is `image` or `images`; of several pictures in a row the first counts.
-    Stretched so that a white sheet, about .6, earns nothing.
-    """
-    pictures = images if image is None else image
-    if pictures is None:
-        raise ValueError("likeness_reward needs the pictures in a column image or images")
-    _as_many(completions, pictures, "image")
-    pairs = list(zip(built(completions), map(_first, pictures), strict=True))
-    with ThreadPoolExecutor(default_workers()) as pool:
-        return list(pool.map(_likeness, pairs))
-
-
-def length_reward(
-    completions: Sequence[Completion], cadquery: Sequence[str], **_: Any
-) -> list[float]:
-    """1 for a reply no longer than the reference, half for one twice as long, and so on."""
-    _as_many(completions, cadquery, "cadquery")
-    rows = zip(completions, built(completions), cadquery, strict=True)
-    return [
-        0.0 if part is None else min(1.0, len(str(code).strip()) / len(_text(reply).strip()))
-        for reply, part, code in rows
-    ]
-
-
-def format_reward(completions: Sequence[Completion], **_: Any) -> list[float]:
-    """1 for a reply that is the program and nothing else: no sentences, no fences."""
-    rows = zip(completions, built(completions), strict=True)
-    return [
-        float(part is not None and extract_code(_text(reply)) == _text(reply).strip())
-        for reply, part in rows
-    ]
 
 
 def built(completions: Sequence[Completion]) -> list[Part | None]:
@@ -115,7 +71,7 @@ def built(completions: Sequence[Completion]) -> list[Part | None]:
     with _lock:
         known = _last
     wanted = [code for code in dict.fromkeys(codes) if code not in known]
-    found = run_many(wanted, timeout=TIMEOUT, memory=MEMORY)
+    found = run_many(wanted, timeout=PROGRAM_TIMEOUT, memory=PROGRAM_MEMORY)
     fresh = {code: _earning(got) for code, got in zip(wanted, found, strict=True)}
     parts = {code: fresh[code] if code in fresh else known[code] for code in codes}
     with _lock:
@@ -128,7 +84,7 @@ def _earning(got: Part | Failure) -> Part | None:
     if isinstance(got, Failure):
         return None
     longest = float(np.ptp(got.bounding_box, axis=0).max())
-    usual = SIDES[0] <= longest <= SIDES[1] and len(got.triangles) <= TRIANGLES
+    usual = USUAL_SIDES[0] <= longest <= USUAL_SIDES[1] and len(got.triangles) <= MOST_TRIANGLES
     return got if usual else None
 
 
@@ -137,7 +93,7 @@ def _reference(program: str) -> Part | None:
     if not isinstance(program, str):
         return None
     try:
-        return reference_part(program, {"timeout": TIMEOUT, "memory": MEMORY})
+        return reference_part(program, {"timeout": PROGRAM_TIMEOUT, "memory": PROGRAM_MEMORY})
     except BadReference:
         return None
 
@@ -151,24 +107,6 @@ def _iou(part: Part | None, target: Part | None) -> float:
         return 0.0
 
 
-def _likeness(pair: tuple[Part | None, Image.Image | None]) -> float:
-    part, picture = pair
-    if part is None or picture is None:
-        return 0.0
-    shown = np.asarray(picture.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BOX))
-    floor = likeness(shown, np.full_like(shown, WHITE))
-    if floor >= 1.0:  # a white picture shows no part
-        return 0.0
-    return max(0.0, (likeness(shown, draw(part, SIZE)) - floor) / (1.0 - floor))
-
-
-def _first(picture: Any) -> Image.Image | None:
-    """A picture, or the first of several; None for what is none."""
-    if isinstance(picture, (list, tuple)) and picture:
-        picture = picture[0]
-    return picture if isinstance(picture, Image.Image) else None
-
-
 def _text(reply: Any) -> str:
     """The text of a reply or of the last message; nothing for what is none or far too long."""
     if isinstance(reply, (list, tuple)) and reply:
@@ -178,10 +116,4 @@ def _text(reply: Any) -> str:
     if isinstance(reply, (list, tuple)):  # a message in pieces
         pieces = [piece.get("text") for piece in reply if isinstance(piece, dict)]
         reply = "".join(piece for piece in pieces if isinstance(piece, str))
-    return reply if isinstance(reply, str) and len(reply) <= LONGEST else ""
-
-
-def _as_many(completions: Sequence[Completion], values: Sequence[Any], name: str) -> None:
-    """Raise ValueError where a column has another number of values than there are completions."""
-    if len(values) != len(completions):
-        raise ValueError(f"{len(completions)} completions, but {len(values)} values of {name}")
+    return reply if isinstance(reply, str) and len(reply) <= LONGEST_REPLY else ""

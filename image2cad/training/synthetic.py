@@ -25,7 +25,7 @@ from image2cad.data import Rows, Sample, StoredRows, as_row, that_run
 from image2cad.rendering import draw
 from image2cad.synthesis import random_parts
 
-SEED = 900_000  # added to the seed: pretrain_nano.py uses others
+FIRST_SEED = 900_000  # added to the seed: pretrain_nano.py uses others
 
 
 def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
@@ -49,7 +49,7 @@ def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
 
 
 def _rows(seed: int) -> Iterator[dict[str, Any]]:
-    for number, (program, drawing) in enumerate(random_parts(SEED + seed)):
+    for number, (program, drawing) in enumerate(random_parts(FIRST_SEED + seed)):
         code = to_code(program)
         sample = Sample(Image.fromarray(draw(drawing)), code, f"f{seed}-{number:05d}")
         yield as_row(sample, code)

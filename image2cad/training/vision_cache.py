@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,13 +20,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
+from image2cad.common import write_whole
 from image2cad.data import Sample
-from image2cad.vlm import FILLS, encode_picture, sight_parameters
+from image2cad.vlm import PADDING_VALUES, encode_picture, sight_parameters
 
-NAME = "features"
+_TENSOR = "features"  # its name in a file
 
 
 def takes_features(model: Any) -> bool:
@@ -71,15 +71,14 @@ def cache_features(
         file = _file(place, image)
         if not file.is_file():
             file.parent.mkdir(exist_ok=True)
-            part = file.with_suffix(f".{os.getpid()}.part")
-            save_file({NAME: _features(model, processor, image)}, part)
-            os.replace(part, file)
+            features = save({_TENSOR: _features(model, processor, image)})
+            write_whole(file, features, shared=True)
     return place
 
 
 def read_features(place: Path, image: Image.Image) -> torch.Tensor:
     """The features (tokens, width) of a picture that `cache_features` has seen."""
-    return load_file(_file(place, image))[NAME]
+    return load_file(_file(place, image))[_TENSOR]
 
 
 def room_for(model: Any, processor: Any, image: Image.Image, count: int, folder: Path) -> str:
@@ -107,7 +106,7 @@ def fingerprint(model: Any, processor: Any) -> str:
 
 @torch.no_grad()
 def _features(model: Any, processor: Any, image: Image.Image) -> torch.Tensor:
-    fields = {k: v for k, v in encode_picture(processor, image).items() if k not in FILLS}
+    fields = {k: v for k, v in encode_picture(processor, image).items() if k not in PADDING_VALUES}
     fields = {name: value.to(model.device) for name, value in fields.items()}
     fields["pixel_values"] = fields["pixel_values"].to(model.dtype)
     training = model.training

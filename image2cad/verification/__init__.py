@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
+    from image2cad.verification.choosing import Answer
     from image2cad.verification.cost import features_of
-    from image2cad.verification.library import BLOCK
+    from image2cad.verification.library import LIBRARY_BLOCK
     from image2cad.verification.many import answer_many
-    from image2cad.verification.pipeline import Answer, SOURCES, verify
+    from image2cad.verification.pipeline import SOURCES, verify
 
-__all__ = ["Answer", "BLOCK", "SOURCES", "answer_many", "features_of", "verify"]
+__all__ = ["Answer", "LIBRARY_BLOCK", "SOURCES", "answer_many", "features_of", "verify"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,12 @@
-"""What a picture is made of, how a program looks, and what the difference costs."""
+"""What a picture is made of, how a program looks, and what the difference costs.
+
+    target = look_at(picture)                     # (448, 448, 3) uint8
+    cost_of(program, target)                      # 0 is equal, 1 an empty picture
+
+A cost is the squared difference of shares of part, line and shade in blurred blocks of
+16, 8, 4 or 2 pixels. Programs that look alike are told apart by what they are made of:
+every extrusion and every number has a price.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +18,25 @@ from numba import njit
 from numpy.typing import NDArray
 
 from image2cad.cad import Drawing, Extrusion, Program, Shape, build, prism, tangled, together
+from image2cad.common import Array
+from image2cad.reading import FACE_SHADE
 from image2cad.rendering import SIZE, Picture, draw, draw_roughly
 
 Floats = NDArray[np.float32]
-BLOCKS = (16, 8, 4)  # pixels a side, from coarse to fine
-FINEST = 4  # the block that costs are given at
-WEIGHTS = np.array([1.0, 1.5, 2.0], dtype=np.float32)  # part, line, shade
-FACE = 1 - 141 / 255  # darkness of a face along a main plane
-NOTHING = float("inf")  # cost of a program that builds nothing
+FIT_BLOCKS = (16, 8, 4)  # pixels a side, from coarse to fine
+FINEST_BLOCK = 4  # the block that costs are given at
+PIXEL_BLOCK = 2  # the block that tells what rounding changes
+SHARE_WEIGHTS = np.array([1.0, 1.5, 2.0], dtype=np.float32)  # part, line, shade
+FACE_DARKNESS = 1 - FACE_SHADE / 255  # of a face along a main plane
+BUILDS_NOTHING = float("inf")  # cost of a program that builds nothing
+
+EXTRUSION_PRICE = 1e-4  # of cost: what an extrusion must bring
+NUMBER_PRICE = 1.5e-5  # of cost: what a number must bring
+WHOLE_NUMBER_PRICE = 4e-5  # of cost, on top of that for each number of a whole program
+NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run must bring
+
+
+# ---- What a picture is made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +50,7 @@ class Target:
 
 def look_at(picture: Picture) -> Target:
     """The features of a (448, 448, 3) uint8 picture with a white background and black lines."""
-    features = {block: features_of(picture, block) for block in (2, *BLOCKS)}
+    features = {block: features_of(picture, block) for block in (PIXEL_BLOCK, *FIT_BLOCKS)}
     blank = {block: max(float(values @ values), 1e-9) for block, values in features.items()}
     return Target(picture, features, blank)
 
@@ -45,60 +64,10 @@ def features_of(picture: Picture, block: int) -> Floats:
     zoom = SIZE // len(picture)
     shares = _shares(picture if picture.ndim == 2 else picture[..., 0], block // zoom)
     # A line is one pixel wide at any size: what is too much of it was face.
-    shares[2] += shares[1] * np.float32((1 - 1 / zoom) * FACE)
+    shares[2] += shares[1] * np.float32((1 - 1 / zoom) * FACE_DARKNESS)
     shares[1] /= zoom
-    values: Floats = _blurred(shares) * WEIGHTS[:, None, None]
+    values: Floats = _blurred(shares) * SHARE_WEIGHTS[:, None, None]
     return values.ravel() * np.float32(block)
-
-
-def drawn(
-    program: Program,
-    box: NDArray[np.float64] | None = None,
-    size: int = SIZE,
-    quick: bool = False,
-) -> Picture | None:
-    """The picture of a program, or None if it builds nothing or a sketch crosses itself.
-
-    box: (2, 3) corners that the camera frames instead of the part's own. size: with less
-    than 448 its red channel only, drawn roughly. quick: lay the extrusions of a part
-    without cuts over each other, each built once as long as its numbers stay; only the
-    lines where they pass through each other are then missing.
-    """
-    if quick and all(step.operation == "union" for step in program):
-        blocks = [_alone(step) for step in program]
-        whole = [block for block in blocks if block is not None]
-        return picture_of(together(whole), box, size) if len(whole) == len(blocks) else None
-    if any(tangled(step.loops) for step in program):
-        return None
-    drawing = build(program)
-    return None if drawing is None else picture_of(drawing, box, size)
-
-
-@lru_cache(maxsize=256)
-def _alone(step: Extrusion) -> Shape | None:
-    return None if tangled(step.loops) else prism(step)
-
-
-def picture_of(
-    drawing: Drawing | Shape, box: NDArray[np.float64] | None = None, size: int = SIZE
-) -> Picture:
-    """The picture of a built part; see `drawn`."""
-    shape = drawing if box is None else replace(drawing, bounding_box=box)
-    return draw(shape) if size == SIZE else draw_roughly(shape, size)
-
-
-def cost_of(
-    program: Program,
-    target: Target,
-    block: int = FINEST,
-    box: NDArray[np.float64] | None = None,
-) -> float:
-    """Squared difference of the features as a share of an empty picture's, or NOTHING."""
-    picture = drawn(program, box)
-    if picture is None:
-        return NOTHING
-    gap = features_of(picture, block) - target.features[block]
-    return float(gap @ gap) / target.blank[block]
 
 
 @njit(cache=True)
@@ -136,3 +105,69 @@ def _blurred(shares):  # type: ignore[no-untyped-def]
                 above, below = rows[p, max(i - 1, 0), j], rows[p, min(i + 1, n - 1), j]
                 out[p, i, j] = 0.25 * above + 0.5 * rows[p, i, j] + 0.25 * below
     return out
+
+
+# ---- How a program looks
+
+
+def drawn(
+    program: Program, frame: Array | None = None, size: int = SIZE, quick: bool = False
+) -> Picture | None:
+    """The picture of a program, or None if it builds nothing or a sketch crosses itself.
+
+    frame: (2, 3) corners that the camera frames instead of the part's own. size: with less
+    than 448 its red channel only, drawn roughly. quick: lay the extrusions of a part
+    without cuts over each other, each built once as long as its numbers stay; only the
+    lines where they pass through each other are then missing.
+    """
+    if quick and all(step.operation == "union" for step in program):
+        prisms = [_alone(step) for step in program]
+        whole = [one for one in prisms if one is not None]
+        return picture_of(together(whole), frame, size) if len(whole) == len(prisms) else None
+    if any(tangled(step.loops) for step in program):
+        return None
+    drawing = build(program)
+    return None if drawing is None else picture_of(drawing, frame, size)
+
+
+@lru_cache(maxsize=256)
+def _alone(step: Extrusion) -> Shape | None:
+    return None if tangled(step.loops) else prism(step)
+
+
+def picture_of(drawing: Drawing | Shape, frame: Array | None = None, size: int = SIZE) -> Picture:
+    """The picture of a built part; see `drawn`."""
+    shape = drawing if frame is None else replace(drawing, bounding_box=frame)
+    return draw(shape) if size == SIZE else draw_roughly(shape, size)
+
+
+# ---- What the difference costs, and what a program is made of
+
+
+def cost_of(
+    program: Program, target: Target, block: int = FINEST_BLOCK, frame: Array | None = None
+) -> float:
+    """Squared difference of the features as a share of an empty picture's, or BUILDS_NOTHING."""
+    picture = drawn(program, frame)
+    if picture is None:
+        return BUILDS_NOTHING
+    gap = features_of(picture, block) - target.features[block]
+    return float(gap @ gap) / target.blank[block]
+
+
+def growing_price(cost: float, extrusions: int, numbers: int) -> float:
+    """The cost and a charge for every extrusion and number: what each that is added must bring."""
+    return cost + EXTRUSION_PRICE * extrusions + NUMBER_PRICE * numbers
+
+
+def whole_price(cost: float, extrusions: int, numbers: int) -> float:
+    """The same of whole programs: of those that look alike the one with fewer numbers is likelier.
+
+    Charged while programs grow it would end them before the last extrusion is found.
+    """
+    return growing_price(cost, extrusions, numbers) + WHOLE_NUMBER_PRICE * numbers
+
+
+def worth_of(likeness: float, numbers: int) -> float:
+    """The likeness less the same charge, of programs that are written down."""
+    return likeness - NUMBER_WORTH * numbers

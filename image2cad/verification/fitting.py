@@ -1,7 +1,7 @@
 """Fit all the numbers of a program to a picture, jointly.
 
     target = look_at(picture)                     # (448, 448, 3) uint8
-    result = fit(program, target)                 # Fit(program, cost, drawn)
+    result = fit(program, target)                 # Candidate(program, "", cost)
 
 Levenberg-Marquardt on the difference between drawing and picture: shares of part,
 line and shade in blurred blocks of 16, then 8, then 4 pixels. Moving one number while
@@ -12,61 +12,60 @@ place and size cancel out. Left out: changing what a program is made of (growing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from image2cad.cad import Program
+from image2cad.common import NEVER, Array, Effort, Stop
 from image2cad.rendering import SIZE
-from image2cad.verification.cost import BLOCKS, FINEST, Floats, Target, cost_of, drawn, features_of
+from image2cad.verification.candidate import Candidate, distinct, judged
+from image2cad.verification.cost import (
+    BUILDS_NOTHING,
+    FINEST_BLOCK,
+    FIT_BLOCKS,
+    Floats,
+    Target,
+    drawn,
+    features_of,
+)
 from image2cad.verification.parameters import parameters, rebuilt
 
-ITERATIONS = (6, 6, 6)  # steps at most for each size of block
-ROUGH = SIZE // 2  # pixels a side of the pictures that are compared in larger blocks
-STEP = 0.008  # of a number for its derivative, as a share of the part, at blocks of 8 pixels
-FARTHEST = 0.3  # a number moves by this share of the part at most in one step
-SETTLED = 0.01  # gains below this share of the cost end a level
+MOST_STEPS_A_BLOCK = (6, 6, 6)  # of the fit, for each size of block
+ROUGH_SIZE = SIZE // 2  # pixels a side of the pictures that are compared in larger blocks
+DERIVATIVE_STEP = 0.008  # of a number, as a share of the part, at blocks of 8 pixels
+LONGEST_MOVE = 0.3  # a number moves by this share of the part at most in one step
+SETTLED_GAIN = 0.01  # gains below this share of the cost end a level
 MOST_NUMBERS = 150  # of a program that is fitted; more take longer than they are worth
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The fitted program, its cost (0 is equal, 1 an empty picture), and how often it was drawn."""
-
-    program: Program
-    cost: float
-    drawn: int
+SAME_COST = 1e-7  # candidates whose costs are closer draw the same
 
 
 def fit(
     program: Program,
     target: Target,
-    blocks: Sequence[int] = BLOCKS,
-    iterations: Sequence[int] = ITERATIONS,
+    blocks: Sequence[int] = FIT_BLOCKS,
+    iterations: Sequence[int] = MOST_STEPS_A_BLOCK,
     tied: float = 0.004,
-    box: NDArray[np.float64] | None = None,
-    go_on: Callable[[], bool] = lambda: True,
+    frame: Array | None = None,
     steady: int = 0,
-) -> Fit:
+    source: str = "",
+    stop: Stop = NEVER,
+) -> Candidate:
     """`program` with its numbers moved to where its drawing is most like the picture.
 
-    tied: numbers closer than this share of the part move as one. go_on: asked before
-    every step; False ends the fit with what there is. steady: so many extrusions at the
-    beginning keep their numbers.
+    tied: numbers closer than this share of the part move as one. frame: see `cost.drawn`.
+    steady: so many extrusions at the beginning keep their numbers. source: of the candidate.
+    stop: asked before every step; when it is due the fit ends with what there is.
     """
     layout, values = parameters(program, tied)
     if len(values) > MOST_NUMBERS:
-        return Fit(program, cost_of(program, target, box=box), 1)
+        return judged(program, source, target, frame=frame)
     first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
-    count = 0
 
-    def gap(at: NDArray[np.float64], block: int) -> Floats | None:
-        nonlocal count
-        count += 1
-        size = ROUGH if block > FINEST else SIZE
-        picture = drawn(rebuilt(layout, at), box, size, quick=block >= FINEST)
+    def gap(at: Array, block: int) -> Floats | None:
+        size = ROUGH_SIZE if block > FINEST_BLOCK else SIZE
+        picture = drawn(rebuilt(layout, at), frame, size, quick=block >= FINEST_BLOCK)
         return None if picture is None else features_of(picture, block) - target.features[block]
 
     for block, steps in zip(blocks, iterations, strict=True):
@@ -74,10 +73,11 @@ def fit(
         if here is None or first == len(values):
             break
         cost, damping = float(here @ here), 0.03
+        move_of_number = DERIVATIVE_STEP * layout.size * block / 8
         for _ in range(steps):
-            if not go_on():
+            if stop.due():
                 break
-            slopes = _slopes(values, here, STEP * layout.size * block / 8, block, gap, first, go_on)
+            slopes = _slopes(values, here, move_of_number, block, gap, first, stop)
             if slopes is None:
                 break
             curvature = (slopes @ slopes.T).astype(np.float64)
@@ -87,7 +87,7 @@ def fit(
             for _ in range(4):
                 move = np.zeros(len(values))
                 move[first:] = -np.linalg.solve(curvature + damping * np.diag(spread), gradient)
-                move *= min(1.0, FARTHEST * layout.size / max(float(np.abs(move).max()), 1e-12))
+                move *= min(1.0, LONGEST_MOVE * layout.size / max(float(np.abs(move).max()), 1e-12))
                 there = gap(values + move, block)
                 if there is not None and float(there @ there) < cost:
                     better = there
@@ -97,20 +97,19 @@ def fit(
                 break
             values, here, damping = values + move, better, max(damping / 4, 1e-4)
             gained, cost = cost - float(here @ here), float(here @ here)
-            if gained < SETTLED * (cost + gained):
+            if gained < SETTLED_GAIN * (cost + gained):
                 break
-    result = rebuilt(layout, values)
-    return Fit(result, cost_of(result, target, box=box), count + 1)
+    return judged(rebuilt(layout, values), source, target, frame=frame)
 
 
 def _slopes(
-    values: NDArray[np.float64],
+    values: Array,
     here: Floats,
     step: float,
     block: int,
-    gap: Callable[[NDArray[np.float64], int], Floats | None],
+    gap: Callable[[Array, int], Floats | None],
     first: int,
-    go_on: Callable[[], bool],
+    stop: Stop,
 ) -> Floats | None:
     """Forward differences (P - first, N); backward where the step ahead builds nothing.
 
@@ -118,7 +117,7 @@ def _slopes(
     """
     slopes = np.zeros((len(values) - first, len(here)), dtype=np.float32)
     for i in range(first, len(values)):
-        if not go_on():
+        if stop.due():
             return None
         for move in (step, -step):
             moved = values.copy()
@@ -128,3 +127,35 @@ def _slopes(
                 slopes[i - first] = (there - here) / move
                 break
     return slopes
+
+
+# ---- Many candidates
+
+
+def improved(
+    candidates: Iterable[Candidate], target: Target, effort: Effort, stop: Stop = NEVER
+) -> list[Candidate]:
+    """The most promising ones, fitted: many coarsely, the best of them finely."""
+    ranked = sorted((one for one in candidates if _builds(one)), key=lambda one: one.cost)
+    promising = islice(distinct(ranked, lambda one: one.cost, SAME_COST), effort.tried)
+    rough = [_fitted(one, target, (16,), stop) for one in promising]
+    rough.sort(key=lambda one: one.price)
+    best = islice(distinct(rough, lambda one: one.cost, SAME_COST), effort.refined)
+    return refined(best, target, stop)
+
+
+def refined(candidates: Iterable[Candidate], target: Target, stop: Stop = NEVER) -> list[Candidate]:
+    """All of them fitted finely, without those that build nothing."""
+    fitted = [_fitted(one, target, (8, 4), stop) for one in candidates]
+    return [one for one in fitted if _builds(one)]
+
+
+def _fitted(one: Candidate, target: Target, blocks: Sequence[int], stop: Stop) -> Candidate:
+    if stop.due():
+        return judged(one.program, one.source, target)
+    steps = (4,) * len(blocks)
+    return fit(one.program, target, blocks, steps, source=one.source, stop=stop)
+
+
+def _builds(one: Candidate) -> bool:
+    return one.cost < BUILDS_NOTHING

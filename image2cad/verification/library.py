@@ -4,11 +4,9 @@
     for program in nearest(library, target, 24): ...
     for program in templates(): ...
 
-    python -m image2cad.verification.library --parts 20000 --out models/library.npz     # made so
-
-The library holds synthetic parts (synthesis/parts.py) as programs and as short codes of
-their pictures: principal components of the features that fitting.py compares, one byte
-each. Left out: real parts; there are none in it.
+The library, which models/make_library.py makes, holds synthetic parts (synthesis/parts.py) as
+programs and as short codes of their pictures: principal components of the features that
+cost.py compares, one byte each. Left out: real parts; there are none in it.
 """
 
 from __future__ import annotations
@@ -26,17 +24,17 @@ from image2cad.cad import Path as Outline
 from image2cad.common import LIBRARY, InputError
 from image2cad.verification.cost import Floats, Target
 
-BLOCK = 16  # pixels of 448 in a block of the features
+LIBRARY_BLOCK = 16  # pixels of 448 in a block of the features
 
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """Programs as text, codes (N, CODE) int8, and how a picture's features become a code."""
+    """Programs as text, codes (N, C) int8, and how a picture's features become a code."""
 
     programs: list[str]
     codes: NDArray[np.int8]
     mean: Floats
-    components: Floats  # (CODE, F), scaled so that a code fits into a byte
+    components: Floats  # (C, F), scaled so that a code fits into a byte
 
 
 def load_library(file: Path = LIBRARY) -> Library:
@@ -58,11 +56,11 @@ def load_library(file: Path = LIBRARY) -> Library:
 
 def nearest(library: Library, target: Target, count: int) -> list[Program]:
     """The programs whose pictures are most like the target's, nearest first."""
-    code = library.components @ (target.features[BLOCK] - library.mean)
+    code = library.components @ (target.features[LIBRARY_BLOCK] - library.mean)
     distance = ((library.codes - code) ** 2).sum(axis=1)
     order = np.argsort(distance, kind="stable")[:count]
     found = [parse(library.programs[i]) for i in order]
-    return [program for program in found if program is not None]
+    return [program for program in found if program]
 
 
 def templates() -> list[Program]:

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image2cad.common import Lost, each, effort_named
-from image2cad.verification.pipeline import SOURCES, Answer, Tried, verify
-from metrics import default_workers
+from image2cad.verification.candidate import Candidate
+from image2cad.verification.choosing import Answer
+from image2cad.verification.pipeline import SOURCES, verify
+from metrics import usable_cores
 
-SPARE = 120.0  # seconds beyond the budget before a picture counts as lost
+SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lost
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class PictureJob:
     """One picture to verify."""
 
     image: Image.Image
@@ -48,17 +50,17 @@ def answer_many(
     from tqdm.auto import tqdm
 
     jobs = [
-        Job(image, tuple(mine), effort, tuple(sources))
+        PictureJob(image, tuple(mine), effort, tuple(sources))
         for image, mine in zip(images, codes, strict=True)
     ]
     # One process a core already keeps all cores busy; read by the processes that start now.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    deadline = effort_named(effort).seconds + SPARE
+    deadline = effort_named(effort).seconds + SPARE_SECONDS
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
-        for index, answer in each(_verify, jobs, workers or default_workers(), deadline):
+        for index, answer in each(_verify, jobs, workers or usable_cores(), deadline):
             if isinstance(answer, Lost):
-                lost = Tried("", "", float("inf"), answer.reason)
+                lost = Candidate((), "", fate=answer.reason)
                 answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
             out[index] = answer
             keep(index, answer)
@@ -66,7 +68,7 @@ def answer_many(
     return [answer for answer in out if answer is not None]
 
 
-def _verify(job: Job) -> Answer | Lost:
+def _verify(job: PictureJob) -> Answer | Lost:
     try:
         return verify(job.image, job.codes, job.effort, sources=job.sources)
     except Exception as error:  # one picture's answer says so; the others go on

@@ -20,9 +20,9 @@ from image2cad.cad import Circle, Extrusion, Loop, Path, Point, Program, Rect, S
 from image2cad.common import Array
 
 Visit = Callable[[float, str], float]  # a number and what it is: the number to put there
-TIED = 0.02  # numbers of one kind closer than this share of the part's size are one
-BULGE = 0.5  # units of an arc's bulge in sizes of the part, so that all steps are alike
-AXES = "xyz"
+TIED_SHARE = 0.02  # numbers of one kind closer than this share of the part's size are one
+BULGE_UNIT = 0.5  # units of an arc's bulge in sizes of the part, so that all steps are alike
+AXIS_NAMES = "xyz"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layout:
     size: float
 
 
-def parameters(program: Program, tied: float = TIED) -> tuple[Layout, Array]:
+def parameters(program: Program, tied: float = TIED_SHARE) -> tuple[Layout, Array]:
     """The layout of `program` and its values (P,). tied: 0 frees every number of its own."""
     program = tuple(grounded(step) for step in program)
     found: list[tuple[float, str]] = []
@@ -51,7 +51,7 @@ def parameters(program: Program, tied: float = TIED) -> tuple[Layout, Array]:
     values: list[float] = []
     kinds: list[str] = []
     for value, kind in found:
-        scaled = value * BULGE * size if kind == "bulge" else value
+        scaled = value * BULGE_UNIT * size if kind == "bulge" else value
         near = [
             i
             for i, (other, its) in enumerate(zip(values, kinds, strict=True))
@@ -66,13 +66,18 @@ def parameters(program: Program, tied: float = TIED) -> tuple[Layout, Array]:
     return Layout(program, tuple(places), tuple(kinds), size), np.array(values)
 
 
+def numbers_of(program: Program) -> int:
+    """How many different numbers a program is made of."""
+    return len(parameters(program)[1])
+
+
 def rebuilt(layout: Layout, values: Array) -> Program:
     """The program with `values` (P,) in their places."""
     places = iter(layout.places)
 
     def put(_: float, kind: str) -> float:
         value = float(values[next(places)])
-        return value / (BULGE * layout.size) if kind == "bulge" else value
+        return value / (BULGE_UNIT * layout.size) if kind == "bulge" else value
 
     return _walk(layout.program, put)
 
@@ -91,9 +96,12 @@ def _step(step: Extrusion, visit: Visit) -> Extrusion:
         return replace(step, plane=replace(plane, origin=(x, y, z)), loops=loops, depth=depth)
     axis = int(np.argmax(np.abs(plane.normal)))
     sign = 1.0 if plane.normal[axis] > 0 else -1.0
-    start = visit(plane.origin[axis], AXES[axis])
-    end = visit(plane.origin[axis] + sign * step.depth, AXES[axis])
-    across = (AXES[int(np.argmax(np.abs(plane.x)))], AXES[int(np.argmax(np.abs(plane.y)))])
+    start = visit(plane.origin[axis], AXIS_NAMES[axis])
+    end = visit(plane.origin[axis] + sign * step.depth, AXIS_NAMES[axis])
+    across = (
+        AXIS_NAMES[int(np.argmax(np.abs(plane.x)))],
+        AXIS_NAMES[int(np.argmax(np.abs(plane.y)))],
+    )
     loops = tuple(_loop(loop, visit, across) for loop in step.loops)
     x, y, z = (start if i == axis else 0.0 for i in range(3))
     depth = sign * (end - start)
@@ -156,7 +164,7 @@ def levels(program: Program, axis: int, near: float = 0.004) -> list[float]:
     found: list[float] = []
 
     def note(value: float, kind: str) -> float:
-        if kind == AXES[axis]:
+        if kind == AXIS_NAMES[axis]:
             found.append(value)
         return value
 

@@ -12,31 +12,31 @@ Left out: pieces that are not seen at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from image2cad.cad import Extrusion, Program, moved
-from image2cad.common import Array
+from image2cad.common import NEVER, Array, Stop
 from image2cad.rendering import EYE, camera_of
-from image2cad.verification.cost import NOTHING, Target, cost_of
+from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of
 from image2cad.verification.parameters import levels
 
-NEAR = 0.6  # units between levels that may be one
-WAYS = 14  # places that are tried for one piece
-KEPT = 150  # ways to place the first few pieces that are followed
-DRAWN = 24  # ways to place all of them that are drawn
-TIE = 0.7  # pixels of misframing that one more agreement is worth
-ZOOM = 150.0  # pixels that a part moves at its rim, as a share of its size
-BLOCK = 8  # pixels of 448 in a block of the features that drawings are compared by
-GAIN = 0.97  # share of the cost that a moved end must leave at most
-PASSES = 4
-AGREED = 0.003  # share of the cost that an agreement of levels is worth
+SAME_LEVEL = 0.6  # units between levels that may be one
+SLIDES_TRIED = 14  # places that are tried for one piece
+WAYS_KEPT = 150  # ways to place the first few pieces that are followed
+WAYS_DRAWN = 24  # ways to place all of them that are drawn
+TIE_PIXELS = 0.7  # pixels of misframing that one more agreement is worth
+RIM_PIXELS = 150.0  # pixels that a part moves at its rim, as a share of its size
+PLACING_BLOCK = 8  # pixels of 448 in a block of the features that drawings are compared by
+MOVED_END_SHARE = 0.97  # share of the cost that a moved end must leave at most
+END_PASSES = 4
+TIE_SHARE = 0.003  # share of the cost that an agreement of levels is worth
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class _Way:
     """The first pieces slid along the line of sight, their levels on each axis, and their box."""
 
     slides: tuple[float, ...]
@@ -50,7 +50,7 @@ def aligned(
     target: Target,
     frame: Array,
     most: int = 3,
-    go_on: Callable[[], bool] = lambda: True,
+    stop: Stop = NEVER,
 ) -> list[Program]:
     """`program` with its pieces slid to where the part is framed as in the picture, best first.
 
@@ -62,10 +62,10 @@ def aligned(
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
     boxes = [_box(_steps(program, piece)) for piece in pieces]
-    ways = [_Placed((0.0,), tuple(known[0]), boxes[0], 0)]
+    ways = [_Way((0.0,), tuple(known[0]), boxes[0], 0)]
     for mine, box in zip(known[1:], boxes[1:], strict=True):
         longer = [
-            _Placed(
+            _Way(
                 (*way.slides, t),
                 tuple(
                     np.concatenate([theirs, own + t * EYE[axis]])
@@ -77,19 +77,21 @@ def aligned(
             for way in ways
             for t, ties in _slides(mine, way.levels)
         ]
-        ways = sorted(longer, key=lambda way: -way.ties)[:KEPT]
-    ways.sort(key=lambda way: _misframed(way.box, frame) - TIE * way.ties)
+        ways = sorted(longer, key=lambda way: -way.ties)[:WAYS_KEPT]
+    ways.sort(key=lambda way: _misframed(way.box, frame) - TIE_PIXELS * way.ties)
     drawn: list[tuple[float, Program]] = []
-    for way in ways[:DRAWN]:
-        if not go_on():
+    for way in ways[:WAYS_DRAWN]:
+        if stop.due():
             break
         steps = list(program)
         for piece, t in zip(pieces, way.slides, strict=True):
             for i in piece:
                 steps[i] = _slid(steps[i], t)
-        drawn.append((cost_of(tuple(steps), target, BLOCK), tuple(steps)))
+        drawn.append((cost_of(tuple(steps), target, PLACING_BLOCK), tuple(steps)))
     drawn.sort(key=lambda one: one[0])
-    out = [_with_ends(one, cost, target, go_on) for cost, one in drawn[:most] if cost < NOTHING]
+    out = [
+        _with_ends(one, cost, target, stop) for cost, one in drawn[:most] if cost < BUILDS_NOTHING
+    ]
     return [one for _, one in sorted(out, key=lambda pair: pair[0])]
 
 
@@ -107,10 +109,10 @@ def settled(program: Program, target: Target, frame: Array, first: int) -> Progr
             continue
         mine = [np.array(levels((program[i],), axis)) for axis in range(3)]
         theirs = tuple(np.array(levels(rest, axis)) for axis in range(3))
-        best = (NOTHING, program)
+        best = (BUILDS_NOTHING, program)
         for t, ties in _slides(mine, theirs):
             other = (*program[:i], _slid(program[i], t), *program[i + 1 :])
-            value = cost_of(other, target, BLOCK, frame) * (1 - AGREED * ties)
+            value = cost_of(other, target, PLACING_BLOCK, frame) * (1 - TIE_SHARE * ties)
             if value < best[0]:
                 best = (value, other)
         program = best[1]
@@ -175,17 +177,17 @@ def _slides(mine: list[Array], theirs: tuple[Array, ...]) -> Iterator[tuple[floa
     """Slides after which levels agree, with how many do, most first; and staying in place."""
     pairs = zip(mine, theirs, EYE, strict=True)
     found = np.sort(np.concatenate([((b[None] - a[:, None]) / way).ravel() for a, b, way in pairs]))
-    first = np.searchsorted(found, found - NEAR)
-    last = np.searchsorted(found, found + NEAR, side="right")
+    first = np.searchsorted(found, found - SAME_LEVEL)
+    last = np.searchsorted(found, found + SAME_LEVEL, side="right")
     counts = last - first
     taken: list[float] = [0.0]
-    yield 0.0, int(((found > -NEAR) & (found < NEAR)).sum())
+    yield 0.0, int(((found > -SAME_LEVEL) & (found < SAME_LEVEL)).sum())
     for i in np.argsort(-counts, kind="stable"):
         t = float(found[first[i] : last[i]].mean())
-        if all(abs(t - other) > NEAR for other in taken):
+        if all(abs(t - other) > SAME_LEVEL for other in taken):
             taken.append(t)
             yield t, int(counts[i])
-            if len(taken) > WAYS:
+            if len(taken) > SLIDES_TRIED:
                 return
 
 
@@ -194,19 +196,17 @@ def _misframed(box: Array, frame: Array) -> float:
     own, fixed = camera_of(box), camera_of(frame)
     middle = (fixed[0] @ box.mean(axis=0) + fixed[1] - own[0] @ box.mean(axis=0) - own[1])[:2]
     zoom = np.log(np.linalg.norm(own[0][0]) / np.linalg.norm(fixed[0][0]))
-    return float(np.hypot(*middle) + ZOOM * abs(zoom))
+    return float(np.hypot(*middle) + RIM_PIXELS * abs(zoom))
 
 
-def _with_ends(
-    program: Program, cost: float, target: Target, go_on: Callable[[], bool]
-) -> tuple[float, Program]:
+def _with_ends(program: Program, cost: float, target: Target, stop: Stop) -> tuple[float, Program]:
     """The program with ends of extrusions moved to other levels, as long as that pays."""
-    for _ in range(PASSES):
-        best = (cost * GAIN, program)
+    for _ in range(END_PASSES):
+        best = (cost * MOVED_END_SHARE, program)
         for other in _other_ends(program):
-            if not go_on():
+            if stop.due():
                 break
-            value = cost_of(other, target, BLOCK)
+            value = cost_of(other, target, PLACING_BLOCK)
             if value < best[0]:
                 best = (value, other)
         if best[1] is program:
@@ -224,7 +224,7 @@ def _other_ends(program: Program) -> Iterator[Program]:
         start = step.plane.origin[axis]
         end = start + way * step.depth
         for level in levels(program, axis):
-            if abs(level - start) > NEAR and abs(level - end) > NEAR:
+            if abs(level - start) > SAME_LEVEL and abs(level - end) > SAME_LEVEL:
                 longer = replace(step, depth=(level - start) * way)
                 origin = list(step.plane.origin)
                 origin[axis] = level

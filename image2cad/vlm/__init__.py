@@ -10,17 +10,19 @@ if TYPE_CHECKING:
     from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable, portable
     from image2cad.vlm.loading import precision, quiet, save_adapter, trainable_share
     from image2cad.vlm.merging import merge
-    from image2cad.vlm.nano import Shape, build_nano, train_tokenizer
-    from image2cad.vlm.prompting import FILLS, IGNORED, add_code, chat_template, encode_code
-    from image2cad.vlm.prompting import encode_picture, encode_prompt, padding_id, stack
+    from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
+    from image2cad.vlm.prompting import IGNORED, PADDING_VALUES, add_code, chat_template
+    from image2cad.vlm.prompting import encode_code, encode_picture, encode_prompt, padding_id
+    from image2cad.vlm.prompting import stack
     from image2cad.vlm.publishing import model_card, push, reload_and_compare
 
 __all__ = [
-    "FILLS", "IGNORED", "Shape", "TEMPERATURE", "add_code", "attach_lora", "build_nano",
-    "chat_template", "encode_code", "encode_picture", "encode_prompt", "generate_codes",
-    "language_model", "load_base", "load_model", "load_trainable", "merge", "model_card",
-    "padding_id", "portable", "precision", "propose", "push", "quiet", "reload_and_compare",
-    "save_adapter", "sight_parameters", "stack", "train_tokenizer", "trainable_share",
+    "IGNORED", "NanoShape", "PADDING_VALUES", "TEMPERATURE", "add_code", "attach_lora",
+    "build_nano", "chat_template", "encode_code", "encode_picture", "encode_prompt",
+    "generate_codes", "language_model", "load_base", "load_model", "load_trainable", "merge",
+    "model_card", "padding_id", "portable", "precision", "propose", "push", "quiet",
+    "reload_and_compare", "save_adapter", "sight_parameters", "stack", "train_tokenizer",
+    "trainable_share",
 ]  # fmt: skip
 
 

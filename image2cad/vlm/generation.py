@@ -19,6 +19,8 @@ from image2cad.cad import extract_code
 from image2cad.common import effort_named
 from image2cad.vlm.prompting import encode_prompt
 
+TEMPERATURE = 0.8  # of the samples beside the greedy answer
+
 
 def generate_codes(
     model: Any,
@@ -67,9 +69,6 @@ def generate_codes(
     return codes
 
 
-TEMPERATURE = 0.8
-
-
 def propose(
     model: Any,
     processor: Any,
@@ -81,8 +80,6 @@ def propose(
     progress: bool = True,
 ) -> list[list[str]]:
     """For each picture the model's greedy program first, then as many samples as the effort has."""
-    from image2cad.vlm.generation import generate_codes
-
     greedy = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
     codes = [[code] for code in greedy]
     for number in range(effort_named(effort).samples):

@@ -1,7 +1,7 @@
 """Load a base model, attach LoRA, save the adapter, load it again.
 
-    model, processor = load_base("llava-hf/llava-1.5-7b-hf", quantize=True)
-    model = attach_lora(model, rank=16, alpha=32, dropout=0.05)
+    model, processor = load_base("llava-hf/llava-1.5-7b-hf", load_in_4bit=True)
+    model = attach_lora(model, r=16, lora_alpha=32, lora_dropout=0.05)
     ...
     save_adapter(model, processor, Path("runs/mine/adapter"), base, card)
     model, processor = load_model("runs/mine/adapter")      # in another process
@@ -30,14 +30,14 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from image2cad.common import ROOT, InputError
 from image2cad.vlm.bases import architecture, load_processor, lora_targets, unquantised
 
-BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)  # what loaders raise
+LOADER_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
-def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
+def load_base(name: str | Path, load_in_4bit: bool = False) -> tuple[Any, Any]:
     """The base model and its processor, on the GPU if there is one.
 
     `name` is a folder, relative to here or to the repository, or a name on the hub.
-    `quantize` stores the language model's linear layers in 4 bits (NF4, double
+    `load_in_4bit` stores the language model's linear layers in 4 bits (NF4, double
     quantisation); the rest stays in the machine's precision. Raises InputError if
     the base cannot be reached or is no image-and-text model.
     """
@@ -47,9 +47,9 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
     try:
         processor = load_processor(where)
         skipped = unquantised(where)
-    except BROKEN as error:
+    except LOADER_ERRORS as error:
         raise InputError(_why_not(name, error)) from error
-    if quantize:
+    if load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -61,7 +61,7 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
         model = AutoModelForImageTextToText.from_pretrained(where, **options)
-    except BROKEN as error:
+    except LOADER_ERRORS as error:
         raise InputError(_why_not(name, error)) from error
     for module in model.modules():
         # On CPUs with bfloat16, bitsandbytes packs weights at the first evaluation and then has
@@ -73,18 +73,19 @@ def load_base(name: str | Path, quantize: bool = False) -> tuple[Any, Any]:
     return model, processor
 
 
-def attach_lora(model: Any, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> Any:
+def attach_lora(model: Any, r: int = 16, lora_alpha: int = 32, lora_dropout: float = 0.05) -> Any:
     """Freeze `model` and add trainable LoRA matrices, in float32, to its language model.
 
-    Raises InputError if the model has no layer of the expected names.
+    r, lora_alpha, lora_dropout: as PEFT's LoraConfig has them. Raises InputError if the model
+    has no layer of the expected names.
     """
     targets = lora_targets(model)
     if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
         raise InputError("this base has no language model with layers named q_proj ... down_proj")
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
+        r=r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
@@ -104,21 +105,21 @@ def save_adapter(model: Any, processor: Any, folder: Path, base: str | Path, car
 
 
 def load_trainable(
-    name: str | Path, quantize: bool = False, rank: int = 16, alpha: int = 32
+    name: str | Path, load_in_4bit: bool = False, r: int = 16, lora_alpha: int = 32
 ) -> tuple[Any, Any, str]:
     """A saved adapter to train on, or a base with a new one; its processor; the base's name.
 
-    rank, alpha: of a new adapter. Raises InputError as `load_model` and `attach_lora` do.
+    r, lora_alpha: of a new adapter. Raises InputError as `load_model` and `attach_lora` do.
     """
     if not (Path(locate(name)) / "adapter_config.json").is_file():
-        model, processor = load_base(name, quantize)
-        return attach_lora(model, rank, alpha, dropout=0.0), processor, str(name)
-    model, processor = load_model(name, quantize, trainable=True)
+        model, processor = load_base(name, load_in_4bit)
+        return attach_lora(model, r, lora_alpha, lora_dropout=0.0), processor, str(name)
+    model, processor = load_model(name, load_in_4bit, trainable=True)
     return model, processor, str(model.active_peft_config.base_model_name_or_path)
 
 
 def load_model(
-    name: str | Path, quantize: bool = False, trainable: bool = False
+    name: str | Path, load_in_4bit: bool = False, trainable: bool = False
 ) -> tuple[Any, Any]:
     """A base, or a saved adapter on its base, ready to generate.
 
@@ -127,16 +128,16 @@ def load_model(
     """
     folder = Path(locate(name))
     if not (folder / "adapter_config.json").is_file():
-        model, processor = load_base(name, quantize)
+        model, processor = load_base(name, load_in_4bit)
         return model.eval(), processor
     try:
         base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    except BROKEN as error:
+    except LOADER_ERRORS as error:
         raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
     if not base:
         raise InputError(f"{folder} does not say which base its adapter belongs to")
     try:
-        model, _ = load_base(base, quantize)
+        model, _ = load_base(base, load_in_4bit)
     except InputError as error:
         raise InputError(
             f"the adapter {folder} was trained on the base {base!r}: {error}"
@@ -145,7 +146,7 @@ def load_model(
         processor = load_processor(str(folder), locate(base))
         model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         return model.eval(), processor
-    except BROKEN as error:
+    except LOADER_ERRORS as error:
         raise InputError(f"{folder} holds no whole adapter: {_first_line(error)}") from error
 
 

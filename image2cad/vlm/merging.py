@@ -28,7 +28,7 @@ from image2cad.vlm.bases import load_processor
 from image2cad.vlm.loading import locate, quiet
 from image2cad.vlm.prompting import chat_template
 
-LAYER = re.compile(r"(layers\.\d+\..*?)(?:\.base_layer)?(\.weight)?$")
+LAYER_NAME = re.compile(r"(layers\.\d+\..*?)(?:\.base_layer)?(\.weight)?$")
 
 
 def merge(adapter: Path, out: Path, progress: bool = True) -> int:
@@ -114,7 +114,7 @@ def _matrices(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor,
 
 def _layer(name: str) -> str:
     """A name that checkpoints and modules share: they disagree on what precedes the layers."""
-    match = LAYER.search(name)
+    match = LAYER_NAME.search(name)
     return match[1] if match and not re.search(r"vis(ion|ual)", name) else ""
 
 

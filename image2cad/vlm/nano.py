@@ -1,7 +1,7 @@
 """The nano model: LLaVA-1.5's architecture, small enough for a repository and a laptop CPU.
 
     tokenizer = train_tokenizer(codes)
-    model, processor = build_nano(tokenizer, Shape())
+    model, processor = build_nano(tokenizer, NanoShape())
 
 A CLIP vision tower, a two-layer projector and a Llama decoder under
 `LlavaForConditionalGeneration`, built from config with random weights;
@@ -34,7 +34,7 @@ BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
 
 @dataclass(frozen=True)
-class Shape:
+class NanoShape:
     """Sizes of a nano model; the defaults are those of models/nano.
 
     image: picture side in pixels; patch: side of a patch in pixels; vocabulary:
@@ -55,7 +55,7 @@ class Shape:
 
 
 def train_tokenizer(
-    codes: Iterable[str], vocabulary: int = Shape.vocabulary
+    codes: Iterable[str], vocabulary: int = NanoShape.vocabulary
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer for `codes`, with Llama's special tokens.
 
@@ -93,10 +93,10 @@ def train_tokenizer(
 
 
 def build_nano(
-    tokenizer: PreTrainedTokenizerFast, shape: Shape | None = None
+    tokenizer: PreTrainedTokenizerFast, shape: NanoShape | None = None
 ) -> tuple[LlavaForConditionalGeneration, Any]:
     """A nano model with random weights, and its processor."""
-    shape = shape or Shape()
+    shape = shape or NanoShape()
     vision = CLIPVisionConfig(
         image_size=shape.image,
         patch_size=shape.patch,

@@ -23,10 +23,15 @@ IMAGE_TOKEN = "<image>"
 IGNORED = -100  # the label that cross entropy leaves out
 
 # What stands for a token that is not there; fields that are not named here belong to the picture.
-FILLS = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "labels": IGNORED}
+PADDING_VALUES = {
+    "input_ids": None,  # the tokenizer's own
+    "attention_mask": 0,
+    "mm_token_type_ids": 0,
+    "labels": IGNORED,
+}
 
 # Processors whose bases expect more around a picture than its own token: before all, before, after.
-AROUND = {
+PICTURE_MARKS = {
     "Qwen2_5_VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
     "Glm4vProcessor": ("[gMASK]<sop>", "<|begin_of_image|>", "<|end_of_image|>"),
 }
@@ -34,7 +39,7 @@ AROUND = {
 
 def prompt_text(processor: Any = None) -> str:
     """The text before the code, without BOS; training puts one space and the code behind it."""
-    first, before, after = AROUND.get(type(processor).__name__, ("", "", ""))
+    first, before, after = PICTURE_MARKS.get(type(processor).__name__, ("", "", ""))
     picture = before + getattr(processor, "image_token", IMAGE_TOKEN) + after
     return f"{first}USER: {picture}\n{QUESTION} ASSISTANT:"
 
@@ -91,13 +96,13 @@ def encode_picture(processor: Any, image: Image.Image) -> dict[str, Tensor]:
         truncation=False,
         return_tensors="pt",
     )
-    fields = {name: value[0] if name in FILLS else value for name, value in batch.items()}
+    fields = {name: value[0] if name in PADDING_VALUES else value for name, value in batch.items()}
     # BOS as an id, not as text: a tokenizer splits a word after a written "<s>" differently.
     if processor.tokenizer.bos_token_id is None:
         return fields
     first = {"input_ids": int(processor.tokenizer.bos_token_id), "attention_mask": 1}
     return {
-        name: _with(value, first.get(name, 0), at_start=True) if name in FILLS else value
+        name: _with(value, first.get(name, 0), at_start=True) if name in PADDING_VALUES else value
         for name, value in fields.items()
     }
 
@@ -132,7 +137,7 @@ def add_code(picture: dict[str, Tensor], ids: Sequence[int]) -> dict[str, Tensor
     """What `encode_picture` gives, continued with the ids of a program and with labels on these."""
     tokens = picture["input_ids"]
     out = dict(picture)
-    for name in picture.keys() & FILLS.keys():
+    for name in picture.keys() & PADDING_VALUES.keys():
         fill = 1 if name == "attention_mask" else 0
         out[name] = _with(picture[name], ids if name == "input_ids" else [fill] * len(ids))
     out["labels"] = _with(tokens.new_full((len(tokens),), IGNORED), ids)
@@ -146,8 +151,8 @@ def stack(examples: Sequence[dict[str, Tensor]], pad: int, left: bool = False) -
     batch = {}
     for name in examples[0]:
         values = [example[name] for example in examples]
-        if name in FILLS:
-            fill = pad if name == "input_ids" else FILLS[name]
+        if name in PADDING_VALUES:
+            fill = pad if name == "input_ids" else PADDING_VALUES[name]
             side = "left" if left else "right"
             batch[name] = torch.nn.utils.rnn.pad_sequence(values, True, fill, padding_side=side)
         else:

@@ -1,7 +1,7 @@
 """After training: the adapter's model card, the proof that it loads again, the hub.
 
     card = model_card(base, summary)
-    difference = reload_and_compare(model, processor, folder, sample, quantize=True)
+    difference = reload_and_compare(model, processor, folder, picture, code, load_in_4bit=True)
     push(folder, "me/my-adapter")
 
 Left out: writing the adapter (loading.py) and merging it into its base (merging.py).
@@ -23,12 +23,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from image2cad.common import ROOT, InputError, run_cli
-from image2cad.data import Sample
-from image2cad.training import collate
 from image2cad.vlm.loading import load_model, portable, quiet
-from image2cad.vlm.prompting import IGNORED, encode_example, padding_id
+from image2cad.vlm.prompting import IGNORED, encode_example, padding_id, stack
 
-SAME = 0.02  # largest difference of log-probabilities that half precision explains
+LARGEST_DIFFERENCE = 0.02  # of log-probabilities, that half precision explains
 
 
 def model_card(base: str | Path, summary: dict[str, Any]) -> str:
@@ -45,10 +43,10 @@ Base: `{portable(base)}`. Trained on {summary["trained_on"]} samples of
 `{summary["settings"]["data"]}`.
 Prompt: `USER: <image>\\nGenerate CADQuery code: ASSISTANT:`, with BOS before it.
 
-    from image2cad.vlm.loading import load_model
+    from image2cad.vlm import load_model
     model, processor = load_model("this folder")
 
-Its programs are untrusted code: run them through `metrics.execution.run_cadquery`.
+Its programs are untrusted code: run them through `metrics.run_cadquery`.
 
 ## Serve it
 
@@ -78,34 +76,36 @@ model, whose chat template writes the trained prompt:
 
 
 def reload_and_compare(
-    model: Any, processor: Any, folder: Path, sample: Sample, quantize: bool = False
+    model: Any,
+    processor: Any,
+    folder: Path,
+    picture: Image.Image,
+    code: str,
+    load_in_4bit: bool = False,
 ) -> float:
     """Load the saved adapter in a new process; the largest difference of log-probabilities there.
 
-    Raises InputError if it cannot be loaded, or if it does not say the same about `sample`.
+    Raises InputError if it cannot be loaded, or if it does not say the same of `code` for
+    `picture`.
     """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # for a while two models share the GPU
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        sample.image.save(place / "picture.png")
-        (place / "code.py").write_text(sample.cadquery, encoding="utf-8")
-        save_file({"wanted": _log_probabilities(model, processor, sample)}, place / "wanted")
-        command = [
-            sys.executable,
-            "-m",
-            "image2cad.vlm.publishing",
-            str(folder.resolve()),
-            temporary,
-        ]
-        command += ["--quantize"] if quantize else []
+        picture.save(place / "picture.png")
+        (place / "code.py").write_text(code, encoding="utf-8")
+        wanted = _log_probabilities(model, processor, picture, code)
+        save_file({"wanted": wanted}, place / "wanted")
+        module = [sys.executable, "-m", "image2cad.vlm.publishing"]
+        command = [*module, str(folder.resolve()), temporary]
+        command += ["--load-in-4bit"] if load_in_4bit else []
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise InputError(f"the adapter in {folder} cannot be loaded again: {said}")
     difference = float(done.stdout.split()[-1])
-    if not difference <= SAME:
+    if not difference <= LARGEST_DIFFERENCE:
         raise InputError(
             f"the adapter in {folder} answers otherwise when it is loaded again: "
             f"log-probabilities differ by {difference:.3f}"
@@ -132,11 +132,11 @@ def push(folder: Path, name: str) -> str:
 
 
 @torch.no_grad()
-def _log_probabilities(model: Any, processor: Any, sample: Sample) -> torch.Tensor:
+def _log_probabilities(model: Any, processor: Any, picture: Image.Image, code: str) -> torch.Tensor:
     """Of the program's own tokens, each after those before it."""
-    row = encode_example(processor, sample.image, sample.cadquery)
-    batch = collate([row], padding_id(processor))
+    batch = stack([encode_example(processor, picture, code)], padding_id(processor))
     labels = batch.pop("labels")[0, 1:]
+    batch["logits_to_keep"] = (labels != IGNORED).nonzero()[:, 0]
     batch = {name: value.to(model.device) for name, value in batch.items()}
     batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     training = model.training
@@ -151,15 +151,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("adapter", type=Path)
     parser.add_argument("place", type=Path, help="picture.png, code.py and wanted")
-    parser.add_argument("--quantize", action="store_true")
+    parser.add_argument("--load-in-4bit", action="store_true")
     arguments: Any = parser.parse_args()
     quiet()
-    model, processor = load_model(arguments.adapter, arguments.quantize)
+    model, processor = load_model(arguments.adapter, arguments.load_in_4bit)
     code = (arguments.place / "code.py").read_text(encoding="utf-8")
     with Image.open(arguments.place / "picture.png") as picture:
-        sample = Sample(picture.convert("RGB"), code, "check")
+        got = _log_probabilities(model, processor, picture.convert("RGB"), code)
     wanted = load_file(arguments.place / "wanted")["wanted"]
-    print(float((_log_probabilities(model, processor, sample) - wanted).abs().max()))
+    print(float((got - wanted).abs().max()))
     return 0
 
 

@@ -1,6 +1,7 @@
 """All that stands in or around a confined child: the perimeter to audit.
 
-Reading order: warm.py starts the process that imported CadQuery once, worker.py is that process,
-layers.py confines its children with landlock.py and seccomp.py, program.py runs a program there,
-measure.py with tessellation.py and files.py measures what it left.
+In the scorer's process: client.py. In the process that it starts: fork_server.py, with lazy_vtk.py.
+Around every child: layers.py, with landlock.py and seccomp.py. In the child that runs generated
+code: runner.py. In children that never run any: measure.py, tessellation.py, cad_files.py.
+README.md of metrics says in which order to read them, and what each may trust.
 """

@@ -1,7 +1,7 @@
 """Confines a forked child for good, in layers, and says which layers this machine has.
 
 - process: own session, empty environment, null streams, no descriptor but the result channel,
-  a deadline and a kill from outside (worker.py).
+  a deadline and a kill from outside (fork_server.py).
 - rlimits: address space, CPU time, descriptors; no core files, no file contents.
 - no_new_privs: no set-user-id programs.
 - uid: when started by root, an unused user id per child, without capabilities.
@@ -40,7 +40,8 @@ PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS = 1,
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
-CAPABILITY_VERSION_3, READ_SEARCH = 0x20080522, 1 << 2
+# For capset: the header's version, and the bit that lets a process read whatever its owner.
+CAPABILITY_VERSION_3, CAP_DAC_READ_SEARCH = 0x20080522, 1 << 2
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def confine(how: Confinement, memory: int, seconds: float) -> None:
     """Switch the layers on. `memory` bytes come on top of the address space already in use."""
     parent = os.getppid()
     if "rlimits" in how.layers:
-        limit(memory, seconds)
+        set_limits(memory, seconds)
     if "uid" in how.layers:
         _drop_user(how.read_search)
     if sys.platform == "linux":
@@ -90,7 +91,7 @@ def confine(how: Confinement, memory: int, seconds: float) -> None:
         seccomp.allow_only_listed(prctl)
 
 
-def limit(memory: int, seconds: float) -> None:
+def set_limits(memory: int, seconds: float) -> None:
     """Resource limits of this process and its children."""
     limits = {
         resource.RLIMIT_AS: _address_space() + memory,
@@ -155,7 +156,7 @@ def _drop_user(read_search: bool) -> None:
             if user == NOBODY:
                 raise
     if sys.platform == "linux":
-        kept = READ_SEARCH if read_search else 0
+        kept = CAP_DAC_READ_SEARCH if read_search else 0
         header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
         data = struct.pack("6I", kept, kept, 0, 0, 0, 0)
         if _libc.capset(header, data) < 0:

@@ -19,8 +19,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-PACKAGES = ("vtk", "vtkmodules")
-BRIDGES = ("OCP.IVtkOCC", "OCP.IVtkVTK")  # OpenCASCADE's, which load all of VTK
+VTK_PACKAGES = ("vtk", "vtkmodules")
+VTK_BRIDGES = ("OCP.IVtkOCC", "OCP.IVtkVTK")  # OpenCASCADE's, which load all of VTK
 
 
 class _Name:
@@ -59,12 +59,12 @@ class _Finder:
     settled = False
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if name.partition(".")[0] not in PACKAGES and name not in BRIDGES:
+        if name.partition(".")[0] not in VTK_PACKAGES and name not in VTK_BRIDGES:
             return None
         if self.settled:
             _load()
             return importlib.util.find_spec(name)  # not by `path`, which the stand-in gave
-        return ModuleSpec(name, self, is_package=name in PACKAGES)  # type: ignore[arg-type]
+        return ModuleSpec(name, self, is_package=name in VTK_PACKAGES)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         return ModuleType(spec.name)

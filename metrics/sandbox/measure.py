@@ -1,7 +1,7 @@
 """Measures a solid from B-rep bytes: exact mass properties, mesh, edges.
 
-Runs in a second confined child (see worker.py) in which no generated code ever runs, because the
-bytes may crash the reader. Mass properties are OpenCASCADE's own integrals over the exact
+Runs in a second confined child (see fork_server.py) in which no generated code ever runs, because
+the bytes may crash the reader. Mass properties are OpenCASCADE's own integrals over the exact
 surfaces. The mesh is made at a fixed deflection on a copy scaled to radius of gyration 1, so that
 parts of any size are meshed alike, and scaled back.
 
@@ -35,7 +35,7 @@ from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import solid_manifolds, union
-from .tessellation import children, tessellate
+from .tessellation import subshapes, tessellate
 
 ZERO_VOLUME = 1e-10  # volume / area^1.5 below this is no volume; a cube has 0.068
 
@@ -123,7 +123,7 @@ def _valid(shape: TopoDS_Shape) -> bool:
     if checker.IsValid():
         return True
     crossing = BRepCheck_Status.BRepCheck_SelfIntersectingWire
-    for wire_ in children(shape, TopAbs_ShapeEnum.TopAbs_WIRE):
+    for wire_ in subshapes(shape, TopAbs_ShapeEnum.TopAbs_WIRE):
         if crossing in list(checker.Result(wire_).Status()):
             raise NotMeasurable("invalid solid", "the outline of a face crosses itself")
     return False
@@ -245,7 +245,7 @@ def _union_if_overlapping(
     fuse.SetArguments(first)
     fuse.SetTools(rest)
     fuse.Build()
-    fused = children(fuse.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID) if fuse.IsDone() else []
+    fused = subshapes(fuse.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID) if fuse.IsDone() else []
     volume = _mass(_compound(fused)).volume / mass.gyration**3 if fused else 0.0
     if abs(volume - together) > 0.01 * together:
         notes.append("overlapping solids could not be fused; counted one by one")

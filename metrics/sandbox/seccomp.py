@@ -17,7 +17,7 @@ import struct
 from collections.abc import Callable
 
 # name: (x86-64, ARM64); None where the machine has no such call. Frequent ones first.
-CALLS: dict[str, tuple[int | None, int | None]] = {
+ALLOWED_CALLS: dict[str, tuple[int | None, int | None]] = {
     "read": (0, 63), "write": (1, 64), "mmap": (9, 222), "munmap": (11, 215), "brk": (12, 214),
     "madvise": (28, 233), "futex": (202, 98), "mprotect": (10, 226), "newfstatat": (262, 79),
     "fstat": (5, 80), "close": (3, 57), "lseek": (8, 62), "pread64": (17, 67),
@@ -39,80 +39,88 @@ CALLS: dict[str, tuple[int | None, int | None]] = {
     "rseq": (334, 293), "set_tid_address": (218, 96), "wait4": (61, 260), "exit": (60, 93),
     "exit_group": (231, 94),
 }  # fmt: skip
-MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH value
+# column in the table, and AUDIT_ARCH of the kernel
+AUDIT_ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
-KILL, TGKILL, PRLIMIT, CLONE, CLONE3 = (62, 129), (234, 131), (302, 261), (56, 220), (435, 435)
+# Calls that are allowed with certain arguments only; the same two columns.
+NR_KILL, NR_TGKILL, NR_PRLIMIT = (62, 129), (234, 131), (302, 261)
+NR_CLONE, NR_CLONE3 = (56, 220), (435, 435)
+NR_FCNTL, NR_IOCTL, NR_OPEN, NR_OPENAT = (72, 25), (16, 29), (2, None), (257, 56)
 
-FCNTL, IOCTL, OPEN, OPENAT = (72, 25), (16, 29), (2, None), (257, 56)
-
-LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06  # BPF: ld word, jeq, jset, ret
-
-ALLOW, FAIL, DIE = 0x7FFF0000, 0x00050000, 0x80000000
+# A filter is a program of the kernel's packet filter (BPF): load a word, jump if it equals a value
+# or has a bit, return a verdict. The names from here on are those of Linux's headers, shortened.
+BPF_LOAD, BPF_JUMP_EQUAL, BPF_JUMP_SET, BPF_RETURN = 0x20, 0x15, 0x45, 0x06
+RET_ALLOW, RET_ERRNO, RET_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 CLONE_THREAD = 0x10000
-
-DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
-
+F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC = 0, 1, 2, 3, 4, 1030
 TCGETS, FIONREAD = 0x5401, 0x541B
-
 SECCOMP_MODE_FILTER, PR_SET_SECCOMP = 2, 22
+
+Instructions = list[tuple[int, int, int, int]]  # operation, jump if true, jump if false, value
+ALLOW = (BPF_RETURN, 0, 0, RET_ALLOW)
+REFUSE = (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM)
 
 
 def allow_only_listed(prctl: Callable[..., None]) -> None:
     """Switch the filter on for good. Raises OSError where the machine has no seccomp."""
     machine = os.uname().machine
-    if machine not in MACHINES:
+    if machine not in AUDIT_ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}")
-    code = _program(os.getpid())
+    code = _bpf_program(os.getpid())
     buffer = ctypes.create_string_buffer(code)
     filter_ = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.create_string_buffer(filter_))
 
 
-def _program(pid: int) -> bytes:
-    column, arch = MACHINES[os.uname().machine]
+def _bpf_program(pid: int) -> bytes:
+    column, arch = AUDIT_ARCHITECTURES[os.uname().machine]
     write_flags = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-    lines = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, arch), (RETURN, 0, 0, DIE), (LOAD, 0, 0, 0)]
-    for numbers in CALLS.values():
+    code = [
+        (BPF_LOAD, 0, 0, 4),
+        (BPF_JUMP_EQUAL, 1, 0, arch),
+        (BPF_RETURN, 0, 0, RET_KILL),
+        (BPF_LOAD, 0, 0, 0),
+    ]
+    for numbers in ALLOWED_CALLS.values():
         number = numbers[column]
         if number is not None:
-            lines += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
-    lines += _when(KILL[column], 0, [pid])
-    lines += _when(TGKILL[column], 0, [pid])
-    lines += _when(PRLIMIT[column], 0, [0, pid])
+            code += [(BPF_JUMP_EQUAL, 0, 1, number), ALLOW]
+    code += _when(NR_KILL[column], 0, [pid])
+    code += _when(NR_TGKILL[column], 0, [pid])
+    code += _when(NR_PRLIMIT[column], 0, [0, pid])
     # F_SETOWN is left out: with F_SETSIG it would send signals to the process that supervises.
-    lines += _when(FCNTL[column], 1, [DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC])
-    lines += _when(IOCTL[column], 1, [TCGETS, FIONREAD])
-    lines += _with_bits(CLONE[column], 0, CLONE_THREAD, wanted=True)
-    lines += _with_bits(OPEN[column], 1, write_flags, wanted=False)
-    lines += _with_bits(OPENAT[column], 2, write_flags, wanted=False)
+    code += _when(
+        NR_FCNTL[column], 1, [F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC]
+    )
+    code += _when(NR_IOCTL[column], 1, [TCGETS, FIONREAD])
+    code += _with_bits(NR_CLONE[column], 0, CLONE_THREAD, wanted=True)
+    code += _with_bits(NR_OPEN[column], 1, write_flags, wanted=False)
+    code += _with_bits(NR_OPENAT[column], 2, write_flags, wanted=False)
     # clone3 hides its flags in memory; with ENOSYS the C library falls back to clone.
-    lines += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, FAIL | errno.ENOSYS)]
-    lines += [(RETURN, 0, 0, FAIL | errno.EPERM)]
-    return b"".join(struct.pack("HBBI", code, yes, no, value) for code, yes, no, value in lines)
+    no_clone3 = (BPF_RETURN, 0, 0, RET_ERRNO | errno.ENOSYS)
+    code += [(BPF_JUMP_EQUAL, 0, 1, NR_CLONE3[column]), no_clone3, REFUSE]
+    return b"".join(struct.pack("HBBI", op, yes, no, value) for op, yes, no, value in code)
 
 
-Lines = list[tuple[int, int, int, int]]
-
-
-def _when(number: int | None, argument: int, values: list[int]) -> Lines:
+def _when(number: int | None, argument: int, values: list[int]) -> Instructions:
     """Allow a call when the low word of one argument is one of `values`."""
     if number is None:
         return []
     count = len(values)
-    tests = [(EQUAL, count - i, 0, value) for i, value in enumerate(values)]
-    body = [(LOAD, 0, 0, 16 + 8 * argument), *tests, (RETURN, 0, 0, FAIL | errno.EPERM)]
-    return [(EQUAL, 0, len(body) + 1, number), *body, (RETURN, 0, 0, ALLOW)]
+    tests = [(BPF_JUMP_EQUAL, count - i, 0, value) for i, value in enumerate(values)]
+    body = [(BPF_LOAD, 0, 0, 16 + 8 * argument), *tests, REFUSE]
+    return [(BPF_JUMP_EQUAL, 0, len(body) + 1, number), *body, ALLOW]
 
 
-def _with_bits(number: int | None, argument: int, bits: int, wanted: bool) -> Lines:
+def _with_bits(number: int | None, argument: int, bits: int, wanted: bool) -> Instructions:
     """Allow a call when an argument has one of `bits`, or, if not wanted, none of them."""
     if number is None:
         return []
     yes, no = (1, 0) if wanted else (0, 1)
     return [
-        (EQUAL, 0, 4, number),
-        (LOAD, 0, 0, 16 + 8 * argument),
-        (ANY_BIT, yes, no, bits),
-        (RETURN, 0, 0, FAIL | errno.EPERM),
-        (RETURN, 0, 0, ALLOW),
+        (BPF_JUMP_EQUAL, 0, 4, number),
+        (BPF_LOAD, 0, 0, 16 + 8 * argument),
+        (BPF_JUMP_SET, yes, no, bits),
+        REFUSE,
+        ALLOW,
     ]

@@ -25,8 +25,8 @@ from OCP.TopTools import TopTools_IndexedMapOfShape
 
 from .. import wire
 
-LINEAR = 0.005  # chord error at radius of gyration 1
-ANGULAR = 0.2  # radians
+LINEAR_DEFLECTION = 0.005  # chord error at radius of gyration 1
+ANGULAR_DEFLECTION = 0.2  # radians
 
 
 def tessellate(
@@ -41,8 +41,8 @@ def tessellate(
     blocks: dict[str, list[Any]] = {name: [] for name in wire.ARRAYS}
     edges_seen = TopTools_IndexedMapOfShape()
     count = 0
-    for index, solid in enumerate(children(shape, TopAbs_ShapeEnum.TopAbs_SOLID)):
-        for child in children(solid, TopAbs_ShapeEnum.TopAbs_FACE):
+    for index, solid in enumerate(subshapes(shape, TopAbs_ShapeEnum.TopAbs_SOLID)):
+        for child in subshapes(solid, TopAbs_ShapeEnum.TopAbs_FACE):
             face = TopoDS.Face_s(child)
             number = len(blocks["solid_of_face"])
             blocks["solid_of_face"].append(index)
@@ -87,10 +87,10 @@ def _meshed(
     move.SetTranslation(gp_Vec(*(-center)))
     shrink.SetScale(gp_Pnt(0, 0, 0), 1 / size)
     small = BRepBuilderAPI_Transform(shape, shrink.Multiplied(move), True).Shape()
-    if _mesh(small, LINEAR):
+    if _mesh(small, LINEAR_DEFLECTION):
         return small, center, size
     own = BRepBuilderAPI_Transform(shape, gp_Trsf(), True).Shape()
-    if _mesh(own, LINEAR * size):
+    if _mesh(own, LINEAR_DEFLECTION * size):
         return own, np.zeros(3), 1.0
     if not BRepCheck_Analyzer(small).IsValid():
         return small, center, size
@@ -98,7 +98,9 @@ def _meshed(
     fix.Perform()
     healed = fix.Shape()
     solid = TopAbs_ShapeEnum.TopAbs_SOLID
-    if not _mesh(healed, LINEAR) or len(children(healed, solid)) != len(children(small, solid)):
+    if not _mesh(healed, LINEAR_DEFLECTION) or len(subshapes(healed, solid)) != len(
+        subshapes(small, solid)
+    ):
         return small, center, size
     notes.append("healed before meshing")
     return healed, center, size
@@ -106,13 +108,13 @@ def _meshed(
 
 def _mesh(shape: TopoDS_Shape, linear: float) -> bool:
     """Mesh every face; whether every face has a mesh now."""
-    BRepMesh_IncrementalMesh(shape, linear, False, ANGULAR, False)
+    BRepMesh_IncrementalMesh(shape, linear, False, ANGULAR_DEFLECTION, False)
     place = TopLoc_Location()
-    faces = children(shape, TopAbs_ShapeEnum.TopAbs_FACE)
+    faces = subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE)
     return all(BRep_Tool.Triangulation_s(TopoDS.Face_s(face), place) for face in faces)
 
 
-def children(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]:
+def subshapes(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]:
     """The sub-shapes of one kind, in the explorer's order."""
     explorer, found = TopExp_Explorer(shape, kind), []
     while explorer.More():
@@ -147,7 +149,7 @@ def _matrix(place: Any) -> np.ndarray:
 
 
 def _edges(face: Any, mesh: Any, place: Any, nodes: np.ndarray, seen: Any, lines: list) -> None:
-    for child in children(face, TopAbs_ShapeEnum.TopAbs_EDGE):
+    for child in subshapes(face, TopAbs_ShapeEnum.TopAbs_EDGE):
         edge = TopoDS.Edge_s(child)
         if seen.Contains(edge) or BRep_Tool.Degenerated_s(edge):
             continue

@@ -15,14 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from image2cad.common import InputError
+from image2cad.common import Cancelled, InputError, Late
 from image2cad.serving.backends import Unreachable
 from image2cad.serving.limits import Busy, TooLarge
-from image2cad.serving.stopping import Cancelled, Late
 
-LONGEST = 300  # letters of a message
+LONGEST_MESSAGE = 300  # letters of a message
 CLIENT_LEFT = 499  # in logs and metrics only, as nobody is there to read it
-ERRORS = {  # status -> OpenAI's type of error, and our code
+KIND_OF_STATUS = {  # status -> OpenAI's type of error, and our code
     400: ("invalid_request_error", "bad_request"),
     401: ("authentication_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
@@ -36,7 +35,7 @@ ERRORS = {  # status -> OpenAI's type of error, and our code
     503: ("server_error", "not_ready"),
     504: ("server_error", "deadline"),
 }
-STATUS: dict[type, int] = {
+STATUS_OF: dict[type, int] = {
     InputError: 422,
     TooLarge: 413,
     Unreachable: 502,
@@ -50,9 +49,9 @@ def error(
     status: int, message: str, code: str = "", headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error in OpenAI's shape."""
-    kind, usual = ERRORS.get(status, ("server_error", "internal_error"))
-    if len(message) > LONGEST:  # it may quote what came in
-        message = message[: LONGEST - 3] + "..."
+    kind, usual = KIND_OF_STATUS.get(status, ("server_error", "internal_error"))
+    if len(message) > LONGEST_MESSAGE:  # it may quote what came in
+        message = message[: LONGEST_MESSAGE - 3] + "..."
     # A surrogate in what came in would make the answer impossible to encode.
     text = message.encode("utf-8", "replace").decode()
     body = {"error": {"message": text, "type": kind, "code": code or usual}}
@@ -61,7 +60,7 @@ def error(
 
 def answer_to(exception: Exception) -> JSONResponse:
     """The answer that says what an exception of the service means."""
-    status = next((STATUS[kind] for kind in type(exception).__mro__ if kind in STATUS), 500)
+    status = next((STATUS_OF[kind] for kind in type(exception).__mro__ if kind in STATUS_OF), 500)
     wait = {"Retry-After": str(exception.retry_after)} if isinstance(exception, Busy) else None
     # The text of an exception that nobody expected may hold anything.
     text = str(exception) if status != 500 else "an error of ours; the log says more"
@@ -74,7 +73,7 @@ def answer_errors(app: FastAPI) -> None:
     async def ours(_: Request, exception: Exception) -> JSONResponse:
         return answer_to(exception)
 
-    for kind in STATUS:
+    for kind in STATUS_OF:
         app.add_exception_handler(kind, ours)
 
     @app.exception_handler(HTTPException)

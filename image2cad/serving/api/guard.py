@@ -5,7 +5,7 @@
 
 A log line names the request, its route, status and seconds, never a picture, a program or an
 address. Other paths, such as those of a page that is mounted beside the API, are left alone.
-Left out: the routes (routes.py), bodies as they come (guard.py), what errors look like
+Bodies are counted as they come. Left out: the routes (routes.py), what errors look like
 (errors.py).
 """
 
@@ -34,11 +34,10 @@ from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error
 from image2cad.serving.limits import Limits
 from image2cad.serving.service import Service
 
-LOG = logging.getLogger("image2cad.requests")
-BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds
-CHAT = "/v1/chat/completions"  # JSON that may be large, as pictures are
-PROGRAMS = ("/v1/execute", "/v1/score")  # which take no pictures
-IDENTIFIER = re.compile(r"[\w.-]{1,64}")
+# ---- The log and the metrics
+
+REQUEST_LOG = logging.getLogger("image2cad.requests")
+BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds of a request
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,11 @@ class Metrics:
 
 def log_to_stderr() -> None:
     """Write the log's lines, unless whoever starts the server has said what becomes of them."""
-    if not LOG.hasHandlers():
+    if not REQUEST_LOG.hasHandlers():
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(message)s"))
-        LOG.addHandler(handler)
-        LOG.setLevel(logging.INFO)
+        REQUEST_LOG.addHandler(handler)
+        REQUEST_LOG.setLevel(logging.INFO)
 
 
 def new_metrics(service: Service) -> Metrics:
@@ -76,7 +75,11 @@ def new_metrics(service: Service) -> Metrics:
         registry,
         Counter("image2cad_requests", "requests", ["route", "status"], registry=registry),
         Histogram(
-            "image2cad_request_seconds", "seconds", ["route"], buckets=BUCKETS, registry=registry
+            "image2cad_request_seconds",
+            "seconds",
+            ["route"],
+            buckets=BUCKETS,
+            registry=registry,
         ),
     )
 
@@ -92,6 +95,36 @@ class _Seen:
     left: bool = False
     stream: bool = False
     started: float = field(default_factory=time.perf_counter)
+
+
+def _trace(exception: Exception) -> list[str]:
+    """The kind of exception and where it was; its text may hold what a user sent."""
+    frames = traceback.extract_tb(exception.__traceback__)
+    return [type(exception).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
+
+
+def _record(seen: _Seen, method: str, metrics: Metrics, trace: list[str]) -> None:
+    status = CLIENT_LEFT if seen.left else seen.status
+    seconds = time.perf_counter() - seen.started
+    metrics.requests.labels(seen.route, str(status)).inc()
+    metrics.seconds.labels(seen.route).observe(seconds)
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "request": seen.id,
+        "method": method,
+        "route": seen.route,
+        "status": status,
+        "seconds": round(seconds, 3),
+        **({"error": trace} if trace else {}),
+    }
+    REQUEST_LOG.log(logging.ERROR if trace else logging.INFO, json.dumps(line))
+
+
+# ---- The guard
+
+CHAT_ROUTE = "/v1/chat/completions"  # JSON that may be large, as pictures are
+PROGRAM_ROUTES = ("/v1/execute", "/v1/score")  # which take no pictures
+REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 
 
 def guard(
@@ -116,7 +149,7 @@ def guard(
                 return await app(scope, counted, send)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        name = given if IDENTIFIER.fullmatch(given) else uuid.uuid4().hex
+        name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         seen = _Seen(name, path if path in methods else "other")
 
         async def answer(message: Message) -> None:
@@ -140,7 +173,7 @@ def guard(
             scope = {**scope, "method": "GET"}
         taken = methods.get(path, [scope["method"]])
         limits = service.limits
-        most = limits.program_body_bytes if path in PROGRAMS else limits.body_bytes
+        most = limits.program_body_bytes if path in PROGRAM_ROUTES else limits.body_bytes
         refusal = _refusal(path, headers, most, keys)
         if refusal is None and scope["method"] not in taken:
             refusal = error(405, f"{path} takes {taken[0]}", headers={"Allow": ", ".join(taken)})
@@ -149,7 +182,7 @@ def guard(
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                values = limits.values if path == CHAT else float("inf")
+                values = limits.values if path == CHAT_ROUTE else float("inf")
                 with bodies.counted(heard, most, limits.body_seconds, values) as counted:
                     await app(scope, counted, answer)
         except asyncio.CancelledError:
@@ -191,33 +224,11 @@ def _known(authorization: str, keys: Sequence[str]) -> bool:
     return scheme.lower() == "bearer" and any(same)
 
 
-def _trace(exception: Exception) -> list[str]:
-    """The kind of exception and where it was; its text may hold what a user sent."""
-    frames = traceback.extract_tb(exception.__traceback__)
-    return [type(exception).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
-
-
-def _record(seen: _Seen, method: str, metrics: Metrics, trace: list[str]) -> None:
-    status = CLIENT_LEFT if seen.left else seen.status
-    seconds = time.perf_counter() - seen.started
-    metrics.requests.labels(seen.route, str(status)).inc()
-    metrics.seconds.labels(seen.route).observe(seconds)
-    line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "request": seen.id,
-        "method": method,
-        "route": seen.route,
-        "status": status,
-        "seconds": round(seconds, 3),
-        **({"error": trace} if trace else {}),
-    }
-    LOG.log(logging.ERROR if trace else logging.INFO, json.dumps(line))
-
-
 # ---- The bodies of requests as they come: bytes and seconds of each, and bytes of all together
-SMALL = 64 << 10  # bytes of each body that are always welcome: programs go on where pictures wait
-MARKS = (b",", b"[", b"{")  # before a value of JSON; those in texts count as well
-RETRY_AFTER = "5"  # seconds
+
+SMALL_BODY = 64 << 10  # bytes that are always welcome: programs go on where pictures wait
+VALUE_MARKS = (b",", b"[", b"{")  # before a value of JSON; those in texts count as well
+RETRY_SECONDS = "5"  # seconds
 
 
 class Bodies:
@@ -257,12 +268,12 @@ class Bodies:
             if size > most:
                 raise HTTPException(413, too_large(most))
             if values < float("inf"):
-                marks += sum(body.count(mark) for mark in MARKS)
+                marks += sum(body.count(mark) for mark in VALUE_MARKS)
             if marks > values:
                 raise HTTPException(413, f"the request holds over {values:,} values")
-            if self.held > self.limits.bodies_bytes and size > SMALL:
-                text = f"too much is being sent at a time; try again in {RETRY_AFTER} s"
-                raise HTTPException(429, text, {"Retry-After": RETRY_AFTER})
+            if self.held > self.limits.bodies_bytes and size > SMALL_BODY:
+                text = f"too much is being sent at a time; try again in {RETRY_SECONDS} s"
+                raise HTTPException(429, text, {"Retry-After": RETRY_SECONDS})
             return message
 
         try:
@@ -277,4 +288,4 @@ def too_large(most: int) -> str:
 
 
 def _large(size: int) -> int:
-    return max(size - SMALL, 0)
+    return max(size - SMALL_BODY, 0)

@@ -29,7 +29,7 @@ from image2cad.serving.service import Generated
 from metrics import Failure
 
 FETCH_SECONDS = 15.0
-MOST = 100  # messages of a chat, and parts of a message
+MOST_MESSAGES = 100  # messages of a chat, and parts of a message
 URL_SAFE = str.maketrans("-_", "+/")  # base64's other alphabet to the usual one
 ONE_PIXEL = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQ"
@@ -52,7 +52,7 @@ class ContentPart(BaseModel):
 
 
 # One error is enough: each of them takes more memory than what is wrong.
-Parts = Annotated[list[ContentPart], Field(max_length=MOST, fail_fast=True)]
+Parts = Annotated[list[ContentPart], Field(max_length=MOST_MESSAGES, fail_fast=True)]
 
 
 class Message(BaseModel):
@@ -87,7 +87,7 @@ class Chat(BaseModel):
     )
 
     model: str
-    messages: list[Message] = Field(min_length=1, max_length=MOST, fail_fast=True)
+    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = 1

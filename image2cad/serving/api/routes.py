@@ -7,7 +7,7 @@
 
 POST /v1/chat/completions (OpenAI's vision format), /v1/generate, /v1/execute, /v1/score; GET
 /v1/models, /v1/models/NAME, /health, /ready, /metrics, /docs. Errors are {"error": {"message",
-"type", "code"}}. When the server stops, it closes the service. Left out: the page (layout.py).
+"type", "code"}}. When the server stops, it closes the service. Left out: the page (page/layout.py).
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, File, Form, Request, Response, Security, UploadFile
-from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.routing import Route
 
-from image2cad.serving.api.docs import PAGE
+from image2cad.common import NEVER, Stop
+from image2cad.serving.api.clients import begun, finished
 from image2cad.serving.api.errors import answer_errors, answer_to, error
 from image2cad.serving.api.guard import guard, log_to_stderr, new_metrics
 from image2cad.serving.api.openai import (
@@ -42,14 +44,16 @@ from image2cad.serving.api.openai import (
     picture_bytes,
 )
 from image2cad.serving.api.schemas import Execute, Executed, Found, Score, Scored, outcome, reason
+from image2cad.serving.jobs import Built
 from image2cad.serving.limits import open_picture
-from image2cad.serving.service import Built, Generated, Service
-from image2cad.serving.stopping import begun, finished
+from image2cad.serving.service import Generated, Progress, Service
 
-SPARE = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
-METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-ALIVE = 5.0  # seconds between two signs of life in a stream
-NO_BUFFERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+SPARE_THREADS = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
+ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+SECONDS_BETWEEN_SIGNS = 5.0  # between two signs of life in a stream
+NO_BUFFERING = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# Files in base64 are too long to be coloured; no server elsewhere is asked whether all is well.
+DOCS_PAGE = {"syntaxHighlight": False, "validatorUrl": None}
 open_routes = APIRouter()
 routes = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False))])
 
@@ -61,7 +65,7 @@ def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = 
     """
     check_hosts(hosts)
     limits = service.limits
-    places = 2 * (limits.running + limits.waiting) + service.workers + SPARE
+    places = 2 * (limits.running + limits.waiting) + service.workers + SPARE_THREADS
     threads = ThreadPoolExecutor(places, thread_name_prefix="request")
 
     @contextlib.asynccontextmanager
@@ -71,9 +75,9 @@ def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = 
         threads.shutdown(wait=False, cancel_futures=True)
 
     about = "Pictures of CAD parts to CadQuery programs, and programs to parts, files and scores."
-    app = FastAPI(
+    app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere
         title="image2cad", version="1", description=about, lifespan=lifespan,
-        docs_url=None, redoc_url=None,
+        redoc_url=None, swagger_ui_parameters=DOCS_PAGE,
     )  # fmt: skip
     app.state.service, app.state.threads, app.state.hosts = service, threads, hosts
     app.state.metrics, app.state.since = new_metrics(service), int(time.time())
@@ -82,7 +86,7 @@ def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = 
     answer_errors(app)
     log_to_stderr()
     every = [*open_routes.routes, *routes.routes]
-    methods = {"/openapi.json": ["GET"]}
+    methods = {"/openapi.json": ["GET"], "/docs": ["GET"]}
     methods |= {r.path: sorted(r.methods or ()) for r in every if isinstance(r, Route)}
     app.add_middleware(
         guard, service=service, metrics=app.state.metrics, methods=methods, keys=keys
@@ -106,9 +110,9 @@ async def chat_completions(body: Chat, request: Request) -> Any:
         return completion(model, await finished(request, work))
     options = body.stream_options
     with_usage = bool(options and options.include_usage)
-    job, stop = await begun(request, work)
-    events = _events(job, stop, model, with_usage)
-    return StreamingResponse(events, media_type="text/event-stream", headers=NO_BUFFERS)
+    job, left = await begun(request, work)
+    events = _events(job, left, model, with_usage)
+    return StreamingResponse(events, media_type="text/event-stream", headers=NO_BUFFERING)
 
 
 @routes.post("/v1/generate", response_model=Found)
@@ -126,8 +130,8 @@ async def generate(
     kinds = [kind.strip() for kind in files.split(",") if kind.strip()]
     data = await image.read()
 
-    def work(cancelled: Callable[[], bool]) -> Found:
-        made = _generate(service, data, effort, cancelled=cancelled, kinds=kinds)
+    def work(stop: Stop) -> Found:
+        made = _generate(service, data, effort, kinds=kinds, stop=stop)
         fields = outcome(made.part) | _files(made)
         return Found(
             **fields | {"seconds": made.seconds},
@@ -149,8 +153,8 @@ async def execute(body: Execute, request: Request) -> Any:
     """
     service: Service = request.app.state.service
 
-    def work(cancelled: Callable[[], bool]) -> Executed:
-        built = service.build(body.code, body.files, cancelled)
+    def work(stop: Stop) -> Executed:
+        built = service.build(body.code, body.files, stop)
         return Executed(**outcome(built.part) | _files(built))
 
     return await finished(request, work)
@@ -161,8 +165,8 @@ async def score(body: Score, request: Request) -> Any:
     """How well one program's part matches another's. A prediction that fails scores 0."""
     service: Service = request.app.state.service
 
-    def work(cancelled: Callable[[], bool]) -> Scored:
-        scores = service.score(body.prediction, body.reference, body.alignment, cancelled)
+    def work(stop: Stop) -> Scored:
+        scores = service.score(body.prediction, body.reference, body.alignment, stop)
         failure = scores.pop("failure")
         return Scored(**scores, failure=failure and reason(failure))
 
@@ -182,7 +186,7 @@ async def model(name: str, request: Request) -> Any:
     return known if name == known["id"] else _no_model(name, known["id"])
 
 
-@routes.api_route("/v1/{path:path}", methods=METHODS, include_in_schema=False)
+@routes.api_route("/v1/{path:path}", methods=ALL_METHODS, include_in_schema=False)
 async def nothing_here(path: str, request: Request) -> Any:
     # A page that is mounted at / would answer in its own way.
     return error(404, f"there is no {request.method} /v1/{path} here; /docs lists what there is")
@@ -209,21 +213,16 @@ async def metrics(request: Request) -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
-@open_routes.get("/docs", include_in_schema=False)
-async def docs() -> HTMLResponse:
-    return HTMLResponse(PAGE)
-
-
 def _generate(
     service: Service,
     data: bytes,
     effort: str,
-    progress: Callable[[float, str], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress = None,
     kinds: Sequence[str] = (),
+    stop: Stop = NEVER,
 ) -> Generated:
     image = open_picture(data, service.limits)
-    return service.generate(image, effort, progress, cancelled, kinds)
+    return service.generate(image, effort, progress, kinds, stop)
 
 
 def _files(made: Generated | Built) -> dict[str, dict[str, str]]:
@@ -242,13 +241,13 @@ def _no_model(name: str, known: str) -> JSONResponse:
 
 
 async def _events(
-    job: asyncio.Future[Generated], stop: threading.Event, model: str, with_usage: bool
+    job: asyncio.Future[Generated], left: threading.Event, model: str, with_usage: bool
 ) -> AsyncIterator[str]:
     name = f"chatcmpl-{uuid.uuid4().hex}"
     try:
         yield first_chunk(model, name)
         while not job.done():
-            await asyncio.wait({job}, timeout=ALIVE)
+            await asyncio.wait({job}, timeout=SECONDS_BETWEEN_SIGNS)
             yield ": working\n\n"  # a comment: clients skip it, proxies see that it goes on
         for event in chunks(model, job.result(), name, with_usage):
             yield event
@@ -258,4 +257,4 @@ async def _events(
         if answer.status_code == 500:
             raise
     finally:
-        stop.set()
+        left.set()

@@ -11,16 +11,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from image2cad.serving.jobs import EXAMPLE_PROGRAM
 from metrics import Failure, Part
 
 MOST_FILES = 32
-BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 
 
 class Execute(BaseModel):
     """A program to run."""
 
-    model_config = ConfigDict(json_schema_extra={"example": {"code": BOX, "files": ["step"]}})
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"code": EXAMPLE_PROGRAM, "files": ["step"]}}
+    )
 
     code: str
     # One error is enough: each of them takes more memory than what is wrong.
@@ -33,7 +35,12 @@ class Score(BaseModel):
     """A program to compare with another."""
 
     model_config = ConfigDict(
-        json_schema_extra={"example": {"prediction": BOX, "reference": BOX.replace("3", "4")}}
+        json_schema_extra={
+            "example": {
+                "prediction": EXAMPLE_PROGRAM,
+                "reference": EXAMPLE_PROGRAM.replace("3", "4"),
+            }
+        }
     )
 
     prediction: str

@@ -2,7 +2,7 @@
 
 Each action takes the service and the values of some components and returns a `Shown`: new values
 for the components that change together. A visit remembers `Entry`s, which are text and file names:
-a part is built again when it is needed, in isolation as always. layout.py has the components.
+a part is built again when it is needed, in isolation as always. The components are in layout.py.
 """
 
 from __future__ import annotations
@@ -18,34 +18,35 @@ from gradio.processing_utils import save_bytes_to_cache, save_pil_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from image2cad.common import InputError
+from image2cad.common import NEVER, Cancelled, InputError, Stop
+from image2cad.serving.jobs import Built
 from image2cad.serving.limits import Limits, open_picture
 from image2cad.serving.page.display import (
     Row,
-    compare,
-    explain,
-    explained,
-    found_by,
-    framed,
-    likenesses,
-    measures,
-    problem,
-    remark,
-    table,
-    view,
+    answer_rows,
+    as_compared,
+    drawing_of,
+    failure_html,
+    in_words,
+    likeness_rows,
+    likeness_to,
+    measure_rows,
+    problem_html,
+    remark_html,
+    table_html,
 )
 from image2cad.serving.page.sliders import numbers, replaced
-from image2cad.serving.page.visitors import EXPECTED, Stops, ask, told
-from image2cad.serving.service import Built, Generated, Service
-from image2cad.serving.stopping import Cancel, Cancelled
+from image2cad.serving.page.visitors import EXPECTED_ERRORS, Stops, find_program, message_of
+from image2cad.serving.service import Generated, Service
 from metrics import Failure, Part
 
 REBUILT = "Rebuilt."
-ALIKE = 0.9  # likeness below which an answer is likely to be wrong
-REMEMBERED = 24  # parts of a visit
-MOVED = "moved"
+DOUBTFUL_LIKENESS = 0.9  # below it an answer is likely to be wrong
+PARTS_OF_A_VISIT = 24  # that are remembered
+MOVED_CAPTION = "moved"
 
-ANGLES, FAR = (45, 54.7), 1.3  # of the camera: degrees, and distance in diagonals of the part
+CAMERA_ANGLES = (45, 54.7)  # degrees
+CAMERA_DISTANCE = 1.3  # diagonals of the part
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ class Shown:
         return tuple(gr.skip() if one is ... else one for one in vars(self).values())
 
 
-async def generate(
+# ---- The first tab: a picture given, a program edited, a slider moved, a file wanted
+
+
+async def make_part(
     service: Service,
     stops: Stops,
     file: str | None,
@@ -98,37 +102,37 @@ async def generate(
         progress(share, desc=text)
 
     try:
-        got = await ask(service, stops, file, effort, session, tell, ["glb"])
+        got = await find_program(service, stops, file, effort, session, tell, ["glb"])
     except Cancelled as error:
-        return Shown(remark(f"{told(error)}.")).values()
-    except EXPECTED as error:
-        return Shown(problem(told(error))).values()
+        return Shown(remark_html(f"{message_of(error)}.")).values()
+    except EXPECTED_ERRORS as error:
+        return Shown(problem_html(message_of(error))).values()
     return await asyncio.to_thread(_answered, got, str(file), effort, visit, service.limits)
 
 
 def _answered(
     got: Generated, file: str, effort: str, visit: list[Entry], limits: Limits
 ) -> tuple[Any, ...]:
-    seen = framed(open_picture(Path(file).read_bytes(), limits))
+    seen = as_compared(open_picture(Path(file).read_bytes(), limits))
     path = save_pil_to_cache(seen, get_upload_folder(), "picture", "png")
     code = got.code.strip()  # as the editor keeps it
-    entry = Entry(code, path, found=found_by(got))
+    entry = Entry(code, path, found=answer_rows(got))
     if isinstance(got.part, Failure):
-        text = explained(got.part, code)
+        text = failure_html(got.part, code)
         nothing = Shown(text, code, None, path, None, "", entry=entry, template="")
         return nothing.values()
     done = f"Made in {got.seconds:.1f} s."
-    if got.likeness < ALIKE:
+    if got.likeness < DOUBTFUL_LIKENESS:
         done += " It does not look like the picture: a higher effort may help."
     entry = replace(entry, caption=f"answer, {effort}")
     return _shown(got.part, _glb(got), entry, visit, done, sliders=True)
 
 
-def edit(
-    service: Service, code: str, entry: Entry, visit: list[Entry], cancelled: Cancel = None
+def rebuild(
+    service: Service, code: str, entry: Entry, visit: list[Entry], stop: Stop = NEVER
 ) -> tuple[Any, ...]:
     """Build the program as it stands in the editor."""
-    built = _build(service, code, cancelled)
+    built = _build(service, code, stop)
     if isinstance(built, str):
         return Shown(built).values()
     if code != entry.code:
@@ -136,62 +140,66 @@ def edit(
     return _shown(*built, entry, visit, REBUILT, sliders=True)
 
 
-def move(
+def move_slider(
     service: Service,
     code: str,
     entry: Entry,
     visit: list[Entry],
     template: str,
     *values: float,
-    cancelled: Cancel = None,
+    stop: Stop = NEVER,
 ) -> tuple[Any, ...]:
     """Build the program with the numbers of the sliders."""
     if str(code).strip() != entry.code:
-        return Shown(problem("The program was edited since. Press Rebuild, then move.")).values()
+        stale = "The program was edited since. Press Rebuild, then move."
+        return Shown(problem_html(stale)).values()
     known = numbers(template)
     changed = {i: v for i, v in enumerate(values) if i < len(known) and v != known[i].value}
     code = replaced(template, changed)
-    built = _build(service, code, cancelled)
+    built = _build(service, code, stop)
     if isinstance(built, str):
         return Shown(built).values()
-    if entry.caption == MOVED and visit and visit[0] == entry:
+    if entry.caption == MOVED_CAPTION and visit and visit[0] == entry:
         visit = visit[1:]  # one entry for a row of moves
-    entry = replace(entry, code=code, caption=MOVED, found=())
+    entry = replace(entry, code=code, caption=MOVED_CAPTION, found=())
     return _shown(*built, entry, visit, REBUILT)
 
 
 def go_back(
-    service: Service, visit: list[Entry], index: int, cancelled: Cancel = None
+    service: Service, visit: list[Entry], index: int, stop: Stop = NEVER
 ) -> tuple[Any, ...]:
     """Show an earlier part of the visit again."""
     entry = visit[index]
-    built = _build(service, entry.code, cancelled)
+    built = _build(service, entry.code, stop)
     if isinstance(built, str):
         return Shown(built).values()
     return _shown(*built, entry, visit, f"Back at: {entry.caption}.", sliders=True)
 
 
-def save(service: Service, kind: str, code: str, cancelled: Cancel = None) -> str:
+def download(service: Service, kind: str, code: str, stop: Stop = NEVER) -> str:
     """The path of a file of the part that `code` builds. Raises gr.Error in plain language."""
     try:
-        built = service.build(code, [kind], cancelled)
+        built = service.build(code, [kind], stop)
         if isinstance(built.part, Failure):
-            raise InputError(explain(built.part, code))
+            raise InputError(in_words(built.part, code))
         if kind not in built.files:
             raise InputError(built.no_files[kind])
-    except EXPECTED as error:
-        raise gr.Error(told(error), print_exception=False) from error
+    except EXPECTED_ERRORS as error:
+        raise gr.Error(message_of(error), print_exception=False) from error
     return _kept(built.files[kind], kind)
 
 
-def _build(service: Service, code: str, cancelled: Cancel) -> tuple[Part, bytes | str] | str:
+# ---- What the actions of the first tab share
+
+
+def _build(service: Service, code: str, stop: Stop) -> tuple[Part, bytes | str] | str:
     """The part and its GLB, as of `_glb`; or what went wrong as HTML."""
     try:
-        built = service.build(code, ["glb"], cancelled)
-    except EXPECTED as error:
-        return problem(told(error))
+        built = service.build(code, ["glb"], stop)
+    except EXPECTED_ERRORS as error:
+        return problem_html(message_of(error))
     if isinstance(built.part, Failure):
-        return explained(built.part, code)
+        return failure_html(built.part, code)
     return built.part, _glb(built)
 
 
@@ -213,28 +221,28 @@ def _shown(
 
     sliders: make new ones, for this program.
     """
-    drawing = view(part)
+    drawing = drawing_of(part)
     rows = list(entry.found)
     picture = entry.picture if entry.picture and Path(entry.picture).is_file() else None
     if not rows and picture and drawing:
         with Image.open(picture) as seen:
-            rows = likenesses(compare(seen, drawing))
+            rows = likeness_rows(likeness_to(seen, drawing))
     if entry not in visit and drawing:
         small = drawing.resize((160, 160), Image.Resampling.LANCZOS)
         thumbnail = save_pil_to_cache(small, get_upload_folder(), "part", "png")
         entry = replace(entry, thumbnail=thumbnail)
-        visit = [entry, *visit][:REMEMBERED]
+        visit = [entry, *visit][:PARTS_OF_A_VISIT]
     if isinstance(glb, str):
-        message, model = problem("The part cannot be shown in 3D", glb), None
+        message, model = problem_html("The part cannot be shown in 3D", glb), None
     else:
-        message, model = remark(text), _turned(part, _kept(glb, "glb"))
+        message, model = remark_html(text), _turned(part, _kept(glb, "glb"))
     return Shown(
         message=message,
         code=entry.code,
         model=model,
         picture=picture,
         drawing=drawing,
-        measures=table(rows + measures(part)),
+        measures=table_html(rows + measure_rows(part)),
         gallery=[(one.thumbnail, one.caption) for one in visit],
         entry=entry,
         visit=visit,
@@ -245,9 +253,33 @@ def _shown(
 def _turned(part: Part, file: str) -> Any:
     """The file for gr.Model3D, seen from where the pictures are drawn, all of it in the frame."""
     size = float(np.linalg.norm(part.bounding_box[1] - part.bounding_box[0]))
-    return gr.update(value=file, camera_position=(*ANGLES, FAR * size))
+    return gr.update(value=file, camera_position=(*CAMERA_ANGLES, CAMERA_DISTANCE * size))
 
 
 def _kept(data: bytes, kind: str) -> str:
     """The path of a file with this content."""
     return save_bytes_to_cache(data, f"part.{kind}", get_upload_folder())
+
+
+# ---- The second tab: two programs compared
+
+
+def compare(
+    service: Service, first: str, second: str, stop: Stop = NEVER
+) -> tuple[Image.Image | None, Image.Image | None, str]:
+    """The drawings of both parts, and their scores as HTML. Raises what the service raises."""
+    compared = service.compare(first, second, stop=stop)
+    if isinstance(compared.reference, Failure):
+        why = in_words(compared.reference, second)
+        raise InputError(f"there is nothing to compare with. {why}")
+    rows = [
+        (name, f"{scores['vsr']:.0f}", f"{scores['iou_best']:.4f}")
+        for name, scores in compared.scores.items()
+    ]
+    text = table_html(rows, ("Alignment", "VSR", "IoU_best"))
+    drawing = None
+    if isinstance(compared.prediction, Failure):
+        text = failure_html(compared.prediction, first) + text
+    elif compared.prediction is not None:
+        drawing = drawing_of(compared.prediction)
+    return drawing, drawing_of(compared.reference), text

@@ -1,9 +1,9 @@
 """What a user is shown of a part: pictures side by side, a table of measures, an error in words.
 
-    drawing = view(part)                            # GenCAD's view of it, (448, 448, 3) uint8
-    likeness = compare(picture, drawing)            # against the user's picture
-    html = table(measures(part))
-    html = explained(failure, code)                 # with the line of the program it is about
+    drawing = drawing_of(part)                      # GenCAD's view of it, (448, 448, 3) uint8
+    likeness = likeness_to(picture, drawing)        # against the user's picture
+    html = table_html(measure_rows(part))
+    html = failure_html(failure, code)              # with the line of the program it is about
 
 All lengths are in the program's own units. Texts that end up in HTML are escaped here.
 """
@@ -19,7 +19,7 @@ from image2cad.rendering import as_picture, draw, likeness
 from image2cad.serving.service import Generated
 from metrics import Failure, Part
 
-KINDS = {
+FAILURE_HEADINGS = {
     "syntax error": "This is not valid Python",
     "exception": "The program stopped with an error",
     "no solid": "The program ran, but left no solid",
@@ -30,7 +30,7 @@ KINDS = {
     "forbidden": "The program tried something that is not allowed here",
     "too large": "The program or its result is too large",
 }
-SOURCES = {
+SOURCE_NAMES = {
     "model": "the model",
     "traced": "tracing the picture",
     "library": "the library of parts",
@@ -39,7 +39,7 @@ SOURCES = {
 Row = tuple[str, ...]
 
 
-def view(part: Part) -> Image.Image | None:
+def drawing_of(part: Part) -> Image.Image | None:
     """The part as GenCAD's pictures show one, 448 pixels a side; None if it cannot be drawn."""
     try:
         return Image.fromarray(draw(part))
@@ -47,17 +47,17 @@ def view(part: Part) -> Image.Image | None:
         return None
 
 
-def framed(picture: Image.Image) -> Image.Image:
+def as_compared(picture: Image.Image) -> Image.Image:
     """A user's picture as it is compared: 448 pixels a side, on white."""
     return Image.fromarray(as_picture(picture))
 
 
-def compare(picture: Image.Image, drawing: Image.Image) -> float:
+def likeness_to(picture: Image.Image, drawing: Image.Image) -> float:
     """How alike a user's picture and a drawing are, 0 to 1."""
     return likeness(as_picture(picture), as_picture(drawing))
 
 
-def likenesses(value: float, sure: float | None = None) -> list[Row]:
+def likeness_rows(value: float, sure: float | None = None) -> list[Row]:
     """Picture likeness, 0 to 1, and the chance of an IoU over 0.9 where it is known."""
     rows: list[Row] = [("Picture likeness", f"{value:.3f}")]
     if sure is not None:
@@ -65,15 +65,15 @@ def likenesses(value: float, sure: float | None = None) -> list[Row]:
     return rows
 
 
-def found_by(got: Generated) -> tuple[Row, ...]:
+def answer_rows(got: Generated) -> tuple[Row, ...]:
     """How well an answer fits its picture, and where it came from."""
     if isinstance(got.part, Failure):
         return ()
-    where = f"{SOURCES.get(got.source, got.source)}, of {got.candidates} candidates"
-    return (*likenesses(got.likeness, got.confidence), ("Found by", where))
+    where = f"{SOURCE_NAMES.get(got.source, got.source)}, of {got.candidates} candidates"
+    return (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
 
 
-def measures(part: Part) -> list[Row]:
+def measure_rows(part: Part) -> list[Row]:
     """Names and values of what is measured on a part."""
     low, high = part.bounding_box
     rows: list[Row] = [
@@ -86,33 +86,33 @@ def measures(part: Part) -> list[Row]:
     return rows + [("Note", note) for note in part.notes]
 
 
-def explain(failure: Failure, code: str) -> str:
+def in_words(failure: Failure, code: str) -> str:
     """A failure in plain language: what happened, in which line, and why; several lines."""
-    head = KINDS.get(failure.kind, failure.kind)
+    head = FAILURE_HEADINGS.get(failure.kind, failure.kind)
     lines = code.splitlines()
     if failure.line and 0 < failure.line <= len(lines):
         head = f"{head}, line {failure.line}: {lines[failure.line - 1].strip()[:200]}"
     return f"{head}\n{failure.message}"
 
 
-def explained(failure: Failure, code: str) -> str:
-    """`explain` as HTML."""
-    head, _, why = explain(failure, code).partition("\n")
-    return problem(head, why)
+def failure_html(failure: Failure, code: str) -> str:
+    """`in_words` as HTML."""
+    head, _, why = in_words(failure, code).partition("\n")
+    return problem_html(head, why)
 
 
-def problem(head: str, why: str = "") -> str:
+def problem_html(head: str, why: str = "") -> str:
     """Something that went wrong, as HTML."""
     below = f"<div>{escape(why)}</div>" if why else ""
     return f'<div class="message problem" role="alert"><b>{escape(head)}</b>{below}</div>'
 
 
-def remark(text: str) -> str:
+def remark_html(text: str) -> str:
     """News that are no problem, as HTML."""
     return f'<div class="message" role="status">{escape(text)}</div>'
 
 
-def table(rows: Sequence[Row], head: Row = ()) -> str:
+def table_html(rows: Sequence[Row], head: Row = ()) -> str:
     """Rows of cells as HTML; the first of a row says what it is about."""
     lines = ["<tr>" + "".join(f"<th>{escape(one)}</th>" for one in head) + "</tr>"] if head else []
     for first, *others in rows:

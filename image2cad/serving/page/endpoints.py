@@ -6,7 +6,7 @@
     client = gradio_client.Client("http://127.0.0.1:7860")
     client.predict(gradio_client.handle_file("part.png"), "low", api_name="/generate")["code"]
 
-They return JSON. The HTTP API of routes.py has more: files, streaming, keys, clear status codes.
+They return JSON. The HTTP API (api/routes.py) has more: files, streams, keys, clear status codes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,16 @@ from typing import Any
 import gradio as gr
 
 from image2cad.common import EFFORTS, InputError
-from image2cad.serving.page.display import explain
-from image2cad.serving.page.visitors import EXPECTED, THREADS, Stops, ask, told, unopened, wanted
+from image2cad.serving.page.display import in_words
+from image2cad.serving.page.uploads import as_path
+from image2cad.serving.page.visitors import (
+    EXPECTED_ERRORS,
+    PICTURE_THREADS,
+    Stops,
+    find_program,
+    message_of,
+    run_for,
+)
 from image2cad.serving.service import Service
 from metrics import ALIGNMENTS, Failure, Part
 
@@ -34,11 +42,13 @@ def endpoints(service: Service, stops: Stops) -> None:
             effort: none, low (about 8 seconds) or high (about 50 seconds).
         """
         try:
-            got = await ask(service, stops, picture, effort, request.session_hash, _quietly)
-        except EXPECTED as error:
-            raise gr.Error(told(error), print_exception=False) from error
+            got = await find_program(
+                service, stops, picture, effort, request.session_hash, _quietly
+            )
+        except EXPECTED_ERRORS as error:
+            raise gr.Error(message_of(error), print_exception=False) from error
         figures = {"likeness": got.likeness, "confidence": got.confidence, "source": got.source}
-        return {"code": got.code, **figures, **described(got.part, got.code)}
+        return {"code": got.code, **figures, **as_json(got.part, got.code)}
 
     async def execute(code: str, request: gr.Request) -> dict:
         """Run a CadQuery program in isolation and measure the part that it builds.
@@ -47,10 +57,10 @@ def endpoints(service: Service, stops: Stops) -> None:
             code: The program, which leaves its part in a variable named result.
         """
         try:
-            part = await wanted(stops, request.session_hash, partial(service.execute, code))
-        except EXPECTED as error:
-            raise gr.Error(told(error), print_exception=False) from error
-        return described(part, code)
+            part = await run_for(stops, request.session_hash, partial(service.execute, code))
+        except EXPECTED_ERRORS as error:
+            raise gr.Error(message_of(error), print_exception=False) from error
+        return as_json(part, code)
 
     async def score(
         request: gr.Request, prediction: str, reference: str, alignment: str = "best"
@@ -68,27 +78,27 @@ def endpoints(service: Service, stops: Stops) -> None:
                     f"alignment is one of {', '.join(ALIGNMENTS)}, not {alignment!r:.100}"
                 )
             work = partial(service.score, prediction, reference, alignment)
-            scores = await wanted(stops, request.session_hash, work)
-        except EXPECTED as error:
-            raise gr.Error(told(error), print_exception=False) from error
+            scores = await run_for(stops, request.session_hash, work)
+        except EXPECTED_ERRORS as error:
+            raise gr.Error(message_of(error), print_exception=False) from error
         failure = scores["failure"]
-        return {**scores, "failure": explain(failure, prediction) if failure else None}
+        return {**scores, "failure": in_words(failure, prediction) if failure else None}
 
     with gr.Column(visible=False):  # components, because they tell clients that it is a file
-        picture = unopened(gr.Image(type="filepath", image_mode=None, label="picture"))
+        picture = as_path(gr.Image(type="filepath", image_mode=None, label="picture"))
         effort = gr.Radio(list(EFFORTS), value="low", label="effort")
         answer, button = gr.JSON(label="answer"), gr.Button()
     button.click(
-        generate, [picture, effort], answer, api_name="generate", concurrency_limit=THREADS
+        generate, [picture, effort], answer, api_name="generate", concurrency_limit=PICTURE_THREADS
     )
     gr.api(execute, api_name="execute")
     gr.api(score, api_name="score")
 
 
-def described(part: Part | Failure, code: str) -> dict[str, Any]:
+def as_json(part: Part | Failure, code: str) -> dict[str, Any]:
     """A part's measures, or what went wrong, as JSON."""
     if isinstance(part, Failure):
-        return {"ok": False, "failure": explain(part, code), "line": part.line}
+        return {"ok": False, "failure": in_words(part, code), "line": part.line}
     return {
         "ok": True,
         "volume": part.volume,

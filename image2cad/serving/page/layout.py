@@ -1,7 +1,7 @@
 """The page of the app: a picture in, a part out that can be looked at, changed and downloaded.
 
     page = make_page(service)                       # gr.Blocks; app.py mounts it beside the API
-    app = gr.mount_gradio_app(api, page, path="/", **LOOK)
+    app = gr.mount_gradio_app(api, page, path="/", **PAGE_LOOK)
 
 Everything a visitor sends is untrusted: pictures are opened within the service's limits, links are
 refused, programs run in isolation only. Left out: accounts, and parts kept beyond a visit.
@@ -13,28 +13,34 @@ from functools import partial
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from image2cad.common import BUNDLED, EFFORTS, InputError
-from image2cad.serving.page.actions import Entry, edit, generate, go_back, move, save
-from image2cad.serving.page.display import explain, explained, problem, remark, table, view
+from image2cad.common import BUNDLED, EFFORTS
+from image2cad.serving.page.actions import (
+    Entry,
+    compare,
+    download,
+    go_back,
+    make_part,
+    move_slider,
+    rebuild,
+)
+from image2cad.serving.page.display import problem_html, remark_html
 from image2cad.serving.page.endpoints import endpoints
 from image2cad.serving.page.sliders import numbers
+from image2cad.serving.page.uploads import as_path, refuse_links
 from image2cad.serving.page.visitors import (
-    EXPECTED,
-    THREADS,
+    EXPECTED_ERRORS,
+    PICTURE_THREADS,
     Stops,
-    refuse_links,
-    told,
-    unopened,
-    wanted,
+    message_of,
+    run_for,
 )
 from image2cad.serving.service import Service
-from image2cad.serving.stopping import Cancel
-from metrics import ALIGNMENTS, Failure
 
-DAY = 86_400  # seconds that the files of a visit are kept
-STYLE = """
+# ---- The page
+
+VISIT_FILES = (3600, 86_400)  # seconds between two looks, and that files are kept
+PAGE_CSS = """
 .message {padding: 6px 12px; border-left: 3px solid var(--color-accent)}
 .problem {border-left-color: var(--error-border-color, #b91c1c)}
 .problem div {font-family: var(--font-mono); font-size: 13px; white-space: pre-wrap;
@@ -46,11 +52,13 @@ table.measures tr > * {padding: 4px 8px !important; text-align: left; font-weigh
   border-bottom: 1px solid var(--border-color-primary) !important}
 table.measures th {color: var(--body-text-color-subdued); white-space: nowrap}
 """
-FONT = ("system-ui", "Segoe UI", "Roboto", "sans-serif")
-MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
-LOOK: dict[str, Any] = {  # for gr.mount_gradio_app; fonts of the visitor's machine only
-    "theme": gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO),
-    "css": STYLE,
+TEXT_FONTS = ("system-ui", "Segoe UI", "Roboto", "sans-serif")
+CODE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+PAGE_LOOK: dict[str, Any] = {  # for gr.mount_gradio_app; fonts of the visitor's machine only
+    "theme": gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", font=TEXT_FONTS, font_mono=CODE_FONTS
+    ),
+    "css": PAGE_CSS,
     "footer_links": ["api"],
     "run_history": False,
 }
@@ -61,7 +69,10 @@ def make_page(service: Service) -> gr.Blocks:
     stops = Stops()
     refuse_links()
     with gr.Blocks(
-        title="image2cad", fill_width=True, delete_cache=(3600, DAY), analytics_enabled=False
+        title="image2cad",
+        fill_width=True,
+        delete_cache=VISIT_FILES,
+        analytics_enabled=False,
     ) as page:
         gr.Markdown("### image2cad: a picture of a CAD part in, the program that rebuilds it out")
         with gr.Tab("Picture to part"):
@@ -69,82 +80,26 @@ def make_page(service: Service) -> gr.Blocks:
         with gr.Tab("Compare two programs"):
             compare_tab(service, stops, editor)
         endpoints(service, stops)
-        page.unload(stops.stop)
+        page.unload(stops.end_all)
     # gradio checks paths in requests only for pages that were launched; this one is mounted.
     page.has_launched = True
     return page.queue(max_size=32, default_concurrency_limit=4)
 
 
-# ---- The second tab of the page: two programs, their scores and their pictures
-NOTE = """
-**VSR**: whether the first program runs and leaves a solid. **IoU_best**: both parts are moved to
-their centre of mass, scaled to the same radius of gyration and aligned; then the volume they share
-over the volume of both. Aligned as they fit best, by any rotation (`best`); along the principal
-axes, four rotations (`pca`); in CAD-Coder's frames, mirrored ones too (`published`). Figures of
-different alignments cannot be compared.
-"""
-FIRST = 'import cadquery as cq\nresult = cq.Workplane("XY").box(30, 20, 10).faces(">Z").hole(8)\n'
-SECOND = 'import cadquery as cq\nresult = cq.Workplane("YZ").box(60, 40, 20)\n'
+# ---- The first tab: from a picture to a part, its program, its numbers and its files
 
-
-def compare_tab(service: Service, stops: Stops, editor: gr.Code) -> None:
-    """Build the tab inside the current context."""
-    with gr.Row():
-        sides = []
-        for label, name, code in (("Program", "first", FIRST), ("Reference", "second", SECOND)):
-            with gr.Column(min_width=360):
-                field = gr.Code(
-                    code, language="python", label=label, lines=12, max_lines=24,
-                    interactive=True, wrap_lines=True, elem_id=name,
-                )  # fmt: skip
-                sides.append(field)
-    with gr.Row():
-        take = gr.Button("Take the program of the first tab", size="md")
-        start = gr.Button("Score", variant="primary", size="md", elem_id="score")
-    with gr.Row():
-        pictures = [
-            gr.Image(label=label, interactive=False, height=300, buttons=["fullscreen"])
-            for label in ("Program's part", "Reference's part")
-        ]
-        with gr.Column(min_width=360):
-            result = gr.HTML(elem_id="scores")
-    gr.Markdown(NOTE)
-
-    async def on_score(first: str, second: str, request: gr.Request) -> tuple[Any, ...]:
-        try:
-            work = partial(compared, service, first, second)
-            return await wanted(stops, request.session_hash, work)
-        except EXPECTED as error:
-            return None, None, problem(told(error))
-
-    take.click(lambda code: code, editor, sides[0], api_visibility="private")
-    start.click(on_score, sides, [*pictures, result], api_visibility="private")
-
-
-def compared(
-    service: Service, first: str, second: str, cancelled: Cancel = None
-) -> tuple[Image.Image | None, Image.Image | None, str]:
-    """The drawings of both parts, and their scores as HTML. Raises what the service raises."""
-    parts = [service.execute(code, cancelled) for code in (first, second)]
-    drawings = [None if isinstance(part, Failure) else view(part) for part in parts]
-    if isinstance(parts[1], Failure):
-        raise InputError(f"there is nothing to compare with. {explain(parts[1], second)}")
-    rows = []
-    for name in ALIGNMENTS:
-        scores = service.score(first, second, name, cancelled)
-        rows.append((name, f"{scores['vsr']:.0f}", f"{scores['iou_best']:.4f}"))
-    text = table(rows, ("Alignment", "VSR", "IoU_best"))
-    if isinstance(parts[0], Failure):
-        text = explained(parts[0], first) + text
-    return drawings[0], drawings[1], text
-
-
-# ---- The first tab of the page: from a picture to a part, its program, its numbers and its files
-EXAMPLES = 8  # two rows
-FORMATS = {"step": "STEP", "stl": "STL", "3mf": "3MF", "glb": "GLB", "dxf": "DXF", "py": ".py"}
-BACKGROUND = (0.95, 0.96, 0.97, 1.0)  # behind the part: red, green, blue, opacity
-START = "Give a picture, or write a program and press Rebuild."
-SAVE = """(file) => {
+MOST_EXAMPLES = 8  # two rows
+DOWNLOAD_BUTTONS = {
+    "step": "STEP",
+    "stl": "STL",
+    "3mf": "3MF",
+    "glb": "GLB",
+    "dxf": "DXF",
+    "py": ".py",
+}
+MODEL_BACKGROUND = (0.95, 0.96, 0.97, 1.0)  # behind the part: red, green, blue, opacity
+FIRST_MESSAGE = "Give a picture, or write a program and press Rebuild."
+SAVE_IN_BROWSER = """(file) => {
   if (!file) return;
   const link = document.createElement("a");
   link.href = file.url; link.download = file.orig_name;
@@ -157,7 +112,7 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
     entry, visit, template = gr.State(Entry()), gr.State([]), gr.State("")
     with gr.Row():
         with gr.Column(scale=3, min_width=300):
-            given = unopened(gr.Image(
+            given = as_path(gr.Image(
                 label="Picture of a part", type="filepath", image_mode=None, height=300,
                 sources=["upload", "clipboard"], elem_id="given",
             ))  # fmt: skip
@@ -170,20 +125,20 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
             with gr.Row():
                 start = gr.Button("Make the part", variant="primary", elem_id="start", scale=2)
                 cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
-            message = gr.HTML(remark(START), elem_id="message")
-            examples = sorted((BUNDLED / "test").glob("*.png"))[:EXAMPLES]
+            message = gr.HTML(remark_html(FIRST_MESSAGE), elem_id="message")
+            examples = sorted((BUNDLED / "test").glob("*.png"))[:MOST_EXAMPLES]
             gr.Examples([[str(file)] for file in examples], given, label="Bundled pictures")
         with gr.Column(scale=9, min_width=600):
             with gr.Row():
                 with gr.Column(scale=5, min_width=360):
                     model = gr.Model3D(
                         label="Part", height=420, interactive=False, elem_id="model",
-                        display_mode="solid", clear_color=BACKGROUND,
+                        display_mode="solid", clear_color=MODEL_BACKGROUND,
                     )  # fmt: skip
                     with gr.Row(elem_id="downloads"):
                         savers = {
                             kind: gr.Button(name, size="sm", min_width=56, elem_id=f"save-{kind}")
-                            for kind, name in FORMATS.items()
+                            for kind, name in DOWNLOAD_BUTTONS.items()
                         }
                     file = gr.DownloadButton(visible="hidden")
                 with gr.Column(scale=4, min_width=320):
@@ -197,7 +152,7 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
                         language="python", label="Program", lines=12, max_lines=24,
                         interactive=True, wrap_lines=True, elem_id="program",
                     )  # fmt: skip
-                    rebuild = gr.Button("Rebuild", size="md", elem_id="rebuild")
+                    build_again = gr.Button("Rebuild", size="md", elem_id="rebuild")
                 slots = gr.Column(scale=4, min_width=320)
     gallery = gr.Gallery(
         label="This visit: choose a part to go back to it", columns=8, height=190,
@@ -213,36 +168,36 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
         file: str | None, effort: str, visit: list[Entry], request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  (gradio's way to hand one over)
     ) -> tuple[Any, ...]:  # fmt: skip
-        return await generate(service, stops, file, effort, visit, request.session_hash, progress)
+        return await make_part(service, stops, file, effort, visit, request.session_hash, progress)
 
     async def on_choice(
         visit: list[Entry], chosen: gr.SelectData, request: gr.Request
     ) -> tuple[Any, ...]:
         work = partial(go_back, service, visit, chosen.index)
-        return await wanted(stops, request.session_hash, work)
+        return await run_for(stops, request.session_hash, work)
 
     async def on_rebuild(request: gr.Request, *values: Any) -> tuple[Any, ...]:
-        return await wanted(stops, request.session_hash, partial(edit, service, *values))
+        return await run_for(stops, request.session_hash, partial(rebuild, service, *values))
 
     async def on_move(request: gr.Request, *values: Any) -> tuple[Any, ...]:
-        return await wanted(stops, request.session_hash, partial(move, service, *values))
+        return await run_for(stops, request.session_hash, partial(move_slider, service, *values))
 
     async def on_save(kind: str, code: str, request: gr.Request) -> str:
-        return await wanted(stops, request.session_hash, partial(save, service, kind, code))
+        return await run_for(stops, request.session_hash, partial(download, service, kind, code))
 
     alone: dict[str, Any] = {"queue": False, "api_visibility": "private"}
     start.click(lambda: gr.update(interactive=True), None, cancel, **alone)
     run = start.click(
-        on_start, [given, effort, visit], show_progress_on=model, concurrency_limit=THREADS,
+        on_start, [given, effort, visit], show_progress_on=model, concurrency_limit=PICTURE_THREADS,
         **private,
     )  # fmt: skip
     run.then(lambda: gr.update(interactive=False), None, cancel, **alone)
-    cancel.click(stops.stop, None, None, **alone)
-    rebuild.click(on_rebuild, [editor, entry, visit], show_progress_on=model, **private)
+    cancel.click(stops.end_all, None, None, **alone)
+    build_again.click(on_rebuild, [editor, entry, visit], show_progress_on=model, **private)
     gallery.select(on_choice, [visit], show_progress_on=model, **private)
     for kind, button in savers.items():
         made = button.click(on_save, [gr.State(kind), editor], file, api_visibility="private")
-        made.success(None, file, None, js=SAVE)
+        made.success(None, file, None, js=SAVE_IN_BROWSER)
 
     with slots:
 
@@ -282,3 +237,55 @@ def _shown_picture(label: str) -> gr.Image:
         min_width=140,
         buttons=["fullscreen"],
     )
+
+
+# ---- The second tab: two programs, their scores and their pictures
+
+ABOUT_SCORES = """
+**VSR**: whether the first program runs and leaves a solid. **IoU_best**: both parts are moved to
+their centre of mass, scaled to the same radius of gyration and aligned; then the volume they share
+over the volume of both. Aligned as they fit best, by any rotation (`best`); along the principal
+axes, four rotations (`pca`); in CAD-Coder's frames, mirrored ones too (`published`). Figures of
+different alignments cannot be compared.
+"""
+FIRST_PROGRAM = (
+    'import cadquery as cq\nresult = cq.Workplane("XY").box(30, 20, 10).faces(">Z").hole(8)\n'
+)
+SECOND_PROGRAM = 'import cadquery as cq\nresult = cq.Workplane("YZ").box(60, 40, 20)\n'
+
+
+def compare_tab(service: Service, stops: Stops, editor: gr.Code) -> None:
+    """Build the tab inside the current context."""
+    with gr.Row():
+        sides = []
+        for label, name, code in (
+            ("Program", "first", FIRST_PROGRAM),
+            ("Reference", "second", SECOND_PROGRAM),
+        ):
+            with gr.Column(min_width=360):
+                field = gr.Code(
+                    code, language="python", label=label, lines=12, max_lines=24,
+                    interactive=True, wrap_lines=True, elem_id=name,
+                )  # fmt: skip
+                sides.append(field)
+    with gr.Row():
+        take = gr.Button("Take the program of the first tab", size="md")
+        start = gr.Button("Score", variant="primary", size="md", elem_id="score")
+    with gr.Row():
+        pictures = [
+            gr.Image(label=label, interactive=False, height=300, buttons=["fullscreen"])
+            for label in ("Program's part", "Reference's part")
+        ]
+        with gr.Column(min_width=360):
+            result = gr.HTML(elem_id="scores")
+    gr.Markdown(ABOUT_SCORES)
+
+    async def on_score(first: str, second: str, request: gr.Request) -> tuple[Any, ...]:
+        try:
+            work = partial(compare, service, first, second)
+            return await run_for(stops, request.session_hash, work)
+        except EXPECTED_ERRORS as error:
+            return None, None, problem_html(message_of(error))
+
+    take.click(lambda code: code, editor, sides[0], api_visibility="private")
+    start.click(on_score, sides, [*pictures, result], api_visibility="private")

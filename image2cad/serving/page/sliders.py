@@ -16,15 +16,15 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-LONGEST = 20_000  # characters; a longer program gets no sliders
-MOST = 12
-DECIMAL = re.compile(r"([+-]\s*)?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
+MOST_CHARACTERS = 20_000  # a longer program gets no sliders
+MOST_SLIDERS = 12
+DECIMAL_NUMBER = re.compile(r"([+-]\s*)?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
 NOT_MOVED = {"normal", "xDir", "rotate.0", "rotate.1", "Plane.1", "Plane.2", "round.1"}
-XYZ = ("x", "y", "z")
+COORDINATES = ("x", "y", "z")
 
-POINT, POINTS = "point", "points"  # arguments that hold coordinates
-ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "Workplane": ("plane", POINT),
+ONE_POINT, POINT_LIST = "point", "points"  # arguments that hold coordinates
+ARGUMENT_NAMES: dict[str, tuple[str, ...]] = {
+    "Workplane": ("plane", ONE_POINT),
     "box": ("length", "width", "height"),
     "cboreHole": ("diameter", "counterbore diameter", "counterbore depth", "depth"),
     "chamfer": ("length", "second length"),
@@ -39,23 +39,23 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "offset2D": ("distance",),
     "polarArray": ("radius", "start angle", "angle", "count"),
     "polygon": ("sides", "diameter"),
-    "polyline": (POINTS,),
-    "pushPoints": (POINTS,),
+    "polyline": (POINT_LIST,),
+    "pushPoints": (POINT_LIST,),
     "range": ("count", "count", "count"),
     "rarray": ("x spacing", "y spacing", "x count", "y count"),
     "rect": ("x length", "y length"),
-    "revolve": ("angle", POINT, POINT),
+    "revolve": ("angle", ONE_POINT, ONE_POINT),
     "rotate": ("axis", "axis", "angle"),
     "shell": ("thickness",),
     "slot2D": ("length", "diameter", "angle"),
     "sphere": ("radius",),
-    "spline": (POINTS,),
+    "spline": (POINT_LIST,),
     "threePointArc": ("middle", "end"),
-    "translate": (POINT,),
+    "translate": (ONE_POINT,),
     "vLine": ("length",),
 }
-BY_POSITION = {"center", "line", "lineTo", "move", "moveTo", "Vector"}  # x, y, z
-COUNTS = {"sides", "count", "x count", "y count"}
+COORDINATE_CALLS = {"center", "line", "lineTo", "move", "moveTo", "Vector"}  # x, y, z
+COUNT_ARGUMENTS = {"sides", "count", "x count", "y count"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Literal:
     kind: str  # "size", "place" or "count"
 
 
-def numbers(code: str, most: int = MOST) -> list[Number]:
+def numbers(code: str, most: int = MOST_SLIDERS) -> list[Number]:
     """The literals of `code` in the order of the text, at most `most` of them.
 
     Where there are more, sizes go before coordinates, and coordinates before zeros. A program
@@ -97,7 +97,7 @@ def numbers(code: str, most: int = MOST) -> list[Number]:
     return [_with_range(found[index], scale) for index in kept]
 
 
-def replaced(code: str, values: dict[int, float], most: int = MOST) -> str:
+def replaced(code: str, values: dict[int, float], most: int = MOST_SLIDERS) -> str:
     """`code` with other values for the numbers of these indexes in `numbers(code, most)`.
 
     Raises ValueError for an index that is not there and a value that is not finite.
@@ -141,7 +141,7 @@ def _with_range(literal: _Literal, scale: float) -> Number:
 
 
 def _literals(code: str) -> list[_Literal]:
-    if len(code) > LONGEST:
+    if len(code) > MOST_CHARACTERS:
         return []
     try:
         tree = ast.parse(code)
@@ -156,11 +156,11 @@ def _literals(code: str) -> list[_Literal]:
         if value is None or _value(parents.get(node)) is not None:
             continue  # no number, or the number without its sign
         start, end = place.of(node)
-        if not DECIMAL.fullmatch(code[start:end]):
+        if not DECIMAL_NUMBER.fullmatch(code[start:end]):
             if isinstance(node, ast.UnaryOp):  # the sign of something in brackets
                 node, value = node.operand, abs(value)
                 start, end = place.of(node)
-            if not DECIMAL.fullmatch(code[start:end]):
+            if not DECIMAL_NUMBER.fullmatch(code[start:end]):
                 continue
         named = _named(node, parents, calls)
         if named is not None:
@@ -207,7 +207,7 @@ def _named(
                 return None
             position = next(i for i, one in enumerate(parent.args) if one is child)
             name = _called(parent)
-            known = XYZ if name in BY_POSITION else ARGUMENTS.get(name, ())
+            known = COORDINATES if name in COORDINATE_CALLS else ARGUMENT_NAMES.get(name, ())
             argument = known[position] if position < len(known) else ""
             return _of_argument(parent, argument, f"{name}.{position}", within, calls)
         elif isinstance(parent, ast.stmt):
@@ -230,14 +230,17 @@ def _of_argument(
 ) -> tuple[str, str] | None:
     if key in NOT_MOVED:
         return None
-    kind = "count" if argument in COUNTS else "place" if within or argument in XYZ else "size"
-    words = [calls[call], "" if argument in (POINT, POINTS) else argument, _component(within)]
+    kind = "place" if within or argument in COORDINATES else "size"
+    if argument in COUNT_ARGUMENTS:
+        kind = "count"
+    named = "" if argument in (ONE_POINT, POINT_LIST) else argument
+    words = [calls[call], named, _component(within)]
     return " ".join(word for word in words if word), kind
 
 
 def _component(within: list[int]) -> str:
     """ "x", or "2 x" for the second point of a list."""
-    axis = XYZ[within[0]] if within and within[0] < 3 else ""
+    axis = COORDINATES[within[0]] if within and within[0] < 3 else ""
     return " ".join([*(str(index + 1) for index in within[:0:-1]), axis])
 
 

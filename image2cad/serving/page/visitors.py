@@ -1,13 +1,14 @@
 """Work for the visitors of the page, which ends when nobody wants it any more.
 
     stops = Stops()
-    page.unload(stops.stop)                         # the visitor leaves
-    cancel.click(stops.stop, queue=False)           # or cancels
-    got = await ask(service, stops, file, "low", request.session_hash, tell)
-    part = await wanted(stops, request.session_hash, partial(service.execute, code))
+    page.unload(stops.end_all)                      # the visitor leaves
+    cancel.click(stops.end_all, queue=False)        # or cancels
+    found = await find_program(service, stops, file, "low", request.session_hash, tell)
+    part = await run_for(stops, request.session_hash, partial(service.execute, code))
 
-The work runs in a thread; a flag tells the service to give it up. It is set as well when the task
-that awaits the work is cancelled, which is what a gradio client's job.cancel() does.
+The work runs in a thread and gets a `Stop`, which tells the service to give it up. That is due as
+well when the task that awaits the work is cancelled, which is what a gradio client's job.cancel()
+does.
 """
 
 from __future__ import annotations
@@ -20,59 +21,57 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import gradio as gr
-from gradio import processing_utils
-from gradio.utils import get_upload_folder
 
-from image2cad.common import InputError
+from image2cad.common import Cancelled, InputError, Late, Stop
 from image2cad.serving.limits import Busy, open_picture
+from image2cad.serving.page.uploads import uploaded_file
 from image2cad.serving.service import Generated, Service
-from image2cad.serving.stopping import Cancelled, Late
 
-THREADS = 32  # pictures that may be worked on or wait; beyond, gradio lets them wait
-PROGRAMS = 32  # threads beside, so that who edits a program does not wait for pictures
+PICTURE_THREADS = 32  # pictures that may be worked on or wait; beyond, gradio lets them wait
+PROGRAM_THREADS = 32  # beside, so that who edits a program does not wait for pictures
 
 # What the service raises that is no defect of the app.
-EXPECTED = (InputError, Busy, Late, Cancelled)
-Result = TypeVar("Result")
+EXPECTED_ERRORS = (InputError, Busy, Late, Cancelled)
+_Result = TypeVar("_Result")
 
 
 class Stops:
-    """Flags that end what is being made for a visitor, by session; and the threads that work."""
+    """What ends the work that is being done for a visitor, by session; and the threads for it."""
 
     def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(THREADS + PROGRAMS, thread_name_prefix="visitor")
-        self._flags: dict[str, set[threading.Event]] = defaultdict(set)
+        threads = PICTURE_THREADS + PROGRAM_THREADS
+        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="visitor")
+        self._ended: dict[str, set[threading.Event]] = defaultdict(set)
 
     @contextmanager
-    def flag(self, session: str | None) -> Iterator[threading.Event]:
-        """A flag of this session; set by `stop`, and when the block ends in any way."""
-        one, name = threading.Event(), session or ""
-        self._flags[name].add(one)
+    def of(self, session: str | None) -> Iterator[Stop]:
+        """A Stop for work of this session; due on `end_all`, and when the block ends."""
+        ended, name = threading.Event(), session or ""
+        self._ended[name].add(ended)
         try:
-            yield one
+            yield Stop(wanted=lambda: not ended.is_set())
         finally:
-            one.set()
-            self._flags[name].discard(one)
-            if not self._flags[name]:
-                del self._flags[name]
+            ended.set()
+            self._ended[name].discard(ended)
+            if not self._ended[name]:
+                del self._ended[name]
 
-    def stop(self, request: gr.Request) -> None:
+    def end_all(self, request: gr.Request) -> None:
         """End all that is being made for the visitor who sends this."""
-        for one in list(self._flags.get(request.session_hash or "", ())):
-            one.set()
+        for ended in list(self._ended.get(request.session_hash or "", ())):
+            ended.set()
 
 
-def told(error: Exception | str) -> str:
+def message_of(error: Exception | str) -> str:
     """What a visitor is told of an error that is no defect of the app."""
     text = str(error)
     return text[:1].upper() + text[1:]
 
 
-async def ask(
+async def find_program(
     service: Service,
     stops: Stops,
     file: str | None,
@@ -85,49 +84,17 @@ async def ask(
 
     Raises what the service raises, and InputError for what is no picture.
     """
-    path = uploaded(file)
+    path = uploaded_file(file)
 
-    def work(cancelled: Callable[[], bool]) -> Generated:
+    def work(stop: Stop) -> Generated:
         image = open_picture(path.read_bytes(), service.limits)
-        return service.generate(image, effort, tell, cancelled, kinds)
+        return service.generate(image, effort, tell, kinds, stop)
 
-    return await wanted(stops, session, work)
+    return await run_for(stops, session, work)
 
 
-async def wanted(stops: Stops, session: str | None, work: Callable[..., Result]) -> Result:
-    """What `work` returns or raises. Its argument `cancelled` says whether nobody wants it."""
-    with stops.flag(session) as stop:
-        loop, run = asyncio.get_running_loop(), partial(work, cancelled=stop.is_set)
+async def run_for(stops: Stops, session: str | None, work: Callable[..., _Result]) -> _Result:
+    """What work(stop=...) returns or raises, for the visitor of this session."""
+    with stops.of(session) as stop:
+        loop, run = asyncio.get_running_loop(), partial(work, stop=stop)
         return await loop.run_in_executor(stops.threads, copy_context().run, run)
-
-
-# ---- Files that visitors send, taken as files only: no links, and no paths of this machine
-
-
-def unopened(component: gr.Image) -> gr.Image:
-    """The component, handing on what was sent as a path, unopened. `uploaded` has to check it."""
-
-    def path_of(payload: Any) -> str | None:
-        return payload.path if payload else None
-
-    component.preprocess = path_of  # type: ignore[method-assign]
-    return component
-
-
-def uploaded(path: str | None) -> Path:
-    """The uploaded file. Raises InputError for no file, and for a path that is no upload."""
-    if not path:
-        raise InputError("give a picture first: drop it, paste it or take an example")
-    file = Path(path).resolve()
-    if not file.is_relative_to(Path(get_upload_folder()).resolve()) or not file.is_file():
-        raise InputError("this file is not here; please upload it again")
-    return file
-
-
-def refuse_links() -> None:
-    """Let gradio fetch nothing in this process."""
-
-    async def refuse(url: str, cache_dir: str) -> str:
-        raise gr.Error("Give the picture as a file, not as a link.", print_exception=False)
-
-    processing_utils.async_ssrf_protected_download = refuse

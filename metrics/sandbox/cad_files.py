@@ -1,8 +1,9 @@
-"""Reads a STEP or STL file that is given as a reference, and writes STEP, in a confined child.
+"""Reads the STEP and STL files that are given as references, and writes STEP files.
 
-A STEP file becomes B-rep bytes and is measured like a program's result. An STL file has no
-B-rep: its mass properties are those of the closed triangle mesh, it counts as one face per
-connected piece, and it has no edges.
+Runs in a confined child in which no generated code ever runs, because a file or B-rep bytes may
+crash the reader. A STEP file becomes B-rep bytes and is measured like a program's result. An STL
+file has no B-rep: its mass properties are those of the closed triangle mesh, it counts as one face
+per connected piece, and it has no edges.
 
 Files are bytes at both ends, because the child can open none for writing. Left out: names and
 colours in STEP files.
@@ -17,9 +18,7 @@ import numpy as np
 
 from .. import wire
 
-STEP, STL = "step", "stl"
-SUFFIXES = {".step": STEP, ".stp": STEP, ".stl": STL}
-RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
 def step_to_brep(data: bytes) -> bytes:
@@ -142,8 +141,8 @@ def mesh_mass(points: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray,
 
 def _stl_corners(data: bytes) -> np.ndarray:
     count = int.from_bytes(data[80:84], "little") if len(data) >= 84 else -1
-    if len(data) == 84 + count * RECORD.itemsize:
-        return np.frombuffer(data, RECORD, count, 84)["corners"]
+    if len(data) == 84 + count * STL_TRIANGLE.itemsize:
+        return np.frombuffer(data, STL_TRIANGLE, count, 84)["corners"]
     if not data.lstrip()[:5].lower() == b"solid":
         raise ValueError("not a readable STL file")
     numbers = re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", data)

@@ -1,7 +1,7 @@
 """Runs one generated program and hands its solid on as B-rep bytes.
 
-This code runs in the confined child only (see worker.py). Whatever it reports is a claim of the
-program, because a hostile program can patch everything in this process. The scorer therefore
+This code runs in the confined child only (see fork_server.py). Whatever it reports is a claim of
+the program, because a hostile program can patch everything in this process. The scorer therefore
 takes nothing from here but an explanation of a failure and bytes that another confined process
 measures (measure.py).
 
@@ -26,11 +26,11 @@ import cadquery as cq
 import numpy as np
 from OCP.BinTools import BinTools
 
-FILE_NAME = "<program>"
+PROGRAM_FILE = "<program>"
 MAX_MESSAGE = 2000
-NAMES = ("result", "solid", "r")
-OBJECTS = (cq.Workplane, cq.Shape, cq.Assembly, cq.Sketch)
-HINTS = {
+RESULT_NAMES = ("result", "solid", "r")
+CADQUERY_TYPES = (cq.Workplane, cq.Shape, cq.Assembly, cq.Sketch)
+ERROR_HINTS = {
     "StdFail_NotDone": "OpenCASCADE could not build this feature (often a fillet or chamfer that"
     " is too large, a boolean of touching faces, or a profile that is open or crosses itself)",
     "Standard_ConstructionError": "OpenCASCADE refused these dimensions (zero length, equal"
@@ -54,7 +54,7 @@ class Namespace(dict):
 def run(code: str) -> tuple[dict[str, Any], bytes]:
     """Run the program. Returns (header, B-rep bytes); the header of a failure has a kind."""
     try:
-        tree = compile(textwrap.dedent(code), FILE_NAME, "exec")
+        tree = compile(textwrap.dedent(code), PROGRAM_FILE, "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         line = getattr(error, "lineno", None)
         return _failure("syntax error", getattr(error, "msg", None) or str(error), line)
@@ -121,17 +121,17 @@ def _swallow_exports(nothing: Any) -> None:
 def _chosen(names: Namespace, shown: list[Any]) -> Any:
     if shown:
         return shown
-    for name in NAMES:
+    for name in RESULT_NAMES:
         if _is_geometry(names.get(name)):
             return names[name]
-    found = [value for value in names.values() if isinstance(value, OBJECTS)]
+    found = [value for value in names.values() if isinstance(value, CADQUERY_TYPES)]
     return found[-1] if found else None
 
 
 def _is_geometry(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return any(isinstance(item, OBJECTS) for item in value)
-    return isinstance(value, OBJECTS)
+        return any(isinstance(item, CADQUERY_TYPES) for item in value)
+    return isinstance(value, CADQUERY_TYPES)
 
 
 def _shapes(thing: Any) -> list[cq.Shape]:
@@ -153,7 +153,7 @@ def _one(shapes: list[cq.Shape]) -> cq.Shape:
 
 
 def _what_was_there(names: Namespace) -> str:
-    if any(isinstance(value, OBJECTS) for value in names.values()):
+    if any(isinstance(value, CADQUERY_TYPES) for value in names.values()):
         return "the result holds no shape; assign the finished solid to `result`"
     return "no CadQuery object was assigned; assign the finished solid to `result`"
 
@@ -161,7 +161,7 @@ def _what_was_there(names: Namespace) -> str:
 def _explain(error: BaseException) -> tuple[dict[str, Any], bytes]:
     line = None
     for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename == FILE_NAME:
+        if frame.filename == PROGRAM_FILE:
             line = frame.lineno
     name = type(error).__name__
     text = f"{name}: {error}" if str(error) else name
@@ -169,7 +169,7 @@ def _explain(error: BaseException) -> tuple[dict[str, Any], bytes]:
         return _failure("memory", "the program asked for more memory than it may use", line)
     if isinstance(error, PermissionError):
         return _failure("forbidden", text, line)
-    for mark, hint in HINTS.items():
+    for mark, hint in ERROR_HINTS.items():
         if mark in text:
             text = f"{hint} [{text}]"
             break

@@ -1,4 +1,4 @@
-"""Files that are scored: predictions and references, as JSONL or as a folder of parts.
+"""What is scored, as it lies on disk: predictions as JSONL, references as JSONL or in a folder.
 
     codes = read_codes(Path("predictions.jsonl"))            # {id: code}
     references = read_references(Path("steps"), list(codes)) # {id: code, or a path}
@@ -20,6 +20,7 @@ class BadInput(Exception):
 
 
 def read_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    """The JSON object in a line of a JSONL file. Raises BadInput, naming the line."""
     try:
         row = json.loads(line)
     except ValueError:

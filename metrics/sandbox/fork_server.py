@@ -1,7 +1,7 @@
-"""The warm process: imports CadQuery once, then forks a confined child per job.
+"""The fork server: a warm process that imported CadQuery once and forks a child for every job.
 
-    scorer --- root --- warden --- child
-                 \----- warden --- child
+    scorer --- root --+-- warden --- child
+                      +-- warden --- child
 
 The root imports CadQuery and forks a warden per connection of the scorer. A warden forks a child
 per job, kills it with its whole session at the deadline, and reports how it ended. Root and
@@ -9,7 +9,8 @@ wardens only ever see file descriptors and numbers: the code of a job and its re
 between the scorer and the child on a socket that the warden hands on unread. So a child inherits
 no other sample, no reference and no score, however deep it digs in its own memory.
 
-Started by execution.py; not meant to be run by hand.
+Started by client.py; not meant to be run by hand. What a child does is in runner.py, measure.py
+and cad_files.py.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from typing import Any, NoReturn
 
 from . import layers
 
-JOB = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
-DONE = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
+JOB_FORMAT = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
+DONE_FORMAT = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
 
-PROGRAM, MEASURE, READ_STEP, READ_STL, EXPORT_STEP = 1, 2, 3, 4, 5
-
-ENDED, DEADLINE, CANCELLED = 0, 1, 2
-
-UNEXPECTED, UNCONFINED = 70, 71  # exit codes of a child
+# Kinds of job.
+RUN_PROGRAM, MEASURE_BREP, READ_STEP, MEASURE_STL, WRITE_STEP = 1, 2, 3, 4, 5
+# Why a child is gone.
+ENDED, PAST_DEADLINE, CANCELLED = 0, 1, 2
+# Exit codes of a child that had no answer.
+EXIT_UNEXPECTED, EXIT_UNCONFINED = 70, 71
 
 # Run once before the forks, so that no child pays for first calls: symbols to resolve, dispatch
 # tables to fill, code to specialise.
@@ -82,15 +84,13 @@ def _warm_up() -> None:
     cadquery = lazy_vtk.import_cadquery()
     from OCP.OSD import OSD_ThreadPool
 
-    from . import files, measure, program
+    from . import cad_files, measure, runner
 
     # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
     OSD_ThreadPool.DefaultPool_s(1).Init(1)
-    del files
+    del cad_files
     exec(WARM_UP, {})
-    measure.measure(
-        program.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val())
-    )
+    measure.measure(runner.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val()))
     gc.collect()
     gc.freeze()  # children then touch fewer pages that they share with this process
     gc.disable()
@@ -106,10 +106,10 @@ def _end_strangers() -> None:
 
 def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
     while True:
-        message, handles, _, _ = socket.recv_fds(connection, JOB.size, 1)
-        if len(message) != JOB.size or len(handles) != 1:
+        message, handles, _, _ = socket.recv_fds(connection, JOB_FORMAT.size, 1)
+        if len(message) != JOB_FORMAT.size or len(handles) != 1:
             os._exit(0)
-        kind, seconds, memory = JOB.unpack(message)
+        kind, seconds, memory = JOB_FORMAT.unpack(message)
         started = time.monotonic()
         child = os.fork()
         if child == 0:
@@ -117,7 +117,7 @@ def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
             _child(handles[0], kind, seconds, memory, how)
         os.close(handles[0])
         status, reason, cpu = _watch(child, connection, started + seconds)
-        connection.sendall(DONE.pack(status, reason, time.monotonic() - started, cpu))
+        connection.sendall(DONE_FORMAT.pack(status, reason, time.monotonic() - started, cpu))
 
 
 def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int, int, float]:
@@ -130,7 +130,7 @@ def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int,
     while not ended:
         left = deadline - time.monotonic()
         if left <= 0:
-            reason = DEADLINE
+            reason = PAST_DEADLINE
         elif _readable_within(child, connection, left):
             reason, hung_up = CANCELLED, not connection.recv(1)
         if reason != ENDED:
@@ -191,11 +191,11 @@ def _children() -> list[int]:
 def _child(
     handle: int, kind: int, seconds: float, memory: int, how: layers.Confinement
 ) -> NoReturn:
-    code = UNCONFINED
+    code = EXIT_UNCONFINED
     try:
         channel = _isolate(handle, how.rules)
         layers.confine(how, memory, seconds)
-        code = UNEXPECTED
+        code = EXIT_UNEXPECTED
         job = _read_all(channel)
         _write_all(channel, _answer(kind, job))
         code = 0
@@ -220,21 +220,21 @@ def _isolate(handle: int, rules: int) -> int:
 
 def _answer(kind: int, job: bytes) -> bytes:
     from .. import wire
-    from . import files, measure, program
+    from . import cad_files, measure, runner
 
-    if kind == MEASURE:
+    if kind == MEASURE_BREP:
         return measure.measure(job)
-    if kind in (READ_STEP, READ_STL, EXPORT_STEP):
+    if kind in (READ_STEP, MEASURE_STL, WRITE_STEP):
         try:
-            if kind == READ_STL:
-                return files.measure_stl(job)
-            convert = files.step_to_brep if kind == READ_STEP else files.brep_to_step
+            if kind == MEASURE_STL:
+                return cad_files.measure_stl(job)
+            convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
             return wire.pack({"ok": True}, convert(job))
         except ValueError as error:
             return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
         except MemoryError:
             return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
-    header, brep = program.run(job.decode("utf-8", "surrogatepass"))
+    header, brep = runner.run(job.decode("utf-8", "surrogatepass"))
     return wire.pack(header, brep)
 
 
@@ -252,4 +252,4 @@ def _write_all(channel: int, message: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit("metrics.sandbox.worker is started by metrics.execution")
+    sys.exit("metrics.sandbox.fork_server is started by metrics.sandbox.client")

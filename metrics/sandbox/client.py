@@ -1,8 +1,9 @@
-"""The scorer's end of the warm process: starts it, keeps connections, restarts it when lost.
+"""The scorer's end of the sandbox: starts the fork server and sends it jobs.
 
-One root process per scorer process, started on first use and gone when this process ends, however
-it ends, because it then reads end-of-file. Connections (one warden each) are kept for reuse and
-are safe to use from several threads. A forked copy of this process starts its own root.
+One fork server per scorer process, started on first use, started again when it is lost, and gone
+when this process ends, however it ends, because it then reads end-of-file. Connections (one warden
+each, see fork_server.py) are kept for reuse and are safe to use from several threads. A forked copy
+of this process starts its own.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import worker
+from . import fork_server
 
 START_SECONDS = 120.0  # importing CadQuery takes 2-4 s; slow disks take longer
 GRACE_SECONDS = 3.0  # beyond the deadline, before the warden itself counts as lost
-CHUNK = 1 << 18
+CHUNK_BYTES = 1 << 18
 
 # -I keeps PYTHON* variables and the current folder out; the path is handed over instead, and the
 # package is loaded from its folder so that a package around it (and what that imports) is not.
@@ -36,17 +37,17 @@ spec = importlib.util.spec_from_file_location(
     "metrics", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["metrics"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["metrics"])
-from metrics.sandbox import worker
-worker.main(descriptor, without)
+from metrics.sandbox import fork_server
+fork_server.main(descriptor, without)
 """
 
 
-class LostWorker(Exception):
-    """The warm process died while a job was running."""
+class ForkServerLost(Exception):
+    """The fork server died while a job was running."""
 
 
-class StoppedWorker(Exception):
-    """The warm process did not end a job in time."""
+class ForkServerStalled(Exception):
+    """The fork server did not end a job in time."""
 
 
 @dataclass
@@ -64,8 +65,8 @@ _state = _State()
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How a child ended. output: all it wrote, cut at `limit`. reason: see worker.py."""
+class JobOutcome:
+    """How a child ended. output: all it wrote, cut at `limit`. reason: see fork_server.py."""
 
     output: bytes
     status: int
@@ -75,7 +76,7 @@ class Answer:
 
 
 def start() -> tuple[str, ...]:
-    """Start the warm process if it is not running; returns the protection layers it reached.
+    """Start the fork server if it is not running; returns the protection layers it reached.
 
     Raises RuntimeError if it cannot start.
     """
@@ -123,7 +124,7 @@ def restart(without: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def stop() -> None:
-    """End the warm process and every job it runs. The next job starts a new one."""
+    """End the fork server and every job it runs. The next job starts a new one."""
     with _state.lock:
         _forget_if_forked()
         for connection in [*_state.idle, *([_state.control] if _state.control else [])]:
@@ -170,27 +171,27 @@ def _connection() -> socket.socket:
             socket.send_fds(_state.control, [b"W"], [theirs.fileno()])
         except OSError as error:
             ours.close()
-            raise LostWorker("the warm process is gone") from error
+            raise ForkServerLost("the warm process is gone") from error
         finally:
             theirs.close()
         return ours
 
 
-def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> Answer:
-    """Run one job in a confined child. Raises LostWorker when the warm process is lost."""
+def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> JobOutcome:
+    """Run one job in a confined child. Raises ForkServerLost, ForkServerStalled."""
     connection = _connection()
     ours, theirs = socket.socketpair()
     try:
         with ours:
             try:
-                message = worker.JOB.pack(kind, seconds, memory)
+                message = fork_server.JOB_FORMAT.pack(kind, seconds, memory)
                 socket.send_fds(connection, [message], [theirs.fileno()])
             finally:
                 theirs.close()
             answer = _exchange(connection, ours, job, seconds, limit)
     except OSError as error:
         connection.close()
-        raise LostWorker("the warm process died") from error
+        raise ForkServerLost("the warm process died") from error
     except BaseException:
         connection.close()
         raise
@@ -206,7 +207,7 @@ def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> A
 
 def _exchange(
     connection: socket.socket, channel: socket.socket, job: bytes, seconds: float, limit: int
-) -> Answer:
+) -> JobOutcome:
     channel.setblocking(False)
     deadline = time.monotonic() + seconds + GRACE_SECONDS
     unsent, received, size, cancelled = memoryview(job), [], 0, False
@@ -219,17 +220,17 @@ def _exchange(
         readable, writable, _ = select.select(reading, writing, [], max(left, 0))
         if not readable and not writable and left <= 0:
             stop()  # a warden that does not kill in time may be stopped itself
-            raise StoppedWorker("the supervising process was stopped while this program ran")
+            raise ForkServerStalled("the supervising process was stopped while this program ran")
         if writable:
             try:
-                unsent = unsent[channel.send(unsent[:CHUNK]) :]
+                unsent = unsent[channel.send(unsent[:CHUNK_BYTES]) :]
                 if not unsent:
                     channel.shutdown(socket.SHUT_WR)
             except OSError:
                 unsent = unsent[:0]  # the child is gone; its status tells why
         if channel in readable:
             try:
-                part = channel.recv(CHUNK)
+                part = channel.recv(CHUNK_BYTES)
             except OSError:
                 part = b""
             size += len(part)
@@ -241,11 +242,11 @@ def _exchange(
                 connection.sendall(b"K")
                 cancelled = True
         elif connection in readable:  # only once the channel has nothing left to give
-            message = connection.recv(worker.DONE.size, socket.MSG_WAITALL)
-            if len(message) != worker.DONE.size:
-                raise LostWorker("the warm process died")
-            status, reason, wall, cpu = worker.DONE.unpack(message)
-            return Answer(b"".join(received), status, reason, wall, cpu)
+            message = connection.recv(fork_server.DONE_FORMAT.size, socket.MSG_WAITALL)
+            if len(message) != fork_server.DONE_FORMAT.size:
+                raise ForkServerLost("the warm process died")
+            status, reason, wall, cpu = fork_server.DONE_FORMAT.unpack(message)
+            return JobOutcome(b"".join(received), status, reason, wall, cpu)
 
 
 atexit.register(stop)

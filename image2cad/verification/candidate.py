@@ -1,0 +1,93 @@
+"""A program that may be the one in the picture, from the first guess to its fate.
+
+    one = judged(program, "traced", target)         # Candidate with its cost
+    one.price, one.numbers
+
+Every step of verification takes candidates and gives candidates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from image2cad.cad import Program
+from image2cad.common import Array
+from image2cad.verification.cost import (
+    BUILDS_NOTHING,
+    FINEST_BLOCK,
+    Target,
+    cost_of,
+    growing_price,
+    whole_price,
+    worth_of,
+)
+from image2cad.verification.parameters import numbers_of
+
+T = TypeVar("T")
+WRITTEN_NUMBER = re.compile(r"\d+\.?\d*")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A program, where its structure came from, and how well it draws the picture.
+
+    program: () for a model's code that is only run, because the parser does not read it or it
+    is too long to be drawn here. cost: 0 equal, 1 an empty picture (see cost.py).
+    likeness: SSIM of drawing and picture, 0 to 1; -1 while it is not known. fate: why it is
+    not the answer, in words. code: as a model wrote it, or as it is written down at the end.
+    """
+
+    program: Program
+    source: str
+    cost: float = BUILDS_NOTHING
+    likeness: float = -1.0
+    fate: str = ""
+    code: str = ""
+
+    @cached_property
+    def numbers(self) -> int:
+        """How many different numbers it is made of."""
+        if self.program:
+            return numbers_of(self.program)
+        return len(set(WRITTEN_NUMBER.findall(self.code)))
+
+    @property
+    def growing_price(self) -> float:
+        """The price by which programs that still grow are ranked; see `cost.growing_price`."""
+        return growing_price(self.cost, len(self.program), self.numbers)
+
+    @property
+    def price(self) -> float:
+        """The price by which whole programs are ranked; see `cost.whole_price`."""
+        return whole_price(self.cost, len(self.program), self.numbers)
+
+    @property
+    def worth(self) -> float:
+        """The likeness by which finalists are ranked; see `cost.worth_of`."""
+        return worth_of(self.likeness, self.numbers)
+
+
+def judged(
+    program: Program,
+    source: str,
+    target: Target,
+    block: int = FINEST_BLOCK,
+    frame: Array | None = None,
+    code: str = "",
+) -> Candidate:
+    """The program as a candidate with its cost; see `cost.cost_of`."""
+    return Candidate(program, source, cost_of(program, target, block, frame), code=code)
+
+
+def distinct(ranked: Iterable[T], worth: Callable[[T], float], near: float) -> Iterator[T]:
+    """Those whose `worth` differs from that of all before: equal drawings cost the same."""
+    seen: list[float] = []
+    for one in ranked:
+        value = worth(one)
+        if not any(abs(value - other) <= near for other in seen):
+            seen.append(value)
+            yield one
