@@ -220,6 +220,12 @@ def test_commands_exist_with_their_flags(page: Path) -> None:
                 assert word.split("=")[0] in flags_of(source), f"{page.name}: {words}: {word}"
 
 
+def test_settings_of_the_notebook_that_are_named_exist() -> None:
+    source = text_of(ROOT / "colab_training.py")
+    for name in re.findall(r"`([A-Z][A-Z_]{2,})`", text_of(ROOT / "docs/colab.md")):
+        assert re.search(rf"^{name}(?:: [^=]+)? = ", source, re.MULTILINE), name
+
+
 def test_the_commands_are_found() -> None:
     """The two tests above say nothing if the reading of commands breaks."""
     assert ["train_cpu.py", "--data", "my_parts", "--held-out", "10"] in commands(
