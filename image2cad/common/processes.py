@@ -26,6 +26,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -237,7 +238,8 @@ def _hear(worker: Worker, stop: Stop) -> Any:
 
 def _obituary(worker: Worker) -> Lost:
     worker.process.join()
-    code = worker.process.exitcode
+    while (code := worker.process.exitcode) is None:  # another thread is just being told
+        time.sleep(0.001)
     died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
     return Lost(f"the process {died}")
 
