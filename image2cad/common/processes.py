@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -66,7 +67,8 @@ def each(
     if not jobs:
         return
     size = min(workers, len(jobs))
-    pool, threads = Pool(size), ThreadPoolExecutor(size)
+    # A process is ready when it has imported what `work` needs, which the deadline leaves out.
+    pool, threads = Pool(size, partial(callable, work)), ThreadPoolExecutor(size)
     ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def answer_to(job: Any) -> Any:
