@@ -26,9 +26,11 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -65,7 +67,8 @@ def each(
     if not jobs:
         return
     size = min(workers, len(jobs))
-    pool, threads = Pool(size), ThreadPoolExecutor(size)
+    # A process is ready when it has imported what `work` needs, which the deadline leaves out.
+    pool, threads = Pool(size, partial(callable, work)), ThreadPoolExecutor(size)
     ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def answer_to(job: Any) -> Any:
@@ -237,7 +240,8 @@ def _hear(worker: Worker, stop: Stop) -> Any:
 
 def _obituary(worker: Worker) -> Lost:
     worker.process.join()
-    code = worker.process.exitcode
+    while (code := worker.process.exitcode) is None:  # another thread is just being told
+        time.sleep(0.001)
     died = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
     return Lost(f"the process {died}")
 
