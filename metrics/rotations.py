@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .voxels import GRID_CELLS, OccupancyGrid, frame_along
+from .voxels import VOXELS_A_SIDE, OccupancyGrid, frame_along
 
 INNER_POINTS = 300  # points looked up for each candidate
 ANGLES_ABOUT_AXIS = 360  # angles about a determined axis
@@ -167,7 +167,7 @@ def coarse_overlap(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) 
 
 
 def _looked_up(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    side = GRID_CELLS + 2  # an empty cell at each end stands for everything outside
+    side = VOXELS_A_SIDE + 2  # an empty cell at each end stands for everything outside
     padded = np.zeros((side, side, side), np.float32)
     padded[1:-1, 1:-1, 1:-1] = where.cells
     matrix = ((where.frame.T[None] @ turns) / where.step[:, None]).astype(np.float32)

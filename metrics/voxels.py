@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-GRID_CELLS = 32  # cells a side of the occupancy grid
+VOXELS_A_SIDE = 32  # cells a side of the occupancy grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ def frame_along(axis: np.ndarray) -> np.ndarray:
 
 
 def occupancy_grid(
-    vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None, side: int = GRID_CELLS
+    vertices: np.ndarray, triangles: np.ndarray, axis: np.ndarray | None, side: int = VOXELS_A_SIDE
 ) -> OccupancyGrid:
     """Occupancy of a closed mesh; exact along the third axis of the grid, sampled across.
 

@@ -187,16 +187,13 @@ def test_recipes_and_rooms_import_faces():
 def test_a_face_lists_names_and_no_more(face):
     path = LIBRARY[face]
     assert len(path.read_text(encoding="utf-8").splitlines()) <= FACE_LINES
-    docstring, *body = tree_of(path).body
-    given = []
-    for node in body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            assert all(isinstance(line, ast.ImportFrom) for line in node.body) and not node.orelse
-            given += [alias.name for line in node.body for alias in line.names]
-    others = [node for node in body if not isinstance(node, ast.If | ast.ImportFrom)]
-    kinds = [type(node) for node in (docstring, *others)]
-    assert kinds == [ast.Expr, ast.Assign, ast.FunctionDef]
-    assert defined(path) == {"__all__", "__getattr__"}
+    parts = [node for node in tree_of(path).body if not isinstance(node, ast.ImportFrom)]
+    assert [type(part) for part in parts] == [ast.Expr, ast.If, ast.Assign, ast.FunctionDef]
+    _, checked, everything, getter = parts
+    assert ast.unparse(checked.test) == "TYPE_CHECKING" and not checked.orelse
+    assert ast.unparse(everything.targets) == "__all__" and getter.name == "__getattr__"
+    assert ast.unparse(getter.body) == "return load(__name__, name)"
+    given = [alias.name for line in checked.body for alias in line.names]
     assert sorted(given) == sorted(listed(face)), "__all__ and the imports differ"
     for module, name in imports(path):
         if f"{module}.{name}" not in FACE_IMPORTS:
