@@ -8,7 +8,7 @@
 """Fine-tune the nano LLaVA with LoRA on pictures of CAD parts, on a CPU and offline.
 
     python train_cpu.py                                     # the bundled parts
-    python train_cpu.py --data ../shared/data/gencad_dev    # real GenCAD-Code rows in a folder
+    python train_cpu.py --data my_parts                     # a folder of your own
     python train_cpu.py --resume                            # after an interruption
 
 Leaves the adapter, predictions.jsonl, metrics.json and report.html in runs/train_cpu-NNN.

@@ -9,7 +9,7 @@
 """Reinforcement learning with the scores as reward, from a fine-tuned model on.
 
     python train_reward.py                                      # nano, synthetic parts, CPU
-    python train_reward.py --also ../shared/data/gencad_dev     # scored before and after, too
+    python train_reward.py --also my_parts                      # scored before and after, too
     python train_reward.py --method rejection                   # best of 8, then fine-tuning
     python train_reward.py --resume                             # after an interruption
     python train_reward.py --model runs/train_cpu-001/adapter --data bundled

@@ -16,10 +16,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from image2cad.cad import extract_code
-from image2cad.common import effort_named
+from image2cad.common import SAMPLING_TEMPERATURE, effort_named
 from image2cad.vlm.prompting import encode_prompt
-
-TEMPERATURE = 0.8  # of the samples beside the greedy answer
 
 
 def generate_codes(
@@ -85,7 +83,7 @@ def propose(
     for number in range(effort_named(effort).samples):
         more = generate_codes(
             model, processor, images, batch_size, max_new_tokens,
-            temperature=TEMPERATURE, seed=seed + number, progress=False,
+            temperature=SAMPLING_TEMPERATURE, seed=seed + number, progress=False,
         )  # fmt: skip
         for mine, code in zip(codes, more, strict=True):
             if code not in mine:
