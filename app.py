@@ -36,11 +36,13 @@ if TYPE_CHECKING:
 HOST = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # Spaces say 0.0.0.0
 PORT = 7860  # 0: any free one
 MODEL = "models/nano"  # a base or an adapter: a folder or a name on the hub
-QUANTIZE = False  # store the model in 4 bits
-BACKEND_URL = ""  # an OpenAI-compatible server that generates instead of a model here
-BACKEND_MODEL = ""  # its model
-HOSTS = ""  # "example.org,another.org": where the API may fetch pictures; else data URLs only
-WORKERS = 0  # pictures worked on at a time, one core each; 0: all cores
+LOAD_IN_4BIT = False  # store the model in 4 bits
+BACKEND_URL: str | None = None  # of an OpenAI-compatible server, in place of a model here
+BACKEND_MODEL: str | None = None  # its model
+HOSTS: str | None = (
+    None  # "example.org,another.org": where the API may fetch pictures; else data URLs only
+)
+WORKERS: int | None = None  # pictures worked on at a time, one core each; None: all cores
 OPEN_PAGE = False  # where there are keys: whether the page asks for none
 GRACE = 10  # seconds that requests may take to end when the server stops
 
@@ -52,7 +54,7 @@ GPU_SECONDS = {"none": 30, "low": 60, "high": 120}  # asked of ZeroGPU, for each
 def main() -> None:
     """Serve until interrupted."""
     settings = read_flags(__doc__, globals())
-    at_least(settings, {"port": 0, "workers": 0, "grace": 0})
+    at_least(settings, {"port": 0, "workers": 1, "grace": 0})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: with all that is cleaned up
     place = settings.host, settings.port
     with tempfile.TemporaryDirectory(prefix="image2cad-") as files, listen(*place) as listener:
@@ -117,10 +119,10 @@ def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Servic
         key = os.environ.get("IMAGE2CAD_BACKEND_KEY", "")
         backend = remote_backend(settings.backend_url, settings.backend_model, key)
     else:
-        backend = local_backend(settings.model, settings.quantize)
+        backend = local_backend(settings.model, settings.load_in_4bit)
         if gpu is not None:
             backend = on_gpu(backend, gpu)
-    return Service(backend, workers=settings.workers or None)
+    return Service(backend, workers=settings.workers)
 
 
 def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
@@ -150,7 +152,7 @@ def serve(service: Service, settings: Any, listener: socket.socket) -> None:
     closed = bool(keys) and not settings.open_page
     page = make_page(service)
     app = gr.mount_gradio_app(
-        make_api(service, keys=keys, hosts=listed(settings.hosts)),
+        make_api(service, keys=keys, hosts=listed(settings.hosts or "")),
         page,
         path="/",
         auth=(lambda name, password: is_key(password, keys)) if closed else None,

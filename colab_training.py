@@ -168,7 +168,7 @@ from image2cad.common import (
 )
 from image2cad.data import Sample, load_rows
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results, write_sheet
-from image2cad.training import CodeDataset, Settings, features_for, fine_tune, memory_text
+from image2cad.training import CodeDataset, TrainingSettings, features_for, fine_tune, memory_text
 from image2cad.verification import verify
 from image2cad.vlm import (
     attach_lora,
@@ -261,7 +261,7 @@ batch = settings.per_device_train_batch_size * settings.gradient_accumulation_st
 batch *= process.num_processes
 steps = max(int(len(data) * settings.num_train_epochs / batch), 1)
 save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
-recipe = Settings(
+training = TrainingSettings(
     num_train_epochs=settings.num_train_epochs,
     per_device_train_batch_size=settings.per_device_train_batch_size,
     gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -274,7 +274,7 @@ recipe = Settings(
     group_by_length=True,
 )
 pad = padding_id(processor)
-losses = fine_tune(model, data, recipe, out, pad, settings.resume, validation)
+losses = fine_tune(model, data, training, out, pad, settings.resume, validation)
 print(memory_text())
 process.destroy_process_group()
 if not process.is_main_process:

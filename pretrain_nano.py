@@ -37,7 +37,7 @@ from image2cad.cad import to_code
 from image2cad.common import InputError, at_least, prepare_run, read_flags, run_cli, write_whole
 from image2cad.rendering import draw
 from image2cad.synthesis import random_parts
-from image2cad.training import Settings, collate, fine_tune, labelled_loss
+from image2cad.training import TrainingSettings, collate, fine_tune, labelled_loss
 from image2cad.vlm import IGNORED, NanoShape, build_nano, encode_prompt, load_base, train_tokenizer
 
 # Parts
@@ -150,7 +150,7 @@ def main() -> int:
         | {"max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-9, "seed": 0},
     )
     out = Path(settings.out)
-    recipe = Settings(
+    training = TrainingSettings(
         per_device_train_batch_size=settings.per_device_train_batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=0.05,
@@ -161,7 +161,7 @@ def main() -> int:
         seed=settings.seed,
     )
     kept = {k: v for k, v in vars(settings).items() if k not in ("data", "processes")}
-    prepare_run(out, {**kept, "recipe": asdict(recipe)}, settings.resume)
+    prepare_run(out, {**kept, "training": asdict(training)}, settings.resume)
     pictures, codes = make_parts(
         Path(settings.data), settings.parts, settings.processes, settings.seed
     )
@@ -193,7 +193,7 @@ def main() -> int:
         fine_tune(
             model,
             data,
-            replace(recipe, max_steps=steps, group_by_length=name == "all"),
+            replace(training, max_steps=steps, group_by_length=name == "all"),
             out / name,
             processor.tokenizer.pad_token_id,
             settings.resume,

@@ -84,7 +84,6 @@ scores = compute(
     ids=list(predictions),
     alignment=settings.alignment,
     progress=True,
-    timeout=10,
 )
 for name in ("vsr", "iou_best", "iou_best_valid"):
     mean, low, high = (scores[name][key] for key in ("mean", "low", "high"))

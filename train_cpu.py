@@ -28,7 +28,7 @@ from image2cad.common import (
 )
 from image2cad.data import compact_targets, load_train_and_held_out
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.training import CodeDataset, Settings, fine_tune, memory_text
+from image2cad.training import CodeDataset, TrainingSettings, fine_tune, memory_text
 from image2cad.vlm import (
     attach_lora,
     load_base,
@@ -117,13 +117,13 @@ prepare_run(out, vars(settings), settings.resume)
 
 # %%
 before = evaluate(model, processor, held_out, max_new_tokens=settings.max_new_tokens)
-recipe = Settings(
+training = TrainingSettings(
     num_train_epochs=settings.num_train_epochs,
     per_device_train_batch_size=settings.per_device_train_batch_size,
     learning_rate=settings.learning_rate,
     seed=settings.seed,
 )
-losses = fine_tune(model, data, recipe, out, padding_id(processor), settings.resume)
+losses = fine_tune(model, data, training, out, padding_id(processor), settings.resume)
 print(memory_text())
 
 # %% [markdown]

@@ -52,7 +52,7 @@ from image2cad.evaluation import evaluate, summarise, summary_text, write_result
 from image2cad.training import (
     CodeDataset,
     Reward,
-    Settings,
+    TrainingSettings,
     best_of,
     check_enough,
     fine_tune,
@@ -231,7 +231,7 @@ def fine_tune_on_best() -> tuple[list[dict[str, float]], int]:
     if not len(best):
         raise InputError("no program earned anything: fine-tune first, or give another --model")
     print(f"reward: {earned['mean']:.3f} on average, {earned['best']:.3f} for the best of each")
-    recipe = Settings(
+    training = TrainingSettings(
         num_train_epochs=settings.num_train_epochs,
         per_device_train_batch_size=min(batch, 16),
         gradient_accumulation_steps=max(16 // batch, 1),
@@ -242,7 +242,7 @@ def fine_tune_on_best() -> tuple[list[dict[str, float]], int]:
         group_by_length=True,
     )
     data = CodeDataset(best, processor)
-    losses = fine_tune(model, data, recipe, out, padding_id(processor), settings.resume)
+    losses = fine_tune(model, data, training, out, padding_id(processor), settings.resume)
     return [earned, *losses], len(best)
 
 

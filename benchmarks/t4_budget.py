@@ -54,7 +54,7 @@ from image2cad.vlm.prompting import add_code, encode_code, encode_picture, paddi
 
 ROWS = 64
 GENCAD = 0.7532 / 100  # GenCAD's parts are about this long for our 100 units: numbers have decimals
-RECIPE = training.Settings(recompute="language", labelled_only=True, group_by_length=True)
+RECIPE = training.TrainingSettings(recompute="language", labelled_only=True, group_by_length=True)
 LEVERS: dict[
     str, tuple[dict[str, Any], bool]
 ] = {  # what is switched off: changed settings, and whether features are cached
@@ -128,7 +128,7 @@ def seven_billion(folder: Path) -> None:
 
 
 def measure(
-    model: Any, data: Rows, settings: training.Settings, steps: int, pad: int
+    model: Any, data: Rows, settings: training.TrainingSettings, steps: int, pad: int
 ) -> tuple[float, float]:
     """(seconds a step, peak GiB of the GPU or nan) of the last `steps` steps of a run."""
     model.gradient_checkpointing_disable()
@@ -154,7 +154,13 @@ def quiet() -> Iterator[None]:
 
 
 def compare(
-    model: Any, data: Rows, plain: Rows, base: training.Settings, steps: int, pad: int, place: Path
+    model: Any,
+    data: Rows,
+    plain: Rows,
+    base: training.TrainingSettings,
+    steps: int,
+    pad: int,
+    place: Path,
 ) -> None:
     """Print a line for the plain recipe and one for the recipe without each lever."""
     gpu = torch.cuda.is_available()

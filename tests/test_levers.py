@@ -21,7 +21,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from image2cad.data.samples import Sample
 from image2cad.training import supervised, vision_cache
 from image2cad.training.examples import CodeDataset, LengthOrder, collate
-from image2cad.training.supervised import Settings, fine_tune, labelled_loss, recompute_activations
+from image2cad.training.supervised import (
+    TrainingSettings,
+    fine_tune,
+    labelled_loss,
+    recompute_activations,
+)
 from image2cad.training.vision_cache import cache_features
 from image2cad.vlm.bases import language_model
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
@@ -190,7 +195,7 @@ def test_a_model_trained_in_half_precision_is_the_one_that_is_saved(
     monkeypatch.setattr(supervised, "precision", lambda: torch.bfloat16)
     model, processor = with_lora(base)
     data = CodeDataset(samples[:4], processor)
-    settings = Settings(max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2)
+    settings = TrainingSettings(max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2)
     fine_tune(model, data, settings, tmp_path, padding_id(processor))
     assert {p.dtype for n, p in model.named_parameters() if "lora" in n} == {torch.float32}
     save_adapter(model, processor, tmp_path / "adapter", base, "card")

@@ -24,7 +24,7 @@ from image2cad.data.samples import Sample
 from image2cad.training.checkpoints import TRAINED_FILE, last_whole_checkpoint
 from image2cad.training.examples import CodeDataset, collate
 from image2cad.training.supervised import (
-    Settings,
+    TrainingSettings,
     fine_tune,
     labelled_loss,
 )
@@ -58,7 +58,7 @@ def train(
     dropout: float = 0.1,
 ) -> None:
     """A run with every lever: 15 steps of 4 rows, validated and written every third step."""
-    settings = Settings(
+    settings = TrainingSettings(
         num_train_epochs=6, per_device_train_batch_size=batch_size, gradient_accumulation_steps=2,
         learning_rate=1e-2, save_steps=3, seed=3, logging_steps=1, early_stopping_patience=9,
         group_by_length=True, recompute="language",
@@ -146,7 +146,7 @@ def test_the_best_checkpoint_is_kept_and_a_run_that_gets_worse_ends_early(
     model = attach_lora(model, r=8, lora_alpha=16, lora_dropout=0.0)
     # Learning two rows by heart makes others worse.
     data, others = CodeDataset(samples[:2], processor), CodeDataset(samples[6:], processor)
-    settings = Settings(
+    settings = TrainingSettings(
         max_steps=200,
         per_device_train_batch_size=2,
         learning_rate=0.05,
@@ -178,7 +178,7 @@ def test_a_checkpoint_that_lacks_a_file_is_passed_over(
     model, processor = load_base(base)
     model = attach_lora(model, r=4)
     data = CodeDataset(samples[:4], processor)
-    settings = Settings(max_steps=4, per_device_train_batch_size=2, save_steps=2)
+    settings = TrainingSettings(max_steps=4, per_device_train_batch_size=2, save_steps=2)
     fine_tune(model, data, settings, tmp_path, padding_id(processor))
     checkpoints = tmp_path / "checkpoints"
     second, fourth = checkpoints / "checkpoint-2", checkpoints / "checkpoint-4"

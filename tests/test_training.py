@@ -20,7 +20,7 @@ from image2cad.common.errors import InputError
 from image2cad.common.runs import RESULT_FILE, prepare_run, run_folder, unfinished
 from image2cad.data.samples import Sample
 from image2cad.training.examples import CodeDataset, collate
-from image2cad.training.supervised import Settings, fine_tune, labelled_loss
+from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
 from image2cad.vlm.generation import generate_codes
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
 from image2cad.vlm.prompting import IGNORED, encode_prompt
@@ -30,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def train(base: Path, samples: list[Sample], folder: Path, resume: bool, **changes: Any) -> Any:
     settings = replace(
-        Settings(max_steps=6, per_device_train_batch_size=4, learning_rate=1e-2, save_steps=2),
+        TrainingSettings(
+            max_steps=6, per_device_train_batch_size=4, learning_rate=1e-2, save_steps=2
+        ),
         **changes,
     )
     set_seed(settings.seed)
@@ -131,7 +133,7 @@ def test_a_loss_that_says_nothing_stops_the_run(
     model, processor = load_base(base)
     model = attach_lora(model)
     pad = processor.tokenizer.pad_token_id
-    quick = Settings(max_steps=2, per_device_train_batch_size=2)
+    quick = TrainingSettings(max_steps=2, per_device_train_batch_size=2)
     with pytest.raises(InputError, match="loss"):
         fine_tune(model, Unlabelled(samples, processor), quick, tmp_path / "a", pad)
     model, processor = load_base(base)
@@ -178,7 +180,7 @@ def test_four_bits_store_the_language_model_only_and_still_train(
     fine_tune(
         model,
         CodeDataset(samples, processor),
-        Settings(max_steps=2, per_device_train_batch_size=2),
+        TrainingSettings(max_steps=2, per_device_train_batch_size=2),
         tmp_path,
         pad,
     )

@@ -17,8 +17,9 @@ class Effort:
 
     seconds: that verification fits and grows, on one core. samples: programs of the model beside
     its greedy one. neighbours: of the picture in the library. tried: candidates that are fitted
-    coarsely, of which `refined` are fitted finely. finalists: programs that may run.
-    deadline: seconds after which a server gives the picture up. text: for users.
+    coarsely, of which `refined` are fitted finely. finalists: candidates that are polished and may
+    run, beside codes of the model that the parser does not read. deadline: seconds after which a
+    server gives the picture up. text: for users.
     """
 
     seconds: float
@@ -33,8 +34,8 @@ class Effort:
 
 EFFORTS = {
     "none": Effort(0.0, 0, 0, 0, 0, 0, 60.0, "none: the model's first program"),
-    "low": Effort(7.5, 7, 16, 10, 3, 4, 90.0, "low, about 8 s"),
-    "high": Effort(50.0, 23, 48, 40, 6, 8, 240.0, "high, about 50 s"),
+    "low": Effort(7.5, 7, 16, 10, 3, 4, 90.0, "low, 8 s at most"),
+    "high": Effort(50.0, 23, 48, 40, 6, 8, 240.0, "high, 50 s at most"),
 }
 
 

@@ -35,7 +35,10 @@ ROWS_A_CHUNK = 64  # their programs are run together
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture (RGB, any size), the program that draws it, the row's id and its prompt."""
+    """A picture (RGB, any size), the program that draws it, and the row's id.
+
+    prompt: the row's own, kept with it. Training asks common's QUESTION of every picture.
+    """
 
     image: Image.Image
     cadquery: str

@@ -33,7 +33,7 @@ def main() -> int:
         "--effort",
         choices=list(EFFORTS),
         default="none",
-        help="none: one greedy answer; low, high: verified for about 10 s, 60 s a picture",
+        help="; ".join(effort.text for effort in EFFORTS.values()) + " a picture",
     )
     parser.add_argument(
         "--sources",

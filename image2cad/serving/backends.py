@@ -70,25 +70,27 @@ class Backend:
     calls: int = 1
 
 
-def local_backend(model_name: str, quantize: bool = False) -> Backend:
+def local_backend(model_name: str, load_in_4bit: bool = False) -> Backend:
     """A base or an adapter, loaded now and kept.
 
     Raises InputError if it cannot be loaded.
     """
     from image2cad.vlm import portable
 
-    _loaded(model_name, quantize)
+    _loaded(model_name, load_in_4bit)
     shown = portable(model_name)
     if Path(shown).is_absolute():  # what lies elsewhere on this machine is nobody's business
         shown = "/".join(Path(shown).parts[-2:])
     return Backend(
         name=shown,
-        propose=functools.partial(propose_local, model_name, quantize),
-        tokens=functools.partial(_tokens_local, model_name, quantize),
+        propose=functools.partial(propose_local, model_name, load_in_4bit),
+        tokens=functools.partial(_tokens_local, model_name, load_in_4bit),
     )
 
 
-def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: str) -> list[str]:
+def propose_local(
+    model_name: str, load_in_4bit: bool, image: Image.Image, effort: str
+) -> list[str]:
     """The model's greedy program first, then different samples: as many as the effort has.
 
     Raises Stopped when `unwanted` says so.
@@ -97,7 +99,7 @@ def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: s
 
     from image2cad.vlm import generate_codes
 
-    model, processor = _loaded(model_name, quantize)
+    model, processor = _loaded(model_name, load_in_4bit)
     options: dict[str, Any] = {
         "batch_size": SAMPLES_A_BATCH,
         "max_new_tokens": MOST_NEW_TOKENS,
@@ -121,11 +123,11 @@ def propose_local(model_name: str, quantize: bool, image: Image.Image, effort: s
 
 
 @functools.cache
-def _loaded(model_name: str, quantize: bool) -> tuple[Any, Any]:
+def _loaded(model_name: str, load_in_4bit: bool) -> tuple[Any, Any]:
     from image2cad.vlm import load_model, quiet
 
     quiet()
-    model, processor = load_model(model_name, quantize)
+    model, processor = load_model(model_name, load_in_4bit)
     model.get_input_embeddings().register_forward_pre_hook(_stop_if_unwanted)
     return model, processor
 
@@ -136,11 +138,11 @@ def _stop_if_unwanted(*_: Any) -> None:
 
 
 def _tokens_local(
-    model_name: str, quantize: bool, image: Image.Image, codes: Sequence[str]
+    model_name: str, load_in_4bit: bool, image: Image.Image, codes: Sequence[str]
 ) -> tuple[int, int]:
     from image2cad.vlm import encode_picture
 
-    _, processor = _loaded(model_name, quantize)
+    _, processor = _loaded(model_name, load_in_4bit)
     texts = [processor.tokenizer(code, add_special_tokens=False)["input_ids"] for code in codes]
     prompt = len(encode_picture(processor, image)["input_ids"])
     return prompt, sum(len(ids) + 1 for ids in texts)  # and the token that ends each

@@ -9,14 +9,15 @@ if TYPE_CHECKING:
     from image2cad.training.grpo import check_enough, grpo_config, train_grpo
     from image2cad.training.rejection import best_of
     from image2cad.training.rewards import Reward, iou_reward, validity_reward
-    from image2cad.training.supervised import Settings, fine_tune, labelled_loss, memory_text
+    from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
+    from image2cad.training.supervised import memory_text
     from image2cad.training.synthetic import fresh_rows
     from image2cad.training.vision_cache import features_for
 
 __all__ = [
-    "CodeDataset", "Reward", "Settings", "best_of", "check_enough", "collate", "features_for",
-    "fine_tune", "fresh_rows", "grpo_config", "iou_reward", "labelled_loss", "memory_text",
-    "train_grpo", "validity_reward",
+    "CodeDataset", "Reward", "TrainingSettings", "best_of", "check_enough", "collate",
+    "features_for", "fine_tune", "fresh_rows", "grpo_config", "iou_reward", "labelled_loss",
+    "memory_text", "train_grpo", "validity_reward",
 ]  # fmt: skip
 
 

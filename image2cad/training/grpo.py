@@ -99,7 +99,7 @@ def train_grpo(
     processor.chat_template = chat_template(processor)
     config.reward_weights = list(rewards.values())
     start = {name: p.detach().clone() for name, p in trainable(model)}
-    trainer = _Recipe(
+    trainer = _ResumableGRPOTrainer(
         model=model,
         reward_funcs=list(rewards),
         args=config,
@@ -133,7 +133,7 @@ def check_enough(rows: StoredRows, pictures: int) -> None:
         )
 
 
-class _Recipe(GRPOTrainer):
+class _ResumableGRPOTrainer(GRPOTrainer):
     """TRL's trainer, which begins with the order of the first pass wherever it goes on."""
 
     passed = 0  # whole passes over the rows before the checkpoint

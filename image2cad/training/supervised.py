@@ -1,7 +1,7 @@
 """Train a vision-language model on pictures and programs with the plain transformers Trainer.
 
     data = CodeDataset(samples, processor)
-    history = fine_tune(model, data, Settings(num_train_epochs=3), Path("runs/mine"), pad)
+    history = fine_tune(model, data, TrainingSettings(num_train_epochs=3), Path("runs/mine"), pad)
 
 A loss that is zero or not a number stops the run. Checkpoints go to
 <folder>/checkpoints, and `resume=True` goes on from the last one, to the adapter that the
@@ -46,7 +46,7 @@ OWN_SETTINGS = (  # the others are TrainingArguments' own and mean the same
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """How to train.
 
     num_train_epochs: passes over the data; max_steps: if positive, optimiser steps instead;
@@ -84,7 +84,7 @@ class Settings:
 def fine_tune(
     model: Any,
     data: Dataset[dict[str, torch.Tensor]],
-    settings: Settings,
+    settings: TrainingSettings,
     folder: Path,
     pad: int,
     resume: bool = False,
@@ -141,7 +141,7 @@ def fine_tune(
         order = LengthOrder(lengths, batch, settings.seed)
     patience = settings.early_stopping_patience if validation else 0
     stops = [EarlyStoppingCallback(patience)] if patience else []
-    trainer = _Recipe(
+    trainer = _ResumableTrainer(
         model=model,
         args=arguments,
         train_dataset=data,
@@ -169,7 +169,7 @@ def fine_tune(
     return history
 
 
-class _Recipe(Trainer):
+class _ResumableTrainer(Trainer):
     """The Trainer with our order of rows."""
 
     order: LengthOrder | None = None
@@ -204,7 +204,7 @@ def _check_loss(loss: float, step: int) -> None:
         raise InputError(f"the loss is exactly 0 at step {step}: no token carries a label")
 
 
-def _two_rates(model: Any, settings: Settings) -> torch.optim.Optimizer:
+def _two_rates(model: Any, settings: TrainingSettings) -> torch.optim.Optimizer:
     """Adam with a smaller rate for tower and projector: at the full one their output explodes."""
     groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
     for name, parameter in trainable(model):

@@ -22,7 +22,7 @@ from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Pro
 from image2cad.common import Array, Stop
 from image2cad.reading import FACE_SHADE, FACING_AXES, FACING_PLANES, INWARDS, READ_FRAME, Cap
 from image2cad.rendering import EYE, SIZE, TONES, WHITE, Picture, camera_of, draw_into
-from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of
+from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of, squared
 from image2cad.verification.parameters import levels
 
 COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
@@ -76,7 +76,7 @@ def additions(
                     picture = _with(scene, block, axis, start, end)
                     gap = features_of(picture, COARSE_BLOCK) - goal
                     step = _extrusion(cap.plane, loops, start, end)
-                    yield Addition(float(gap @ gap) / blank, step, region)
+                    yield Addition(squared(gap) / blank, step, region)
                 if program and (outermost - start) * inwards < -0.3:
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
                     cost = cost_of((*program, step), target, COARSE_BLOCK, READ_FRAME)

@@ -23,7 +23,8 @@ from image2cad.reading import FACE_SHADE
 from image2cad.rendering import SIZE, Picture, draw, draw_roughly
 
 Floats = NDArray[np.float32]
-FIT_BLOCKS = (16, 8, 4)  # pixels a side, from coarse to fine
+COARSEST_BLOCK = 16  # pixels a side, in which guesses are ranked
+FIT_BLOCKS = (COARSEST_BLOCK, 8, 4)  # from coarse to fine
 FINEST_BLOCK = 4  # the block that costs are given at
 PIXEL_BLOCK = 2  # the block that tells what rounding changes
 SHARE_WEIGHTS = np.array([1.0, 1.5, 2.0], dtype=np.float32)  # part, line, shade
@@ -51,7 +52,7 @@ class Target:
 def look_at(picture: Picture) -> Target:
     """The features of a (448, 448, 3) uint8 picture with a white background and black lines."""
     features = {block: features_of(picture, block) for block in (PIXEL_BLOCK, *FIT_BLOCKS)}
-    blank = {block: max(float(values @ values), 1e-9) for block, values in features.items()}
+    blank = {block: max(squared(values), 1e-9) for block, values in features.items()}
     return Target(picture, features, blank)
 
 
@@ -152,7 +153,15 @@ def cost_of(
     if picture is None:
         return BUILDS_NOTHING
     gap = features_of(picture, block) - target.features[block]
-    return float(gap @ gap) / target.blank[block]
+    return squared(gap) / target.blank[block]
+
+
+def squared(gap: Floats) -> float:
+    """What a difference of features costs, before it is a share: its squares, summed.
+
+    Ranking, growing and the least squares of the fit all go by it.
+    """
+    return float(gap @ gap)
 
 
 def growing_price(cost: float, extrusions: int, numbers: int) -> float:

@@ -93,7 +93,7 @@ def _round(program: Program, target: Target) -> tuple[Program | None, int]:
             steps.append(replace(step, loops=loops))
         rough = canonical(tuple(steps))
         last = decimals == DECIMALS_TRIED[-1]
-        worth = BUILDS_NOTHING if last else 1.1 * best + UNSEEN_COST
-        if all(step.loops for step in rough) and cost_of(rough, target, PIXEL_BLOCK) < worth:
+        allowed = BUILDS_NOTHING if last else 1.1 * best + UNSEEN_COST
+        if all(step.loops for step in rough) and cost_of(rough, target, PIXEL_BLOCK) < allowed:
             return rough, decimals
     return None, 0

@@ -29,6 +29,7 @@ from image2cad.verification.cost import (
     Target,
     drawn,
     features_of,
+    squared,
 )
 from image2cad.verification.parameters import parameters, rebuilt
 
@@ -72,7 +73,7 @@ def fit(
         here = gap(values, block)
         if here is None or first == len(values):
             break
-        cost, damping = float(here @ here), 0.03
+        cost, damping = squared(here), 0.03
         move_of_number = DERIVATIVE_STEP * layout.size * block / 8
         for _ in range(steps):
             if stop.due():
@@ -89,14 +90,14 @@ def fit(
                 move[first:] = -np.linalg.solve(curvature + damping * np.diag(spread), gradient)
                 move *= min(1.0, LONGEST_MOVE * layout.size / max(float(np.abs(move).max()), 1e-12))
                 there = gap(values + move, block)
-                if there is not None and float(there @ there) < cost:
+                if there is not None and squared(there) < cost:
                     better = there
                     break
                 damping *= 5
             if better is None:
                 break
             values, here, damping = values + move, better, max(damping / 4, 1e-4)
-            gained, cost = cost - float(here @ here), float(here @ here)
+            gained, cost = cost - squared(here), squared(here)
             if gained < SETTLED_GAIN * (cost + gained):
                 break
     return judged(rebuilt(layout, values), source, target, frame=frame)
@@ -138,7 +139,7 @@ def improved(
     """The most promising ones, fitted: many coarsely, the best of them finely."""
     ranked = sorted((one for one in candidates if _builds(one)), key=lambda one: one.cost)
     promising = islice(distinct(ranked, lambda one: one.cost, SAME_COST), effort.tried)
-    rough = [_fitted(one, target, (16,), stop) for one in promising]
+    rough = [_fitted(one, target, FIT_BLOCKS[:1], stop) for one in promising]
     rough.sort(key=lambda one: one.price)
     best = islice(distinct(rough, lambda one: one.cost, SAME_COST), effort.refined)
     return refined(best, target, stop)
@@ -146,7 +147,7 @@ def improved(
 
 def refined(candidates: Iterable[Candidate], target: Target, stop: Stop = NEVER) -> list[Candidate]:
     """All of them fitted finely, without those that build nothing."""
-    fitted = [_fitted(one, target, (8, 4), stop) for one in candidates]
+    fitted = [_fitted(one, target, FIT_BLOCKS[1:], stop) for one in candidates]
     return [one for one in fitted if _builds(one)]
 
 

@@ -18,12 +18,12 @@ from dataclasses import replace
 
 from PIL import Image
 
-from image2cad.cad import as_drawn, parse
+from image2cad.cad import Program, as_drawn, parse
 from image2cad.common import NEVER, InputError, Stop, effort_named
 from image2cad.rendering import as_picture
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
-from image2cad.verification.cost import BUILDS_NOTHING, look_at
+from image2cad.verification.cost import BUILDS_NOTHING, COARSEST_BLOCK, Target, look_at
 from image2cad.verification.finishing import noted, polished, written
 from image2cad.verification.fitting import improved
 from image2cad.verification.growing import grow, grow_on, placed
@@ -36,7 +36,7 @@ CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other sou
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
-# end with what they have.
+# end with what they have. The last is over 1: what was found is worth a little more time to run.
 TIME_SHARES = (0.5, 0.6, 0.8, 0.9, 0.95, 1.1)
 
 
@@ -61,7 +61,7 @@ def verify(
     if set(sources) - set(SOURCES):
         raise InputError(f"sources are {', '.join(SOURCES)}")
     budget = allowed.seconds if seconds is None else seconds
-    to_grow, to_place, to_fit, to_grow_on, to_polish, to_run = (
+    until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
         stop.within(share * budget) for share in TIME_SHARES
     )
     picture = as_picture(image)
@@ -71,36 +71,37 @@ def verify(
     target = look_at(picture)
 
     # Guess and draw. What the light engine does not understand may still run.
-    drawn = [judged(one.program, "model", target, 16, code=one.code) for one in own if one.program]
-    drawn = [one for one in drawn if one.cost < BUILDS_NOTHING]
-    known = {one.code for one in drawn}
+    readable = [_guess(one.program, "model", target, one.code) for one in own if one.program]
+    readable = [one for one in readable if one.cost < BUILDS_NOTHING]
+    known = {one.code for one in readable}
     only_run = [one for one in own if one.code not in known]
-    guesses, found = list(drawn), []
+    guesses, found = list(readable), []
     if "traced" in sources:
-        found = placed(grow(target, to_grow), target, to_place)
+        found = placed(grow(target, until_grown), target, until_placed)
 
     # Compare and fit.
     if not found or min(one.cost for one in found) > CLEAR_COST:
         if "library" in sources:
             near = nearest(library or load_library(), target, allowed.neighbours)
-            guesses += [judged(program, "library", target, 16) for program in near]
+            guesses += [_guess(program, "library", target) for program in near]
         if "templates" in sources:
-            guesses += [judged(program, "templates", target, 16) for program in templates()]
-        found += improved(guesses, target, allowed, to_fit)
+            guesses += [_guess(program, "templates", target) for program in templates()]
+        found += improved(guesses, target, allowed, until_fitted)
     # A good answer of the model stands as it is, whatever was found beside it.
-    best = sorted(drawn, key=lambda one: one.cost)[:AS_THEY_ARE]
+    best = sorted(readable, key=lambda one: one.cost)[:AS_THEY_ARE]
     found += [judged(one.program, "model", target) for one in best]
     found = _by_price(found)
     if found and found[0].cost > EXPLAINED_COST and "traced" in sources:
-        found = _by_price(found + placed(grow_on(found, target, to_grow_on), target, to_grow_on))
-    last = allowed.finalists
-    found = _by_price(polished(found[:last], target, to_polish) + found[last:])
+        grown = grow_on(found, target, until_grown_on)
+        found = _by_price(found + placed(grown, target, until_grown_on))
+    count = allowed.finalists
+    found = _by_price(polished(found[:count], target, until_polished) + found[count:])
 
     # Choose.
-    finalists = [one for one in (written(one, target) for one in found[:last]) if one]
-    tried = [*drawn, *finalists, *(noted(one) for one in found[last:])]
+    finalists = [one for one in (written(one, target) for one in found[:count]) if one]
+    tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
-    return choose(picture, [*finalists, *only_run], tried, started, stop=to_run)
+    return choose(picture, [*finalists, *only_run], tried, started, stop=until_run)
 
 
 def _read(code: str) -> Candidate:
@@ -108,6 +109,10 @@ def _read(code: str) -> Candidate:
     program = as_drawn(parse(code) or ()) if len(code) <= MOST_LETTERS else ()
     drawable = program if len(program) <= MOST_EXTRUSIONS else ()
     return Candidate(drawable, "model", code=code)
+
+
+def _guess(program: Program, source: str, target: Target, code: str = "") -> Candidate:
+    return judged(program, source, target, COARSEST_BLOCK, code=code)
 
 
 def _by_price(found: list[Candidate]) -> list[Candidate]:
