@@ -57,18 +57,22 @@ class Worker:
 
 
 def each(
-    work: Callable[[Any], Any], jobs: Sequence[Any], workers: int, deadline: float
+    work: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    workers: int,
+    deadline: float,
+    warm: Callable[[], Any] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(index, answer) for every job, in the order in which they end.
 
     deadline: seconds of wall time a call, from when its process is ready. What `work`
-    raises is raised here: expected failures are for `work` to return.
+    raises is raised here: expected failures are for `work` to return. warm: see `Pool`.
     """
     if not jobs:
         return
     size = min(workers, len(jobs))
     # A process is ready when it has imported what `work` needs, which the deadline leaves out.
-    pool, threads = Pool(size, partial(callable, work)), ThreadPoolExecutor(size)
+    pool, threads = Pool(size, warm or partial(callable, work)), ThreadPoolExecutor(size)
     ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
 
     def answer_to(job: Any) -> Any:

@@ -17,7 +17,6 @@ from typing import Any
 from PIL import Image
 
 from image2cad.common import InputError
-from image2cad.rendering import draw
 from image2cad.verification import verify
 from metrics import Failure, Part, run_cadquery
 
@@ -163,15 +162,6 @@ def score_programs(prediction: str, reference: str, alignment: str, run: Run) ->
 # ---- Before the first request
 
 
-def warm_for_pictures() -> None:
-    """Load and compile what the first picture of a process would wait for."""
-    part = run_cadquery(EXAMPLE_PROGRAM)
-    if isinstance(part, Part):
-        picture = Image.fromarray(draw(part))
-        verify(picture, [EXAMPLE_PROGRAM], "low", seconds=1)
-        verify(picture, [], "low", seconds=1, sources=("library", "templates"))
-
-
 def warm_for_programs() -> None:
-    """The same for executing and scoring."""
+    """Load and compile what the first program of a process would wait for."""
     score_programs(EXAMPLE_PROGRAM, EXAMPLE_PROGRAM, "best", run_cadquery)

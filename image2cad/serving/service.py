@@ -39,6 +39,7 @@ from image2cad.serving import jobs
 from image2cad.serving.backends import Backend, Stopped, unwanted
 from image2cad.serving.jobs import NO_PROGRAM, Built, Compared, Solved
 from image2cad.serving.limits import Limits, Queue, check_program
+from image2cad.verification import warm_up
 from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class Service:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._closed = threading.Event()
         self._model = ThreadPoolExecutor(backend.calls, thread_name_prefix="model")
-        self._verifying = Pool(self.workers, jobs.warm_for_pictures)
+        self._verifying = Pool(self.workers, warm_up)
         self._quick = Pool(running, jobs.warm_for_programs)
         room = (self.limits.waiting, self.limits.queue_seconds)
         self._pictures, self._programs = Queue(self.workers, *room), Queue(running, *room)

@@ -8,10 +8,12 @@ if TYPE_CHECKING:
     from image2cad.verification.choosing import Answer
     from image2cad.verification.cost import features_of
     from image2cad.verification.library import LIBRARY_BLOCK
-    from image2cad.verification.many import answer_many
+    from image2cad.verification.many import answer_many, warm_up
     from image2cad.verification.pipeline import SOURCES, verify
 
-__all__ = ["Answer", "LIBRARY_BLOCK", "SOURCES", "answer_many", "features_of", "verify"]
+__all__ = [
+    "Answer", "LIBRARY_BLOCK", "SOURCES", "answer_many", "features_of", "verify", "warm_up",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image2cad.common import Lost, each, effort_named
+from image2cad.rendering import draw
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.choosing import Answer
 from image2cad.verification.pipeline import SOURCES, verify
-from metrics import usable_cores
+from metrics import Part, run_cadquery, usable_cores
 
+WARMING_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lost
 
 
@@ -58,7 +60,7 @@ def answer_many(
     deadline = effort_named(effort).seconds + SPARE_SECONDS
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
-        for index, answer in each(_verify, jobs, workers or usable_cores(), deadline):
+        for index, answer in each(_verify, jobs, workers or usable_cores(), deadline, warm_up):
             if isinstance(answer, Lost):
                 lost = Candidate((), "", fate=answer.reason)
                 answer = Answer(None, None, 0.0, 0.0, "", (lost,), deadline)
@@ -66,6 +68,15 @@ def answer_many(
             keep(index, answer)
             bar.update()
     return [answer for answer in out if answer is not None]
+
+
+def warm_up() -> None:
+    """Load and compile in this process what its first picture would wait for, out of its time."""
+    part = run_cadquery(WARMING_PROGRAM)
+    if isinstance(part, Part):
+        picture = Image.fromarray(draw(part))
+        verify(picture, [WARMING_PROGRAM], "low", seconds=1)
+        verify(picture, [], "low", seconds=1, sources=("library", "templates"))
 
 
 def _verify(job: PictureJob) -> Answer | Lost:
