@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from vtk_pictures import LOOKS, Solid, solid_of, taken
 
-from benchmarks.vtk_pictures import LOOKS, Solid, solid_of, taken
 from image2cad.common.errors import InputError, run_cli
 from image2cad.common.files import read_kept, write_whole
 from image2cad.common.gencad import METADATA, read_programs

@@ -19,6 +19,7 @@ from image2cad.cad.transforms import moved
 from image2cad.common import EFFORTS, Stop
 from image2cad.common.errors import InputError
 from image2cad.reading.tracing import caps
+from image2cad.rendering.camera import camera_of, filling
 from image2cad.rendering.raster import draw, draw_roughly
 from image2cad.verification import growing, library, pipeline
 from image2cad.verification.cost import cost_of, drawn, look_at
@@ -111,12 +112,12 @@ def test_pieces_are_found_along_the_line_of_sight():
         Extrusion(Plane((x, 0.0, z), *NAMED["XY"]), (Rect(0, 0, 20, 12),), 8)
         for x, z in ((-45, -30), (45, -30), (-45, 40), (45, 40))
     )
-    target = look_at(drawn(truth))
-    (frame,) = [build(truth).bounding_box]
+    camera = camera_of(build(truth).bounding_box)
+    target = replace(look_at(drawn(truth)), camera=camera)
     # In that camera it looks the same with every piece at another depth.
     wrong = [moved((step,), (t, -t, t))[0] for step, t in zip(truth, (0, 9, -23, 31), strict=True)]
-    assert cost_of(tuple(wrong), target, frame=frame) < 0.02 < cost_of(tuple(wrong), target)
-    best = aligned(tuple(wrong), target, frame)[0]
+    assert cost_of(tuple(wrong), target, fixed=True) < 0.02 < cost_of(tuple(wrong), target)
+    best = aligned(tuple(wrong), target)[0]
     assert overlap(best, truth) > 0.99
 
 
@@ -127,6 +128,37 @@ def test_programs_grow_from_a_picture_alone(program, least):
     result = fit(best.program, target, (8, 4), (4, 4))
     assert len(result.program) <= len(program)
     assert overlap(result.program, program) > least
+
+
+@pytest.mark.parametrize(
+    ("eye", "angle"),
+    [((0.9, 0.5, 0.8), 0.0), ((-0.6, -1.0, 0.7), 35.0), ((-0.7, 0.5, 0.6), 0.0)],
+)
+def test_programs_grow_in_any_camera_that_is_known(eye, angle):
+    """From any side, in perspective too; nothing frames the part, so its place counts."""
+    plate = moved((PLATE,), (7.0, -4.0, 3.0))
+    for program in (plate, moved(BRACKET, (7.0, -4.0, 3.0))):
+        camera = filling(build(program).vertices, eye, angle=angle)
+        target = look_at(drawn(program, camera), camera)
+        assert cost_of(program, target) < 1e-9
+        assert cost_of(moved(program, (3.0, 0.0, 0.0)), target) > 0.003
+        found = growing.placed(growing.grow(target), target)
+        best = min(found, key=lambda one: one.price)
+        assert best.cost < 0.001 and best.loose == 0
+        # Of two pieces the picture does not say how far one is behind the other.
+        assert program != plate or overlap(best.program, plate) > 0.97
+
+
+@pytest.mark.parametrize("angle", [0.0, 35.0])
+def test_what_slides_along_the_line_of_sight_is_seen_where_it_was(angle):
+    camera = filling(build(BRACKET).vertices, (0.9, 0.5, 0.8), angle=angle)
+    points = np.array([[5.0, 6.0, 10.0], [-20.0, 3.0, -8.0]])
+    (t,) = camera.slides(np.array([10.0]), np.array([24.0]), 2)
+    factor, shift = camera.slide(float(t))
+    slid = factor * points + shift
+    assert slid[0, 2] == pytest.approx(24)
+    assert camera.project(slid)[:, :2] == pytest.approx(camera.project(points)[:, :2])
+    assert (camera.project(slid)[:, 2] > camera.project(points)[:, 2]).all()
 
 
 def test_the_answer_is_the_program_that_draws_the_picture(monkeypatch):

@@ -193,6 +193,15 @@ def shifted(loop: Loop, x: float, y: float) -> Loop:
     return mapped(loop, lambda p: (p[0] + x, p[1] + y))
 
 
+def zoomed(loop: Loop, factor: float) -> Loop:
+    """`loop` `factor` times as large, about the sketch's origin."""
+    if isinstance(loop, Circle):
+        return Circle(factor * loop.x, factor * loop.y, factor * loop.radius)
+    if isinstance(loop, Rect):
+        return Rect(factor * loop.x, factor * loop.y, factor * loop.width, factor * loop.height)
+    return mapped(loop, lambda p: (factor * p[0], factor * p[1]))
+
+
 def mirrored(loop: Loop, axis: int, at: float) -> Loop:
     """`loop` mirrored in x (axis 0) or y (axis 1) about `at`."""
 

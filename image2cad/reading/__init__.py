@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, INWARDS
-    from image2cad.reading.tracing import READ_FRAME, caps
+    from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
+    from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, caps, face_shade
 
 __all__ = [
-    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "INWARDS", "READ_FRAME", "caps",
+    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "READ_CAMERA",
+    "SHADE_TOLERANCE", "caps", "face_shade",
 ]  # fmt: skip
 
 

@@ -1,37 +1,39 @@
 """Read the flat faces of a picture as sketches: the visible caps of extrusions.
 
-    for cap in caps(picture)[0]:        # readings: Cap(plane, loops, straight, mask)
+    for cap in caps(picture)[0]:        # readings: Cap(plane, loops, straight, mask, camera)
         loops = cap.at(level)           # the sketch on its plane at that level
 
-Faces along the main axes all have one known shade, so they fall out of the picture as
-connected regions. Their outlines, seen in a main plane, become lines, arcs, circles and
-rectangles. A region does not say which of the three planes it lies on, nor how far
-away: every reading is returned, and the caller tries them. Coordinates are in units of
-`UNIT_PIXELS` about the middle of the picture. Left out: oblique and round faces.
+Faces along the main axes have known shades, from GenCAD's eye all the same one, so they fall
+out of the picture as connected regions. Their outlines, seen in a main plane, become lines,
+arcs, circles and rectangles. A region does not say which of the planes of its shade it lies on,
+nor how far away: every reading is returned, and the caller tries them. Coordinates are those of
+the camera; READ_CAMERA's are units of `UNIT_PIXELS` about the middle of the picture. Left out:
+oblique and round faces.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from math import sqrt
 
 import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from image2cad.cad import NAMED, Circle, Loop, Path, Plane, Rect, shifted
+from image2cad.cad import Circle, Loop, Path, Rect, shifted, zoomed
 from image2cad.common import Array
 from image2cad.reading.contours import circle_through, loop_of
-from image2cad.rendering import EYE, MARGIN, SIZE
+from image2cad.rendering import MARGIN, SIZE, Camera, camera_of, shade_facing
 
 UNIT_PIXELS = 2.5  # pixels to a unit of length
-# A cube whose own camera is the one that sketches are read by.
+# A cube whose own camera is the one that sketches of GenCAD's pictures are read by.
 READ_FRAME = np.array([[-0.5] * 3, [0.5] * 3]) * SIZE / (MARGIN * UNIT_PIXELS * 4 / np.sqrt(6))
-FACING_PLANES = ("XY", "XZ", "YZ")  # top, front and right: the main planes that face the viewer
+READ_CAMERA = camera_of(READ_FRAME)
+FACING_PLANES = ("XY", "XZ", "YZ")  # the main planes; one side of each faces the viewer
 FACING_AXES = (2, 1, 0)  # the axis across each plane
-INWARDS = tuple(-EYE[axis] for axis in FACING_AXES)  # along that axis, away from the viewer
-FACE_SHADE = 141  # of a face along the main axes
+FACE_SHADE = 141  # of a face along the main axes in GenCAD's pictures
+SHADE_TOLERANCE = 2  # greys between a face's shade and the picture
+LEAST_FACING = 0.12  # cosine: planes that are seen more obliquely are not read
 LEAST_FACE_PIXELS = 30
 MOST_REGIONS = 40  # that are looked at; a drawing of a part has fewer
 LEAST_HOLE_PIXELS = 12
@@ -44,44 +46,41 @@ class Cap:
 
     plane: index into FACING_PLANES. loops: the outline, then its holes. straight: share of the
     outline that runs along the plane's axes or is round; low for a wrong reading.
-    mask: (448, 448) bool, the region.
+    mask: (448, 448) bool, the region. camera: what it is seen by.
     """
 
     plane: int
     loops: tuple[Loop, ...]
     straight: float
     mask: Array
+    camera: Camera = READ_CAMERA
 
     def at(self, level: float) -> tuple[Loop, ...]:
         """The loops where the plane lies at `level`: they look the same from the eye."""
-        u, v = _drift(self.plane)
-        return tuple(shifted(loop, u * level, v * level) for loop in self.loops)
+        axis = FACING_AXES[self.plane]
+        t = self.camera.slides(np.zeros(1), np.full(1, level), axis)
+        factor, shift = self.camera.slide(float(t[0]))
+        u, v = (float(shift[other]) for other in range(3) if other != axis)
+        larger = (loop if factor == 1.0 else zoomed(loop, factor) for loop in self.loops)
+        return tuple(shifted(loop, u, v) for loop in larger)
 
 
-@cache
-def _drift(plane: int) -> tuple[float, float]:
-    """How far a sketch moves when its plane moves up by one and it is to look the same."""
-    sketch = Plane((0.0, 0.0, 0.0), *NAMED[FACING_PLANES[plane]])
-    u, v = (float(np.dot(EYE, way)) / EYE[FACING_AXES[plane]] for way in (sketch.x, sketch.y))
-    return u, v
-
-
-def caps(picture: Array, most: int = 12) -> list[list[Cap]]:
+def caps(picture: Array, most: int = 12, camera: Camera = READ_CAMERA) -> list[list[Cap]]:
     """For each flat region of a (448, 448, 3) picture, largest first, its readings.
 
     A region is also read with fewer holes, as a rectangle and as full circles: something
     may stand in it or in front of it.
     """
     found = []
-    for mask in flat_regions(picture)[:most]:
+    for mask, planes in flat_regions(picture, camera)[:most]:
         readings: list[Cap] = []
-        for plane in range(len(FACING_PLANES)):
-            whole = _reading(mask, plane)
+        for plane in planes:
+            whole = _reading(mask, plane, camera)
             if whole is not None:
                 readings.append(whole)
                 others = [*_with_fewer_holes(whole), *_completed(whole)]
                 readings += [
-                    Cap(plane, loops, whole.straight, mask)
+                    Cap(plane, loops, whole.straight, mask, camera)
                     for loops in others
                     if loops != whole.loops
                 ]
@@ -121,22 +120,41 @@ def _completed(cap: Cap) -> list[tuple[Loop, ...]]:
     return out
 
 
-def flat_regions(picture: Array) -> list[Array]:
-    """Masks of the connected regions that have the shade of the main planes, largest first."""
+def flat_regions(
+    picture: Array, camera: Camera = READ_CAMERA
+) -> list[tuple[Array, tuple[int, ...]]]:
+    """Connected regions of a main plane's shade, largest first: (mask, planes of that shade)."""
     grey = picture[..., 0].astype(int)
     edge = (grey < 50) | (grey >= 250)
-    labels, count = ndimage.label(np.abs(grey - FACE_SHADE) <= 2)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    order = np.argsort(-sizes[1:], kind="stable") + 1
-    masks = [labels == i for i in order[:MOST_REGIONS] if sizes[i] >= LEAST_FACE_PIXELS]
+    seen = [p for p, axis in enumerate(FACING_AXES) if camera.facing(axis) > LEAST_FACING]
+    shades = {plane: face_shade(plane, camera) for plane in seen}
+    found: list[tuple[int, Array, tuple[int, ...]]] = []
+    for shade in dict.fromkeys(shades.values()):
+        planes = tuple(p for p in seen if abs(shades[p] - shade) <= SHADE_TOLERANCE)
+        labels, count = ndimage.label(np.abs(grey - shade) <= SHADE_TOLERANCE)
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        order = np.argsort(-sizes[1:], kind="stable") + 1
+        found += [
+            (int(sizes[i]), labels == i, planes)
+            for i in order[:MOST_REGIONS]
+            if sizes[i] >= LEAST_FACE_PIXELS
+        ]
+    found.sort(key=lambda one: -one[0])
     return [
-        mask for mask in masks if edge[ndimage.binary_dilation(mask) & ~mask].mean() > LEAST_BOUND
+        (mask, planes)
+        for _, mask, planes in found[:MOST_REGIONS]
+        if edge[ndimage.binary_dilation(mask) & ~mask].mean() > LEAST_BOUND
     ]
 
 
-def _reading(mask: Array, plane: int) -> Cap | None:
+def face_shade(plane: int, camera: Camera = READ_CAMERA) -> int:
+    """The red, 0 to 255, of a face on a main plane; FACE_SHADE for all from GenCAD's eye."""
+    return shade_facing(float(camera.view[FACING_AXES[plane]]))
+
+
+def _reading(mask: Array, plane: int, camera: Camera) -> Cap | None:
     filled = ndimage.binary_fill_holes(mask)
-    outer, straight = _loop(filled, plane)
+    outer, straight = _loop(filled, plane, camera)
     if outer is None:
         return None
     loops: list[Loop] = [outer]
@@ -144,10 +162,10 @@ def _reading(mask: Array, plane: int) -> Cap | None:
     for i in range(1, count + 1):
         hole = labels == i
         if hole.sum() >= LEAST_HOLE_PIXELS:
-            inner, _ = _loop(hole, plane)
+            inner, _ = _loop(hole, plane, camera)
             if inner is not None:
                 loops.append(inner)
-    return Cap(plane, tuple(loops), straight, mask)
+    return Cap(plane, tuple(loops), straight, mask, camera)
 
 
 def _outline(mask: Array) -> Array:
@@ -189,15 +207,9 @@ def _follow(mask, row, col):  # type: ignore[no-untyped-def]
     return out[:count]
 
 
-def _on_plane(points: Array, plane: int) -> Array:
-    """(K, 2) sketch coordinates, at level 0, of (row, column) points."""
-    side = sqrt(2) * (points[:, 1] - SIZE / 2) / UNIT_PIXELS
-    rise = sqrt(6) * (SIZE / 2 - points[:, 0]) / UNIT_PIXELS
-    if plane == 0:
-        return np.stack([side - rise, side + rise], axis=1) / 2
-    return np.stack([side, (rise + side) / 2 if plane == 1 else (rise - side) / 2], axis=1)
-
-
-def _loop(mask: Array, plane: int) -> tuple[Loop | None, float]:
-    points = _outline(mask)
-    return loop_of(points, _on_plane(points, plane), 1 / UNIT_PIXELS)
+def _loop(mask: Array, plane: int, camera: Camera) -> tuple[Loop | None, float]:
+    points, axis = _outline(mask), FACING_AXES[plane]
+    # Seen obliquely, a pixel is longer on the plane; from GenCAD's eye the cosine is 1 / sqrt(3).
+    longer = sqrt(max(1.0, 1 / (sqrt(3) * camera.facing(axis))))
+    flat = camera.on_plane(points[:, ::-1], axis)
+    return loop_of(points, flat, longer / camera.scale)

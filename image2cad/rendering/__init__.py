@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.rendering.camera import EYE, MARGIN, SIZE, camera_of
+    from image2cad.rendering.camera import Camera, EYE, EYE_LENGTH, MARGIN, SIZE, camera_from
+    from image2cad.rendering.camera import camera_of, filling, orthographic, perspective
     from image2cad.rendering.drawing import draw_code
     from image2cad.rendering.folder import save_picture
     from image2cad.rendering.raster import Picture, TONES, WHITE, draw, draw_into, draw_roughly
-    from image2cad.rendering.raster import pixels_seen
+    from image2cad.rendering.raster import pixels_seen, shade_facing
     from image2cad.rendering.similarity import as_picture, likeness
 
 __all__ = [
-    "EYE", "MARGIN", "Picture", "SIZE", "TONES", "WHITE", "as_picture", "camera_of", "draw",
-    "draw_code", "draw_into", "draw_roughly", "likeness", "pixels_seen", "save_picture",
+    "Camera", "EYE", "EYE_LENGTH", "MARGIN", "Picture", "SIZE", "TONES", "WHITE", "as_picture",
+    "camera_from", "camera_of", "draw", "draw_code", "draw_into", "draw_roughly", "filling",
+    "likeness", "orthographic", "perspective", "pixels_seen", "save_picture", "shade_facing",
 ]  # fmt: skip
 
 

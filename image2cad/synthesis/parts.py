@@ -191,6 +191,6 @@ def shown_steps(drawing: Drawing, least: int = 4) -> int:
     _, run_owner = np.unique(np.asarray(mesh.run_original_id), return_inverse=True)
     owners = np.repeat(run_owner.ravel(), np.diff(runs))
     box = np.stack([points.min(axis=0), points.max(axis=0)])
-    to_screen, offset = (value * LOOK_SIDE / SIZE for value in camera_of(box))
-    counts = pixels_seen(points @ to_screen.T + offset, triangles, owners, LOOK_SIDE)
+    screen = camera_of(box).zoomed(LOOK_SIDE / SIZE).project(points)
+    counts = pixels_seen(screen, triangles, owners, LOOK_SIDE)
     return int(np.count_nonzero(counts >= least))

@@ -20,8 +20,8 @@ from scipy import ndimage
 
 from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Program, build
 from image2cad.common import Array, Stop
-from image2cad.reading import FACE_SHADE, FACING_AXES, FACING_PLANES, INWARDS, READ_FRAME, Cap
-from image2cad.rendering import EYE, SIZE, TONES, WHITE, Picture, camera_of, draw_into
+from image2cad.reading import FACING_AXES, FACING_PLANES, SHADE_TOLERANCE, Cap, face_shade
+from image2cad.rendering import SIZE, TONES, WHITE, Camera, Picture, draw_into
 from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of, squared
 from image2cad.verification.parameters import levels
 
@@ -29,9 +29,6 @@ COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are
 SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
-
-TO_SMALL, SMALL_OFFSET = (value * SMALL_SIDE / SIZE for value in camera_of(READ_FRAME))
-TO_VIEWER = TO_SMALL[2] / np.linalg.norm(TO_SMALL[2])
 
 
 class Addition(NamedTuple):
@@ -46,16 +43,18 @@ def additions(
     program: Program, target: Target, regions: list[list[Cap]], stop: Stop
 ) -> Iterator[Addition]:
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
-    scene = _scene(program)
+    camera = target.camera
+    scene = _scene(program, camera)
     goal, blank = target.features[COARSE_BLOCK], target.blank[COARSE_BLOCK]
     for region, readings in enumerate(regions):
         if stop.due():
             return
-        if scene.picture is not None and _explained(readings[0].mask, scene.picture):
+        if scene.picture is not None and _explained(readings[0], scene.picture):
             continue
         best = max(cap.straight for cap in readings)
         for cap in readings:
-            axis, inwards = FACING_AXES[cap.plane], INWARDS[cap.plane]
+            axis = FACING_AXES[cap.plane]
+            inwards = camera.inwards(axis)
             block = build((_extrusion(cap.plane, cap.loops, 0.0, inwards),))
             if cap.straight < best - 0.35 or block is None:
                 continue
@@ -79,7 +78,7 @@ def additions(
                     yield Addition(squared(gap) / blank, step, region)
                 if program and (outermost - start) * inwards < -0.3:
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
-                    cost = cost_of((*program, step), target, COARSE_BLOCK, READ_FRAME)
+                    cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                     yield Addition(cost, step, region)
 
 
@@ -88,40 +87,50 @@ def additions(
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What a program looks like with the fixed camera: depth and tone of each small pixel."""
+    """What a program looks like to the target's camera: depth and tone of each small pixel.
 
+    camera: the target's, for pictures that small.
+    """
+
+    camera: Camera
     depth: Floats
     tone: NDArray[np.int16]
     picture: Picture | None
 
 
-def _scene(program: Program) -> _Scene:
+def _scene(program: Program, camera: Camera) -> _Scene:
+    small = camera.zoomed(SMALL_SIDE / SIZE)
     depth = np.full((SMALL_SIDE, SMALL_SIDE), -np.inf, dtype=np.float32)
     tone = np.full((SMALL_SIDE, SMALL_SIDE), WHITE, dtype=np.int16)
     drawing = build(program) if program else None
     if drawing is None:
-        return _Scene(depth, tone, None)
-    _add(drawing, drawing.vertices, drawing.edge_points, depth, tone)
-    return _Scene(depth, tone, picture_of(drawing, READ_FRAME))
+        return _Scene(small, depth, tone, None)
+    _add(drawing, drawing.vertices, drawing.edge_points, small, depth, tone)
+    return _Scene(small, depth, tone, picture_of(drawing, camera))
 
 
 def _with(scene: _Scene, block: Drawing, axis: int, start: float, end: float) -> Picture:
     """The small picture of the scene and a block one unit deep, stretched from start to end."""
     depth, tone = scene.depth.copy(), scene.tone.copy()
+    # A sketch whose plane moves along the line of sight looks the same.
+    t = scene.camera.slides(np.zeros(1), np.full(1, start), axis)
+    factor, shift = scene.camera.slide(float(t[0]))
 
     def stretched(points: Array) -> Array:
-        # A sketch whose plane moves along the eye looks the same.
-        out = points + np.array(EYE) / EYE[axis] * start
+        out = factor * points + shift
         out[:, axis] = start + np.abs(points[:, axis]) * (end - start)
         return out
 
-    _add(block, stretched(block.vertices), stretched(block.edge_points), depth, tone)
+    lines = stretched(block.edge_points)
+    _add(block, stretched(block.vertices), lines, scene.camera, depth, tone)
     return TONES[tone]
 
 
-def _add(drawing: Drawing, vertices: Array, lines: Array, depth: Any, tone: Any) -> None:
-    screen, points = vertices @ TO_SMALL.T + SMALL_OFFSET, lines @ TO_SMALL.T + SMALL_OFFSET
-    facing = drawing.normals @ TO_VIEWER
+def _add(
+    drawing: Drawing, vertices: Array, lines: Array, camera: Camera, depth: Any, tone: Any
+) -> None:
+    screen, points = camera.project(vertices), camera.project(lines)
+    facing = drawing.normals @ camera.view
     shown = np.ones(len(drawing.edge_starts) - 1, dtype=np.bool_)
     starts = drawing.edge_starts
     draw_into(
@@ -129,13 +138,14 @@ def _add(drawing: Drawing, vertices: Array, lines: Array, depth: Any, tone: Any)
     )
 
 
-def _explained(mask: Any, picture: Picture) -> bool:
+def _explained(cap: Cap, picture: Picture) -> bool:
     """Whether the picture of the program has nearly the same flat region."""
-    labels, _ = ndimage.label(np.abs(picture[..., 0].astype(int) - FACE_SHADE) <= 2)
-    inside = np.bincount(labels[mask])
+    shade = face_shade(cap.plane, cap.camera)
+    labels, _ = ndimage.label(np.abs(picture[..., 0].astype(int) - shade) <= SHADE_TOLERANCE)
+    inside = np.bincount(labels[cap.mask])
     inside[0] = 0
     both = int(inside.max())
-    either = int((labels == int(inside.argmax())).sum()) + int(mask.sum()) - both
+    either = int((labels == int(inside.argmax())).sum()) + int(cap.mask.sum()) - both
     return both > EXPLAINED_OVERLAP * either
 
 

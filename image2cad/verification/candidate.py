@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from image2cad.cad import Program
-from image2cad.common import Array
+from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.cost import (
     BUILDS_NOTHING,
     FINEST_BLOCK,
@@ -39,6 +39,7 @@ class Candidate:
     is too long to be drawn here. cost: 0 equal, 1 an empty picture (see cost.py).
     likeness: SSIM of drawing and picture, 0 to 1; -1 while it is not known. fate: why it is
     not the answer, in words. code: as a model wrote it, or as it is written down at the end.
+    loose: pieces that touch no other, counted where no frame says how far off they may be.
     """
 
     program: Program
@@ -47,6 +48,7 @@ class Candidate:
     likeness: float = -1.0
     fate: str = ""
     code: str = ""
+    loose: int = 0
 
     @cached_property
     def numbers(self) -> int:
@@ -58,12 +60,12 @@ class Candidate:
     @property
     def growing_price(self) -> float:
         """The price by which programs that still grow are ranked; see `cost.growing_price`."""
-        return growing_price(self.cost, len(self.program), self.numbers)
+        return growing_price(self.cost, len(self.program), self.numbers, self.loose)
 
     @property
     def price(self) -> float:
         """The price by which whole programs are ranked; see `cost.whole_price`."""
-        return whole_price(self.cost, len(self.program), self.numbers)
+        return whole_price(self.cost, len(self.program), self.numbers, self.loose)
 
     @property
     def worth(self) -> float:
@@ -76,11 +78,13 @@ def judged(
     source: str,
     target: Target,
     block: int = FINEST_BLOCK,
-    frame: Array | None = None,
+    fixed: bool = False,
     code: str = "",
 ) -> Candidate:
     """The program as a candidate with its cost; see `cost.cost_of`."""
-    return Candidate(program, source, cost_of(program, target, block, frame), code=code)
+    cost = cost_of(program, target, block, fixed)
+    loose = 0 if target.framed else loose_pieces(program)
+    return Candidate(program, source, cost, code=code, loose=loose)
 
 
 def distinct(ranked: Iterable[T], worth: Callable[[T], float], near: float) -> Iterator[T]:

@@ -2,6 +2,7 @@
 
     target = look_at(picture)                     # (448, 448, 3) uint8
     cost_of(program, target)                      # 0 is equal, 1 an empty picture
+    target = look_at(picture, camera)             # seen by a camera that is known
 
 A cost is the squared difference of shares of part, line and shade in blurred blocks of
 16, 8, 4 or 2 pixels. Programs that look alike are told apart by what they are made of:
@@ -10,7 +11,7 @@ every extrusion and every number has a price.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -18,9 +19,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from image2cad.cad import Drawing, Extrusion, Mesh, Program, build, drawn_as_one, prism, tangled
-from image2cad.common import Array
-from image2cad.reading import FACE_SHADE
-from image2cad.rendering import SIZE, Picture, draw, draw_roughly
+from image2cad.reading import FACE_SHADE, READ_CAMERA
+from image2cad.rendering import SIZE, Camera, Picture, draw, draw_roughly
 
 Floats = NDArray[np.float32]
 COARSEST_BLOCK = 16  # pixels a side, in which guesses are ranked
@@ -33,6 +33,7 @@ BUILDS_NOTHING = float("inf")  # cost of a program that builds nothing
 
 EXTRUSION_PRICE = 1e-4  # of cost: what an extrusion must bring
 NUMBER_PRICE = 1.5e-5  # of cost: what a number must bring
+LOOSE_PRICE = 8e-4  # of cost: what a piece that touches no other must bring, without a frame
 WHOLE_NUMBER_PRICE = 4e-5  # of cost, on top of that for each number of a whole program
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run must bring
 
@@ -42,18 +43,32 @@ NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A picture as weighted features for each size of block; `blank`: an empty picture's cost."""
+    """A picture as weighted features for each size of block, and how it is seen.
+
+    blank: an empty picture's cost. camera: by which it is read, and programs are grown. framed:
+    the picture frames its part as GenCAD's do, so that a whole part is drawn by its own camera
+    and place and size cancel out; else by `camera`, and they do not.
+    """
 
     picture: Picture
     features: dict[int, Floats]
     blank: dict[int, float]
+    camera: Camera = READ_CAMERA
+    framed: bool = True
+
+    def camera_for(self, fixed: bool) -> Camera | None:
+        """The camera that programs are drawn by; None is each one's own. fixed: held as it is."""
+        return self.camera if fixed or not self.framed else None
 
 
-def look_at(picture: Picture) -> Target:
-    """The features of a (448, 448, 3) uint8 picture with a white background and black lines."""
+def look_at(picture: Picture, camera: Camera | None = None) -> Target:
+    """The features of a (448, 448, 3) uint8 picture with a white background and black lines.
+
+    camera: what it is seen by; None: it is framed as GenCAD's are.
+    """
     features = {block: features_of(picture, block) for block in (PIXEL_BLOCK, *FIT_BLOCKS)}
     blank = {block: max(squared(values), 1e-9) for block, values in features.items()}
-    return Target(picture, features, blank)
+    return Target(picture, features, blank, camera or READ_CAMERA, camera is None)
 
 
 def features_of(picture: Picture, block: int) -> Floats:
@@ -112,11 +127,11 @@ def _blurred(shares):  # type: ignore[no-untyped-def]
 
 
 def drawn(
-    program: Program, frame: Array | None = None, size: int = SIZE, quick: bool = False
+    program: Program, camera: Camera | None = None, size: int = SIZE, quick: bool = False
 ) -> Picture | None:
     """The picture of a program, or None if it builds nothing or a sketch crosses itself.
 
-    frame: (2, 3) corners that the camera frames instead of the part's own. size: with less
+    camera: None is the part's own, as in GenCAD's pictures. size: with less
     than 448 its red channel only, drawn roughly. quick: lay the extrusions of a part
     without cuts over each other, each built once as long as its numbers stay; only the
     lines where they pass through each other are then missing.
@@ -124,11 +139,11 @@ def drawn(
     if quick and all(step.operation == "union" for step in program):
         prisms = [_alone(step) for step in program]
         whole = [one for one in prisms if one is not None]
-        return picture_of(drawn_as_one(whole), frame, size) if len(whole) == len(prisms) else None
+        return picture_of(drawn_as_one(whole), camera, size) if len(whole) == len(prisms) else None
     if any(tangled(step.loops) for step in program):
         return None
     drawing = build(program)
-    return None if drawing is None else picture_of(drawing, frame, size)
+    return None if drawing is None else picture_of(drawing, camera, size)
 
 
 @lru_cache(maxsize=256)
@@ -136,20 +151,26 @@ def _alone(step: Extrusion) -> Mesh | None:
     return None if tangled(step.loops) else prism(step)
 
 
-def picture_of(drawing: Drawing | Mesh, frame: Array | None = None, size: int = SIZE) -> Picture:
-    """The picture of a built part; see `drawn`."""
-    shape = drawing if frame is None else replace(drawing, bounding_box=frame)
-    return draw(shape) if size == SIZE else draw_roughly(shape, size)
+def picture_of(
+    drawing: Drawing | Mesh, camera: Camera | None = None, size: int = SIZE
+) -> Picture | None:
+    """The picture of a built part; see `drawn`. None if it reaches behind the viewer."""
+    if camera is not None and not camera.sees(drawing.vertices):
+        return None
+    return draw(drawing, camera=camera) if size == SIZE else draw_roughly(drawing, size, camera)
 
 
 # ---- What the difference costs, and what a program is made of
 
 
 def cost_of(
-    program: Program, target: Target, block: int = FINEST_BLOCK, frame: Array | None = None
+    program: Program, target: Target, block: int = FINEST_BLOCK, fixed: bool = False
 ) -> float:
-    """Squared difference of the features as a share of an empty picture's, or BUILDS_NOTHING."""
-    picture = drawn(program, frame)
+    """Squared difference of the features as a share of an empty picture's, or BUILDS_NOTHING.
+
+    fixed: seen by the target's camera, where it would be by the part's own.
+    """
+    picture = drawn(program, target.camera_for(fixed))
     if picture is None:
         return BUILDS_NOTHING
     gap = features_of(picture, block) - target.features[block]
@@ -164,17 +185,20 @@ def squared(gap: Floats) -> float:
     return float(gap @ gap)
 
 
-def growing_price(cost: float, extrusions: int, numbers: int) -> float:
-    """The cost and a charge for every extrusion and number: what each that is added must bring."""
-    return cost + EXTRUSION_PRICE * extrusions + NUMBER_PRICE * numbers
+def growing_price(cost: float, extrusions: int, numbers: int, loose: int = 0) -> float:
+    """The cost and a charge for every extrusion and number: what each that is added must bring.
+
+    loose: pieces that touch no other, in a picture that frames nothing.
+    """
+    return cost + EXTRUSION_PRICE * extrusions + NUMBER_PRICE * numbers + LOOSE_PRICE * loose
 
 
-def whole_price(cost: float, extrusions: int, numbers: int) -> float:
+def whole_price(cost: float, extrusions: int, numbers: int, loose: int = 0) -> float:
     """The same of whole programs: of those that look alike the one with fewer numbers is likelier.
 
     Charged while programs grow it would end them before the last extrusion is found.
     """
-    return growing_price(cost, extrusions, numbers) + WHOLE_NUMBER_PRICE * numbers
+    return growing_price(cost, extrusions, numbers, loose) + WHOLE_NUMBER_PRICE * numbers
 
 
 def worth_of(likeness: float, numbers: int) -> float:

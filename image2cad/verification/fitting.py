@@ -6,8 +6,9 @@
 Levenberg-Marquardt on the difference between drawing and picture: shares of part,
 line and shade in blurred blocks of 16, then 8, then 4 pixels. Moving one number while
 others are wrong often makes a drawing worse, so all move at once. Candidates are
-built by the light engine and drawn with their own camera, as the picture was, so
-place and size cancel out. Left out: changing what a program is made of (growing.py).
+built by the light engine and drawn with their own camera, as a picture of GenCAD's was, so
+place and size cancel out; else with the target's. Left out: changing what a program is made of
+(growing.py).
 """
 
 from __future__ import annotations
@@ -48,25 +49,27 @@ def fit(
     blocks: Sequence[int] = FIT_BLOCKS,
     iterations: Sequence[int] = MOST_STEPS_A_BLOCK,
     tied: float = 0.004,
-    frame: Array | None = None,
+    fixed: bool = False,
     steady: int = 0,
     source: str = "",
     stop: Stop = NEVER,
 ) -> Candidate:
     """`program` with its numbers moved to where its drawing is most like the picture.
 
-    tied: numbers closer than this share of the part move as one. frame: see `cost.drawn`.
+    tied: numbers closer than this share of the part move as one. fixed: see `cost.cost_of`.
     steady: so many extrusions at the beginning keep their numbers. source: of the candidate.
     stop: asked before every step; when it is due the fit ends with what there is.
     """
     layout, values = parameters(program, tied)
     if len(values) > MOST_NUMBERS:
-        return judged(program, source, target, frame=frame)
+        return judged(program, source, target, fixed=fixed)
     first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
+
+    camera = target.camera_for(fixed)
 
     def gap(at: Array, block: int) -> Floats | None:
         size = ROUGH_SIZE if block > FINEST_BLOCK else SIZE
-        picture = drawn(rebuilt(layout, at), frame, size, quick=block >= FINEST_BLOCK)
+        picture = drawn(rebuilt(layout, at), camera, size, quick=block >= FINEST_BLOCK)
         return None if picture is None else features_of(picture, block) - target.features[block]
 
     for block, steps in zip(blocks, iterations, strict=True):
@@ -100,7 +103,7 @@ def fit(
             gained, cost = cost - squared(here), squared(here)
             if gained < SETTLED_GAIN * (cost + gained):
                 break
-    return judged(rebuilt(layout, values), source, target, frame=frame)
+    return judged(rebuilt(layout, values), source, target, fixed=fixed)
 
 
 def _slopes(

@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from itertools import islice
 from math import log
 
-import numpy as np
-
 from image2cad.cad import Extrusion, Program, build, centred
 from image2cad.common import NEVER, Stop
-from image2cad.reading import READ_FRAME, Cap, caps
+from image2cad.reading import Cap, caps
 from image2cad.rendering import camera_of
 from image2cad.verification.adding import COARSE_BLOCK, Addition, additions
 from image2cad.verification.candidate import Candidate, distinct, judged
@@ -47,7 +45,7 @@ def grow(
     seeds: programs in front of the fixed camera to start from instead of nothing. Costs are
     those in that camera.
     """
-    regions = caps(target.picture)
+    regions = caps(target.picture, camera=target.camera)
     nothing = Candidate((), "traced", 1.0)
     states: list[Candidate] = list(seeds)
     done: list[Candidate] = []
@@ -74,9 +72,9 @@ def grow_on(found: Sequence[Candidate], target: Target, stop: Stop = NEVER) -> l
         return []
     seeds: list[Candidate] = []
     for one in found[:SEEDS]:
-        program = _in_front(one.program)
+        program = _in_front(one.program, target)
         if program is not None:
-            seeds.append(judged(program, found[0].source, target, frame=READ_FRAME))
+            seeds.append(judged(program, found[0].source, target, fixed=True))
     return grow(target, stop, seeds) if seeds else []
 
 
@@ -84,20 +82,19 @@ def placed(grown: Sequence[Candidate], target: Target, stop: Stop = NEVER) -> li
     """Grown programs with their pieces where their own camera wants them, fitted."""
     found = []
     for one in grown:
-        for program in aligned(one.program, target, READ_FRAME, stop=stop) or [one.program]:
+        for program in aligned(one.program, target, stop=stop) or [one.program]:
             found.append(judged(program, one.source, target, 8))
     found.sort(key=lambda one: one.price)
     return refined(found[:MOST_PLACED], target, stop)
 
 
-def _in_front(program: Program) -> Program | None:
+def _in_front(program: Program, target: Target) -> Program | None:
     """The program as large as it is in the picture, about the middle of it."""
     drawing = build(program)
-    if drawing is None:
-        return None
+    if drawing is None or not target.framed:
+        return None if drawing is None else program  # it is drawn by the target's camera anyway
     box = drawing.bounding_box
-    own, fixed = (np.linalg.norm(camera_of(frame)[0][0]) for frame in (box, READ_FRAME))
-    return centred(program, box, float(own / fixed))
+    return centred(program, box, camera_of(box).scale / target.camera.scale)
 
 
 # ---- One round: what is added, and what then is in the way
@@ -119,15 +116,15 @@ def _extended(
         if stop.due():
             break
         program = (*state.program, *steps)
-        one = fit(program, target, (COARSE_BLOCK,), (3,), frame=READ_FRAME, steady=known, stop=stop)
+        one = fit(program, target, (COARSE_BLOCK,), (3,), fixed=True, steady=known, stop=stop)
         rough.append(one)
     out = []
     for one in sorted(rough, key=lambda one: one.cost)[: ADDITIONS_FITTED // 2]:
         if one.cost < BUILDS_NOTHING and not stop.due():
-            fine = fit(one.program, target, (8, 4), (3, 2), frame=READ_FRAME, stop=stop)
+            fine = fit(one.program, target, (8, 4), (3, 2), fixed=True, stop=stop)
             if fine.cost < BUILDS_NOTHING:
-                program = settled(fine.program, target, READ_FRAME, known)
-                whole = judged(program, state.source, target, frame=READ_FRAME)
+                program = settled(fine.program, target, known)
+                whole = judged(program, state.source, target, fixed=True)
                 out.append(_simplified(whole, target))
     return out
 
@@ -138,7 +135,7 @@ def _log_cost(addition: Addition) -> float:
 
 def _leap(program: Program, target: Target, ranked: list[Addition]) -> Program:
     """The best additions of several regions that together bring what they bring alone."""
-    start = cost_of(program, target, COARSE_BLOCK, READ_FRAME) if program else 1.0
+    start = cost_of(program, target, COARSE_BLOCK, True) if program else 1.0
     steps: tuple[Extrusion, ...] = ()
     cost = start
     best: dict[int, Addition] = {}
@@ -147,7 +144,7 @@ def _leap(program: Program, target: Target, ranked: list[Addition]) -> Program:
     for one in best.values():
         if start - one.cost < LEAST_GAIN * start:
             break
-        together = cost_of((*program, *steps, one.step), target, COARSE_BLOCK, READ_FRAME)
+        together = cost_of((*program, *steps, one.step), target, COARSE_BLOCK, True)
         if cost - together > LEAST_TOGETHER * (start - one.cost):
             steps, cost = (*steps, one.step), together
     return steps
@@ -159,7 +156,7 @@ def _simplified(best: Candidate, target: Target) -> Candidate:
         rest = best.program[:i] + best.program[i + 1 :]
         if not rest or rest[0].operation != "union":
             continue
-        shorter = judged(rest, best.source, target, frame=READ_FRAME)
+        shorter = judged(rest, best.source, target, fixed=True)
         if shorter.growing_price <= best.growing_price:
             best = shorter
     return best

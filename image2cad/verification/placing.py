@@ -1,12 +1,13 @@
 """Where the pieces of a part stand along the line of sight, which its picture hardly shows.
 
-    for other in aligned(program, target, frame): ...    # best first, in the part's own camera
+    for other in aligned(program, target): ...           # best first, in the part's own camera
 
 A piece that slides along the line of sight looks the same, and so does one whose hidden
 end moves. But the camera frames the whole part: only with every piece in its place is
 the part in the middle of the picture and as large as it is there. And parts are made with
 few numbers: faces of different pieces lie at equal levels. So pieces are slid to where
-levels agree, and of the many ways those are drawn that frame the part as the picture does.
+levels agree, and of the many ways those are drawn that frame the part as the picture does. A
+picture by another camera frames nothing: there pieces that touch take the place of the frame.
 Left out: pieces that are not seen at all.
 """
 
@@ -17,10 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from image2cad.cad import Extrusion, Program, moved
+from image2cad.cad import Extrusion, Program, moved, scaled
 from image2cad.common import NEVER, Array, Stop
-from image2cad.rendering import EYE, camera_of
-from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of
+from image2cad.reading import LEAST_FACING
+from image2cad.rendering import EYE_LENGTH, Camera, camera_of
+from image2cad.verification.boxes import box_of, loose_boxes, loose_pieces, oblique
+from image2cad.verification.cost import BUILDS_NOTHING, LOOSE_PRICE, Target, cost_of
 from image2cad.verification.parameters import levels
 
 SAME_LEVEL = 0.6  # units between levels that may be one
@@ -33,52 +36,51 @@ PLACING_BLOCK = 8  # pixels of 448 in a block of the features that drawings are 
 MOVED_END_SHARE = 0.97  # share of the cost that a moved end must leave at most
 END_PASSES = 4
 TIE_SHARE = 0.003  # share of the cost that an agreement of levels is worth
+MOST_OF_THE_WAY = 0.5  # to the viewer, that a piece is slid at most in perspective
+LOOSE_PIXELS = 6.0  # pixels of misframing that a piece which touches no other is like
 
 
 @dataclass(frozen=True, eq=False)
 class _Way:
-    """The first pieces slid along the line of sight, their levels on each axis, and their box."""
+    """The first pieces slid along the line of sight, their levels on each axis, and their boxes."""
 
     slides: tuple[float, ...]
     levels: tuple[Array, ...]
-    box: Array
+    boxes: tuple[Array, ...]
     ties: int
 
 
 def aligned(
     program: Program,
     target: Target,
-    frame: Array,
     most: int = 3,
     stop: Stop = NEVER,
 ) -> list[Program]:
     """`program` with its pieces slid to where the part is framed as in the picture, best first.
 
-    frame: (2, 3) box whose camera `program` looks right in. A program with an oblique plane,
-    which has no levels, comes back as it is.
+    It looks right in the target's camera. A program with an oblique plane, which has no levels,
+    comes back as it is.
     """
-    if _oblique(program):
+    if oblique(program):
         return [program]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
-    boxes = [_box(_steps(program, piece)) for piece in pieces]
-    ways = [_Way((0.0,), tuple(known[0]), boxes[0], 0)]
+    boxes = [box_of(_steps(program, piece)) for piece in pieces]
+    ways = [_Way((0.0,), tuple(known[0]), (boxes[0],), 0)]
     for mine, box in zip(known[1:], boxes[1:], strict=True):
-        longer = [
-            _Way(
-                (*way.slides, t),
-                tuple(
-                    np.concatenate([theirs, own + t * EYE[axis]])
+        longer = []
+        for way in ways:
+            for t, ties in _slides(mine, way.levels, target.camera):
+                factor, shift = target.camera.slide(t)
+                both = tuple(
+                    np.concatenate([theirs, factor * own + shift[axis]])
                     for axis, (theirs, own) in enumerate(zip(way.levels, mine, strict=True))
-                ),
-                _union(way.box, box + t * np.array(EYE)),
-                way.ties + ties,
-            )
-            for way in ways
-            for t, ties in _slides(mine, way.levels)
-        ]
+                )
+                slid_box = factor * box + shift
+                slides, around = (*way.slides, t), (*way.boxes, slid_box)
+                longer.append(_Way(slides, both, around, way.ties + ties))
         ways = sorted(longer, key=lambda way: -way.ties)[:WAYS_KEPT]
-    ways.sort(key=lambda way: _misframed(way.box, frame) - TIE_PIXELS * way.ties)
+    ways.sort(key=lambda way: _misplaced(way.boxes, target) - TIE_PIXELS * way.ties)
     drawn: list[tuple[float, Program]] = []
     for way in ways[:WAYS_DRAWN]:
         if stop.due():
@@ -86,8 +88,9 @@ def aligned(
         steps = list(program)
         for piece, t in zip(pieces, way.slides, strict=True):
             for i in piece:
-                steps[i] = _slid(steps[i], t)
-        drawn.append((cost_of(tuple(steps), target, PLACING_BLOCK), tuple(steps)))
+                steps[i] = _slid(steps[i], t, target.camera)
+        cost = cost_of(tuple(steps), target, PLACING_BLOCK) + _loose_price(tuple(steps), target)
+        drawn.append((cost, tuple(steps)))
     drawn.sort(key=lambda one: one[0])
     out = [
         _with_ends(one, cost, target, stop) for cost, one in drawn[:most] if cost < BUILDS_NOTHING
@@ -95,13 +98,13 @@ def aligned(
     return [one for _, one in sorted(out, key=lambda pair: pair[0])]
 
 
-def settled(program: Program, target: Target, frame: Array, first: int) -> Program:
+def settled(program: Program, target: Target, first: int) -> Program:
     """`program` with each extrusion from number `first` on slid to where the picture wants it.
 
-    Seen with the camera of `frame` (2, 3), in which a piece looks the same wherever it is, but
+    Seen by the target's camera, to which a piece looks the same wherever it is, but
     for what it hides and what hides it.
     """
-    if _oblique(program):
+    if oblique(program):
         return program
     for i in range(first, len(program)):
         rest = (*program[:i], *program[i + 1 :])
@@ -110,24 +113,22 @@ def settled(program: Program, target: Target, frame: Array, first: int) -> Progr
         mine = [np.array(levels((program[i],), axis)) for axis in range(3)]
         theirs = tuple(np.array(levels(rest, axis)) for axis in range(3))
         best = (BUILDS_NOTHING, program)
-        for t, ties in _slides(mine, theirs):
-            other = (*program[:i], _slid(program[i], t), *program[i + 1 :])
-            value = cost_of(other, target, PLACING_BLOCK, frame) * (1 - TIE_SHARE * ties)
+        for t, ties in _slides(mine, theirs, target.camera):
+            other = (*program[:i], _slid(program[i], t, target.camera), *program[i + 1 :])
+            value = cost_of(other, target, PLACING_BLOCK, True) * (1 - TIE_SHARE * ties)
+            value += _loose_price(other, target)
             if value < best[0]:
                 best = (value, other)
         program = best[1]
     return program
 
 
-def _slid(step: Extrusion, t: float) -> Extrusion:
+def _slid(step: Extrusion, t: float, camera: Camera) -> Extrusion:
     """The extrusion moved by `t` along the line of sight."""
-    x, y, z = (t * way for way in EYE)
-    (out,) = moved((step,), (x, y, z))
+    factor, shift = camera.slide(t)
+    x, y, z = shift.tolist()
+    (out,) = moved((step,) if factor == 1.0 else scaled((step,), factor), (x, y, z))
     return out
-
-
-def _oblique(program: Program) -> bool:
-    return any(step.plane.name is None for step in program)
 
 
 def _pieces(program: Program) -> list[list[int]]:
@@ -137,8 +138,8 @@ def _pieces(program: Program) -> list[list[int]]:
         if i == 0 or step.operation == "union":
             pieces.append([i])
             continue
-        box = _box((step,))
-        shared = [_overlap(box, _box((program[piece[0]],))) for piece in pieces]
+        box = box_of((step,))
+        shared = [_overlap(box, box_of((program[piece[0]],))) for piece in pieces]
         pieces[int(np.argmax(shared))].append(i)
     return pieces
 
@@ -147,20 +148,8 @@ def _steps(program: Program, piece: list[int]) -> Program:
     return tuple(program[i] for i in piece)
 
 
-def _box(steps: Program) -> Array:
-    """(2, 3) lowest and highest corner of what is added."""
-    added = [step for i, step in enumerate(steps) if i == 0 or step.operation == "union"]
-    ends = [
-        (faces[0], faces[-1])
-        for step in added
-        for faces in (levels((step,), axis) for axis in range(3))
-    ]
-    table = np.array(ends).reshape(len(added), 3, 2)
-    return np.stack([table[:, :, 0].min(axis=0), table[:, :, 1].max(axis=0)])
-
-
 def _volume(step: Extrusion) -> float:
-    box = _box((step,))
+    box = box_of((step,))
     return float(np.prod(box[1] - box[0]))
 
 
@@ -169,14 +158,15 @@ def _overlap(one: Array, other: Array) -> float:
     return float(np.prod(np.maximum(sides, 0.0)))
 
 
-def _union(one: Array, other: Array) -> Array:
-    return np.stack([np.minimum(one[0], other[0]), np.maximum(one[1], other[1])])
-
-
-def _slides(mine: list[Array], theirs: tuple[Array, ...]) -> Iterator[tuple[float, int]]:
+def _slides(
+    mine: list[Array], theirs: tuple[Array, ...], camera: Camera
+) -> Iterator[tuple[float, int]]:
     """Slides after which levels agree, with how many do, most first; and staying in place."""
-    pairs = zip(mine, theirs, EYE, strict=True)
-    found = np.sort(np.concatenate([((b[None] - a[:, None]) / way).ravel() for a, b, way in pairs]))
+    seen = [axis for axis in range(3) if camera.facing(axis) > LEAST_FACING]
+    all_pairs = [camera.slides(mine[a][:, None], theirs[a][None], a).ravel() for a in seen]
+    found = np.sort(np.concatenate(all_pairs))
+    if camera.in_perspective:  # nothing may come as near as the viewer
+        found = found[found < MOST_OF_THE_WAY * np.linalg.norm(camera.eye) / EYE_LENGTH]
     first = np.searchsorted(found, found - SAME_LEVEL)
     last = np.searchsorted(found, found + SAME_LEVEL, side="right")
     counts = last - first
@@ -191,12 +181,20 @@ def _slides(mine: list[Array], theirs: tuple[Array, ...]) -> Iterator[tuple[floa
                 return
 
 
-def _misframed(box: Array, frame: Array) -> float:
-    """Pixels by which the box's own camera and the frame's show it apart."""
-    own, fixed = camera_of(box), camera_of(frame)
-    middle = (fixed[0] @ box.mean(axis=0) + fixed[1] - own[0] @ box.mean(axis=0) - own[1])[:2]
-    zoom = np.log(np.linalg.norm(own[0][0]) / np.linalg.norm(fixed[0][0]))
-    return float(np.hypot(*middle) + RIM_PIXELS * abs(zoom))
+def _misplaced(boxes: tuple[Array, ...], target: Target) -> float:
+    """Pixels by which the part's own camera and the target's show it apart, or what is like it."""
+    if not target.framed:
+        return LOOSE_PIXELS * loose_boxes(boxes)
+    box = np.stack([np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)])
+    own, middle = camera_of(box), box.mean(axis=0)[None]
+    apart = (target.camera.project(middle) - own.project(middle))[0, :2]
+    zoom = np.log(own.scale / target.camera.scale)
+    return float(np.hypot(*apart) + RIM_PIXELS * abs(zoom))
+
+
+def _loose_price(program: Program, target: Target) -> float:
+    """What pieces that touch no other cost, where no frame says how far off they may be."""
+    return 0.0 if target.framed else LOOSE_PRICE * loose_pieces(program)
 
 
 def _with_ends(program: Program, cost: float, target: Target, stop: Stop) -> tuple[float, Program]:
@@ -206,7 +204,7 @@ def _with_ends(program: Program, cost: float, target: Target, stop: Stop) -> tup
         for other in _other_ends(program):
             if stop.due():
                 break
-            value = cost_of(other, target, PLACING_BLOCK)
+            value = cost_of(other, target, PLACING_BLOCK) + _loose_price(other, target)
             if value < best[0]:
                 best = (value, other)
         if best[1] is program:
