@@ -40,6 +40,7 @@ from packaging.requirements import Requirement
 # @markdown ### Data
 # @markdown MAX_TRAIN_SAMPLES: None takes all rows. COMPACT: programs are rewritten shorter.
 # @markdown CHECK_CODE: every program is run first. MAX_LENGTH: in tokens; longer rows are left out.
+# @markdown REDRAWN: share of the training rows drawn again in other styles and from other sides.
 DATA = "CADCODER/GenCAD-Code"  # @param {type:"string"}
 MAX_TRAIN_SAMPLES: int | None = 30  # @param {type:"raw"}
 VALIDATION = 10  # @param {type:"integer"}
@@ -47,6 +48,7 @@ HELD_OUT = 10  # @param {type:"integer"}
 COMPACT = True  # @param {type:"boolean"}
 CHECK_CODE = True  # @param {type:"boolean"}
 MAX_LENGTH = 2700  # @param {type:"integer"}
+REDRAWN = 0.0  # @param {type:"number"}
 # @markdown ### Model
 BASE = "llava-hf/llava-1.5-7b-hf"  # @param {type:"string"}
 LOAD_IN_4BIT = True  # @param {type:"boolean"}
@@ -168,7 +170,14 @@ from image2cad.common import (
 )
 from image2cad.data import Sample, load_rows
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results, write_sheet
-from image2cad.training import CodeDataset, TrainingSettings, features_for, fine_tune, memory_text
+from image2cad.training import (
+    CodeDataset,
+    TrainingSettings,
+    features_for,
+    fine_tune,
+    memory_text,
+    redrawn,
+)
 from image2cad.verification import verify
 from image2cad.vlm import (
     attach_lora,
@@ -194,7 +203,7 @@ at_least(
     {"max_train_samples": 1, "validation": 0, "held_out": 1, "max_length": 64}
     | {"lora_r": 1, "lora_alpha": 1, "num_train_epochs": 0.01, "learning_rate": 1e-9}
     | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
-    | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
+    | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0, "redrawn": 0},
 )
 effort_named(settings.effort)
 if settings.picture and settings.picture != "upload" and not Path(settings.picture).is_file():
@@ -225,6 +234,7 @@ with process.main_process_first():
         compact=settings.compact,
         check_code=settings.check_code,
     )
+    train = redrawn(rows.train, settings.redrawn, settings.seed, runs_root() / "redrawn")
 for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")
 
@@ -237,9 +247,9 @@ print(trainable_share(model))
 features = None
 if settings.cache_features and settings.num_train_epochs > 1:
     with process.main_process_first():
-        parts = [rows.train, rows.validation]
+        parts = [train, rows.validation]
         features = features_for(model, processor, parts, Path("runs/features"))
-data = CodeDataset(rows.train, processor, settings.max_length, features)
+data = CodeDataset(train, processor, settings.max_length, features)
 for row in data.dropped[:20]:
     print(f"not trained on: {row.id}: {row.reason}")
 validation = None

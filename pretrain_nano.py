@@ -25,17 +25,19 @@ from __future__ import annotations
 import io
 import itertools
 import multiprocessing
+import random
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 from transformers import set_seed
 
 from image2cad.cad import to_code
 from image2cad.common import InputError, at_least, prepare_run, read_flags, run_cli, write_whole
-from image2cad.rendering import draw
+from image2cad.rendering import draw, draw_in_style
 from image2cad.synthesis import random_parts
 from image2cad.training import TrainingSettings, collate, fine_tune, labelled_loss
 from image2cad.vlm import IGNORED, NanoShape, build_nano, encode_prompt, load_base, train_tokenizer
@@ -44,6 +46,7 @@ from image2cad.vlm import IGNORED, NanoShape, build_nano, encode_prompt, load_ba
 PARTS = 60_000  # distinct drawings
 DATA = "runs/nano-parts"  # where the drawn parts are kept
 PROCESSES = 2  # that draw
+REDRAWN = 0.0  # share of the parts drawn in another style and from another side
 # Model
 BASE: str | None = None  # a nano model to go on from instead of random weights
 MOST_TOKENS = 72  # of a program; the few longer ones cost time and teach little
@@ -63,13 +66,20 @@ _TOKENIZER_PARTS = 20_000
 
 
 # %% Data
-def make_shard(job: tuple[Path, int, int]) -> None:
+def make_shard(job: tuple[Path, int, int, float]) -> None:
     """Draw one shard's parts: grey pictures (N, side, side) uint8 and their programs."""
-    file, seed, count = job
+    file, seed, count, redrawn = job
     source = itertools.islice(random_parts(seed), count)
-    pairs = [
-        (to_code(program), draw(drawing, NanoShape.image)[..., 0]) for program, drawing in source
-    ]
+    chance = random.Random(seed)
+    pairs = []
+    for program, drawing in source:
+        if chance.random() < redrawn:
+            picture = Image.fromarray(draw_in_style(drawing, "any", chance=chance)).convert("L")
+            side = (NanoShape.image, NanoShape.image)
+            grey = np.asarray(picture.resize(side, Image.Resampling.BOX))
+        else:
+            grey = draw(drawing, NanoShape.image)[..., 0]
+        pairs.append((to_code(program), grey))
     data = io.BytesIO()
     np.savez(
         data,
@@ -79,11 +89,19 @@ def make_shard(job: tuple[Path, int, int]) -> None:
     write_whole(file, data.getvalue())
 
 
-def make_parts(folder: Path, count: int, processes: int, seed: int) -> tuple[np.ndarray, list[str]]:
+def make_parts(
+    folder: Path, count: int, processes: int, seed: int, redrawn: float = 0.0
+) -> tuple[np.ndarray, list[str]]:
     """All parts, drawn where they are not on disk yet; equal programs are kept once."""
     folder.mkdir(parents=True, exist_ok=True)
+    kind = f"-redrawn{redrawn}" if redrawn else ""
     jobs = [
-        (folder / f"seed{seed}-{number:04d}-{size}.npz", seed * 100_000 + number, size)
+        (
+            folder / f"seed{seed}-{number:04d}-{size}{kind}.npz",
+            seed * 100_000 + number,
+            size,
+            redrawn,
+        )
         for number, size in enumerate(
             min(_PARTS_A_SHARD, count - start) for start in range(0, count, _PARTS_A_SHARD)
         )
@@ -99,7 +117,7 @@ def make_parts(folder: Path, count: int, processes: int, seed: int) -> tuple[np.
             )
     pictures: list[np.ndarray] = []
     codes: list[str] = []
-    for file, _, _ in jobs:
+    for file, *_ in jobs:
         with np.load(file) as shard:
             pictures.append(shard["pictures"])
             codes.extend(str(code) for code in shard["codes"])
@@ -111,8 +129,6 @@ class Drawings(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """The examples that `prompting.encode_example` makes, from shards and faster."""
 
     def __init__(self, pictures: np.ndarray, codes: list[str], processor: object) -> None:
-        from PIL import Image
-
         self.pictures = pictures
         blank = Image.fromarray(np.zeros((NanoShape.image, NanoShape.image, 3), dtype=np.uint8))
         self.head = encode_prompt(processor, [blank])["input_ids"][0]
@@ -147,7 +163,8 @@ def main() -> int:
     at_least(
         settings,
         {"parts": 1, "processes": 1, "most_tokens": 1, "short_tokens": 1, "short_steps": 1}
-        | {"max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-9, "seed": 0},
+        | {"max_steps": 1, "per_device_train_batch_size": 1, "learning_rate": 1e-9, "seed": 0}
+        | {"redrawn": 0},
     )
     out = Path(settings.out)
     training = TrainingSettings(
@@ -163,7 +180,7 @@ def main() -> int:
     kept = {k: v for k, v in vars(settings).items() if k not in ("data", "processes")}
     prepare_run(out, {**kept, "training": asdict(training)}, settings.resume)
     pictures, codes = make_parts(
-        Path(settings.data), settings.parts, settings.processes, settings.seed
+        Path(settings.data), settings.parts, settings.processes, settings.seed, settings.redrawn
     )
 
     set_seed(settings.seed)

@@ -25,10 +25,11 @@ from image2cad.common import (
     prepare_run,
     read_flags,
     run_folder,
+    runs_root,
 )
 from image2cad.data import compact_targets, load_train_and_held_out
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results
-from image2cad.training import CodeDataset, TrainingSettings, fine_tune, memory_text
+from image2cad.training import CodeDataset, TrainingSettings, fine_tune, memory_text, redrawn
 from image2cad.vlm import (
     attach_lora,
     load_base,
@@ -52,6 +53,7 @@ DATA = "bundled"  # "bundled", a folder with metadata.jsonl, or a data set on th
 HELD_OUT: int | None = None  # samples to score on; None: the test split, or a third of a folder
 MAX_TRAIN_SAMPLES: int | None = None  # None: all
 COMPACT = True  # train on short programs that build the same part, 100 units long
+REDRAWN = 0.0  # share of the training rows drawn again in another style and from another side
 MAX_LENGTH = 1024  # tokens of a training sequence; longer rows are left out, never cut
 # Model
 BASE = "models/nano"  # a folder or a name on the hub
@@ -73,7 +75,7 @@ at_least(
     settings,
     {"held_out": 1, "max_train_samples": 1, "max_length": 64, "lora_r": 1, "lora_alpha": 1}
     | {"num_train_epochs": 0.01, "per_device_train_batch_size": 1, "learning_rate": 1e-9}
-    | {"max_new_tokens": 1, "seed": 0},
+    | {"max_new_tokens": 1, "seed": 0, "redrawn": 0},
 )
 if settings.learning_rate is None:
     settings.learning_rate = 2e-3 if settings.data == "bundled" else 1.5e-4
@@ -95,6 +97,7 @@ print(f"{len(train)} samples to train on, {len(held_out)} held out")
 if settings.compact and settings.data != "bundled":  # the bundled programs are compact already
     train, changed = compact_targets(train)
     print(f"{changed} of {len(train)} programs rewritten shorter")
+train_rows = redrawn(train, settings.redrawn, settings.seed, runs_root() / "redrawn")
 
 # %% [markdown]
 # ## Model
@@ -105,7 +108,7 @@ torch.manual_seed(settings.seed)
 model, processor = load_base(settings.base)
 model = attach_lora(model, settings.lora_r, settings.lora_alpha, lora_dropout=0.0)
 print(trainable_share(model))
-data = CodeDataset(train, processor, settings.max_length)
+data = CodeDataset(train_rows, processor, settings.max_length)
 for row in data.dropped:
     print(f"not trained on: {row.id}: {row.reason}")
 

@@ -2,6 +2,7 @@
 
     python -m image2cad.rendering runs/eval/predictions.jsonl runs/pictures
     python -m image2cad.rendering data/samples/test runs/small --size 224 --resume
+    python -m image2cad.rendering data/samples/test runs/other --style any --eye any
 
 PNG files, then metadata.jsonl; a folder without it is unfinished and goes on with
 --resume. Rows need an id (`id` or `deepcad_id`) and code (`code` or `cadquery`), and
@@ -10,7 +11,8 @@ may keep a prompt and a token_count. Rows that cannot be drawn are in failures.j
 Sketch-and-extrude programs are read, not run, and built by the light engine, with
 --exact by OpenCASCADE (slower; both better than CadQuery's cleaned solids). All
 other programs run confined (`metrics.run_cadquery`), which shows no edge that
-CadQuery cleans away. How pictures are drawn is in raster.py.
+CadQuery cleans away. How pictures are drawn is in raster.py, other looks in styles.py; what is
+drawn by lot depends on the row's id.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +43,38 @@ from image2cad.common import (
     write_whole,
 )
 from image2cad.rendering.camera import SIZE
-from image2cad.rendering.drawing import draw_code
-from image2cad.rendering.raster import draw
+from image2cad.rendering.drawing import drawn_shape
+from image2cad.rendering.raster import Drawable, draw
+from image2cad.rendering.styles import draw_in_style, eye_by_lot
 from metrics import Failure, run_cadquery, usable_cores
 
 
 @dataclass(frozen=True)
+class Look:
+    """A style of styles.py, and from where. eye: None, the style's own; (): by lot.
+
+    angle: of view in degrees; 0: orthographic. seed: of what is drawn by lot, with the row's id.
+    """
+
+    style: str = "gencad"
+    eye: tuple[float, ...] | None = None
+    angle: float = 0.0
+    seed: int = 0
+
+
+GENCAD_LOOK = Look()
+
+
+@dataclass(frozen=True)
 class PictureTask:
-    """A program to draw into a file."""
+    """A program to draw into a file. size: None: the style's own."""
 
     id: str
     code: str
     file: Path
-    size: int = SIZE
+    size: int | None = SIZE
     exact: bool = False
+    look: Look = GENCAD_LOOK
 
 
 def render_rows(
@@ -79,16 +100,24 @@ def render_rows(
             if isinstance(part, Failure):
                 yield task, str(part)
             else:
-                save_picture(draw(part, task.size), task.file)
+                save_picture(_picture(part, task), task.file)
                 yield task, None
 
 
 def _draw_task(task: PictureTask) -> bool:
     """In a worker process: False if CadQuery has to run the program, else the file is there."""
-    picture = draw_code(task.code, task.size, task.exact)
-    if picture is not None:
-        save_picture(picture, task.file)
-    return picture is not None
+    shape = drawn_shape(task.code, task.exact)
+    if shape is not None:
+        save_picture(_picture(shape, task), task.file)
+    return shape is not None
+
+
+def _picture(shape: Drawable, task: PictureTask) -> Array:
+    if task.look == GENCAD_LOOK:
+        return draw(shape, task.size or SIZE)
+    chance = random.Random(f"{task.look.seed} {task.id}")
+    eye = eye_by_lot(chance) if task.look.eye == () else task.look.eye
+    return draw_in_style(shape, task.look.style, eye, task.look.angle, task.size, chance)
 
 
 def save_picture(picture: Array, file: Path) -> None:
@@ -103,11 +132,12 @@ def save_picture(picture: Array, file: Path) -> None:
 def render_folder(
     rows: Sequence[dict[str, Any]],
     folder: Path,
-    size: int = SIZE,
+    size: int | None = None,
     exact: bool = False,
     workers: int | None = None,
     deadline: float = 20.0,
     resume: bool = False,
+    look: Look = GENCAD_LOOK,
 ) -> dict[str, str]:
     """Draw `rows` of `read_programs` into an image folder; return the failures by id.
 
@@ -117,7 +147,8 @@ def render_folder(
         raise InputError(f"{folder} is finished: it has a {METADATA}")
     text = json.dumps([[row["id"], row["code"]] for row in rows])
     digest = hashlib.sha256(text.encode()).hexdigest()
-    prepare_run(folder, {"programs": digest, "size": size, "exact": exact}, resume)
+    drawn_how = {"size": size, "exact": exact, "look": asdict(look)}
+    prepare_run(folder, {"programs": digest, **drawn_how}, resume)
     failures: dict[str, str] = {}
     tasks: dict[str, PictureTask] = {}
     for row in rows:
@@ -129,7 +160,7 @@ def render_folder(
         elif not isinstance(code, str) or not code.strip():
             failures[name] = "no code"
         else:
-            tasks[name] = PictureTask(name, code, folder / f"{name}.png", size, exact)
+            tasks[name] = PictureTask(name, code, folder / f"{name}.png", size, exact, look)
     todo = [task for task in tasks.values() if not task.file.exists()]
     with tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="picture") as bar:
         for task, reason in render_rows(todo, workers, deadline):

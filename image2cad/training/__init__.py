@@ -7,6 +7,7 @@ from image2cad.common.lazy import load
 if TYPE_CHECKING:
     from image2cad.training.examples import CodeDataset, collate
     from image2cad.training.grpo import check_enough, grpo_config, train_grpo
+    from image2cad.training.redrawing import redrawn
     from image2cad.training.rejection import best_of
     from image2cad.training.rewards import Reward, iou_reward, validity_reward
     from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CodeDataset", "Reward", "TrainingSettings", "best_of", "check_enough", "collate",
     "features_for", "fine_tune", "fresh_rows", "grpo_config", "iou_reward", "labelled_loss",
-    "memory_text", "train_grpo", "validity_reward",
+    "memory_text", "redrawn", "train_grpo", "validity_reward",
 ]  # fmt: skip
 
 
