@@ -52,9 +52,13 @@ BAR = (
     Extrusion(TOP, (Rect(0, -30, 30, 20),), 40),
     Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["XZ"]), (Circle(20, 30, 8),), -60),
 )
+PALE = replace(
+    STYLES["coloured"], colour=(0.80, 0.80, 0.82), specular=0.0, ground=STYLES["steel"].ground
+)
 OURS = {  # our style for each of VTK's looks
-    "colours": "coloured", "direction": "steel", "perspective": "steel", "shaded": "shaded",
-    "lines": "lines", "cadbench": "cadbench", "benchcad": "benchcad", "sheet": "lines",
+    "colours": STYLES["coloured"], "direction": STYLES["steel"], "perspective": PALE,
+    "shaded": STYLES["shaded"], "lines": STYLES["lines"], "cadbench": STYLES["cadbench"],
+    "benchcad": STYLES["benchcad"],
 }  # fmt: skip
 
 
@@ -137,7 +141,7 @@ def test_vtk_draws_the_same_outline_and_lines(look, parts):
             if len(shot.cameras) > 1:
                 at = camera.project(middle[None])[0]
                 left, top = round(at[0] - width / 2), round(at[1] - height / 2)
-            style = STYLES[OURS[look]]
+            style = OURS[look]
             ours = draw_view(part, style, camera.panned(-left, -top), (width, height))
             tile = theirs[top : top + height, left : left + width]
             if style.ground[0] == style.ground[1]:

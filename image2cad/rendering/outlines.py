@@ -55,7 +55,7 @@ def turning_lines(shape: Drawable, camera: Camera) -> Lines:
     return _as_lines(borders.ends[turning])
 
 
-def joined(one: Lines, other: Lines) -> Lines:
+def both_lines(one: Lines, other: Lines) -> Lines:
     """Both."""
     return np.concatenate([one[0], other[0]]), np.append(one[1], other[1][1:] + len(one[0]))
 

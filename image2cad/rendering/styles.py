@@ -32,7 +32,7 @@ from image2cad.rendering.camera import (
     filling,
     orthographic,
 )
-from image2cad.rendering.outlines import joined, sharp_lines, turning_lines
+from image2cad.rendering.outlines import both_lines, sharp_lines, turning_lines
 from image2cad.rendering.raster import Drawable, Seen, draw, look, reduce
 
 Colour = tuple[float, float, float]  # 0 to 1
@@ -298,7 +298,7 @@ def draw_view(shape: Drawable, style: Style, camera: Camera, size: tuple[int, in
     if style.lines is not None:
         lines = sharp_lines(shape, style.lines)
         if style.outlines:
-            lines = joined(lines, turning_lines(shape, fine))
+            lines = both_lines(lines, turning_lines(shape, fine))
     seen = look(shape, fine, (FINER * width, FINER * height), lines)
     rise = np.linspace(1.0, 0.0, FINER * height)[:, None, None]
     bottom, top = (np.array(colour) for colour in style.ground)
