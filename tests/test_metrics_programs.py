@@ -59,6 +59,95 @@ def test_programs_as_people_write_them_run():
     assert isinstance(last, Part) and last.volume == pytest.approx(8)
 
 
+BACK = "result = cq.importers.importStep('a.step')"
+ORDINARY = {  # what people write around a part; each gives a box of 3 x 1 x 1
+    "cadquery.vis": "from cadquery.vis import show, style\nshow(style(PART, color='red'))",
+    "cadquery.vis as a module": "import cadquery.vis\ncadquery.vis.show([PART], interact=False)",
+    "another viewer": "from ocp_vscode import *\nset_port(3939)\nshow(PART, names=['a'])",
+    "argparse": (
+        "import argparse, sys\noptions = argparse.ArgumentParser()\n"
+        "options.add_argument('--width', type=float, default=3)\nassert len(sys.argv) == 1\n"
+        "result = cq.Workplane().box(options.parse_args().width, 1, 1)"
+    ),
+    "byte order mark": "\ufeffimport cadquery as cq\nresult = PART",
+    "pathlib": (
+        "from pathlib import Path\nresult = PART\nhere = Path(__file__).resolve().parent\n"
+        "out = here / 'out' / 'deep'\nout.mkdir(parents=True, exist_ok=True)\n"
+        "(out / 'a.txt').write_text('3 x 1')\nassert (out / 'a.txt').read_text() == '3 x 1'\n"
+        "(out / 'b.bin').write_bytes(b'x' * 9)\nassert (out / 'b.bin').stat().st_size == 9\n"
+        "assert out.is_dir() and (out / 'b.bin').exists() and not (out / 'c').exists()\n"
+        "(out / 'b.bin').unlink()\nassert not (out / 'b.bin').exists()\n"
+        "(Path.home() / 'parts').mkdir()\n(Path.home() / 'c.txt').touch()\nPath.cwd()"
+    ),
+    "open": (
+        "import csv, json, os\nwith open('a.csv', 'w', newline='') as file:\n"
+        "    csv.writer(file).writerow(['w', 3])\nwith open('a.csv', 'a') as out: out.write('#')\n"
+        "assert open('a.csv').read().startswith('w,3') and 'a.csv' in os.listdir('.')\n"
+        "json.dump({'w': 3}, open('b.json', 'w'))\nos.rename('a.csv', 'c.csv')\n"
+        "assert os.path.isfile('c.csv') and not os.path.exists('a.csv')\nresult = PART"
+    ),
+    "tempfile": (
+        "import os, tempfile\nresult = PART\n"
+        "with tempfile.NamedTemporaryFile(suffix='.stl') as file:\n"
+        "    cq.exporters.export(result, file.name)\n    assert os.path.getsize(file.name) > 84\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    path = os.path.join(folder, 'a.step')\n    cq.exporters.export(result, path)\n"
+        "    probe = cq.importers.importStep(path)\n"
+        "handle, name = tempfile.mkstemp('.step')\nos.close(handle)\n"
+        "kept = tempfile.NamedTemporaryFile(suffix='.step', delete=False)\n"
+        "result.val().exportStep(kept.name)\nkept.close()\nassert os.path.getsize(kept.name) > 999"
+    ),
+    "home and chdir": (
+        "import os\nos.makedirs(os.path.expanduser('~/out'), exist_ok=True)\n"
+        "os.chdir(os.path.expanduser('~/out'))\nresult = PART\n"
+        "cq.exporters.export(result, 'a.step')\n"
+        "assert os.getcwd().endswith('out') and os.path.exists('/home/user/out/a.step')"
+    ),
+    "asyncio": (
+        "import asyncio\nasync def build(width):\n    await asyncio.sleep(.01)\n"
+        "    return await asyncio.to_thread(lambda: cq.Workplane().box(width, 1, 1))\n"
+        "async def main():\n    global result\n"
+        "    result = (await asyncio.gather(build(3), build(2)))[0]\nasyncio.run(main())"
+    ),
+    "drawings": (
+        "import os\nresult = PART\ncq.exporters.exportDXF(result.faces('>Z').wires(), 'a.dxf')\n"
+        "cq.exporters.export(result, 'a.svg', opt={'width': 99})\n"
+        "cq.exporters.export(result.section(), 'b.dxf')\n"
+        "assert '<svg' in open('a.svg').read() and os.path.getsize('b.dxf') > 99"
+    ),
+    "STEP read back": f"cq.exporters.export(PART, 'a.step')\n{BACK}",
+    "STEP of an assembly read back": f"cq.Assembly(PART).save('a.step')\n{BACK}",
+    "B-rep read back": (
+        "PART.val().exportBrep('a.brep')\nresult = cq.importers.importBrep('a.brep')"
+    ),
+    "STL read back": (
+        "import numpy as np\nPART.export('a.stl')\ndata = open('a.stl', 'rb').read()\n"
+        "assert len(data) == 84 + 50 * 12 == 84 + 50 * np.frombuffer(data, '<u4', 1, 80)[0]"
+    ),
+    "the path says nothing": (
+        "import sys\nassert 'metrics' not in str(sys.argv + sys.orig_argv)\n"
+        "assert all('site-packages' in one or 'python' in one for one in sys.path), sys.path\n"
+        "import __main__, dataclasses\nassert not hasattr(__main__, 'folder')\nresult = PART"
+    ),
+}  # fmt: skip
+
+
+def test_what_people_write_around_a_part_runs():
+    codes = [code.replace("PART", box(3)) for code in ORDINARY.values()]
+    wrong = {
+        name: str(got) if isinstance(got, Failure) else got.volume
+        for name, got in zip(ORDINARY, run_many(codes), strict=True)
+        if isinstance(got, Failure) or abs(got.volume - 3) > 1e-6
+    }
+    assert not wrong
+
+
+def test_matplotlib_is_imported():
+    pytest.importorskip("matplotlib")
+    (got,) = run_many([f"import matplotlib.pyplot as plt\nresult = {box(3)}"])
+    assert isinstance(got, Part), got
+
+
 def box(side: float) -> str:
     return f"cq.Workplane().box({side}, 1, 1)"
 

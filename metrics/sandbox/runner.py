@@ -9,8 +9,8 @@ Which object is the part says choosing.py: what a program shows, else what it ex
 its variables. A Workplane stands for all the shapes it selects, an Assembly for its compound, a
 list or a dict for all its values. Closed shells count where nothing holds a solid.
 
-Programs may export files: the exporters and files opened for writing go nowhere. That is a
-courtesy to honest programs, not a protection. Leaves out: reading back what was exported.
+What a program finds in place of files, viewers and exporters is in stand_ins.py and
+pretend_files.py: a courtesy to honest programs, not a protection.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ import ast
 import builtins
 import functools
 import io
-import os
 import textwrap
 import traceback
-from collections.abc import Callable
 from typing import Any
 
 import cadquery as cq
@@ -32,25 +30,15 @@ from OCP.BRep import BRep_Tool
 from OCP.TopAbs import TopAbs_ShapeEnum
 from OCP.TopExp import TopExp_Explorer
 
+from . import pretend_files, stand_ins
 from .choosing import RESULT_NAME, choose_result
+from .pretend_files import PretendFiles
 
 PROGRAM_FILE = "<program>"
 BYTE_ORDER_MARK = "\ufeff"
 MAX_MESSAGE = 2000
 CADQUERY_TYPES = (cq.Workplane, cq.Shape, cq.Assembly, cq.Sketch)
 HOLDERS = (*CADQUERY_TYPES, list, tuple, dict)
-# Where CadQuery has its exporters; each is called with what it exports first.
-EXPORTERS: dict[Any, tuple[str, ...]] = {
-    cq.exporters: ("export", "exportDXF", "exportVTP"),
-    cq.exporters.dxf: ("exportDXF",),
-    cq.exporters.assembly: (
-        "exportAssembly", "exportStepMeta", "exportCAF", "exportVTKJS", "exportVRML", "exportGLTF",
-    ),
-    cq.Shape: ("export", "exportStep", "exportStl", "exportBrep", "exportBin"),
-    cq.Workplane: ("export", "exportSvg"),
-    cq.Assembly: ("export", "save", "exportStep"),
-    cq.Sketch: ("export",),
-}  # fmt: skip
 ERROR_HINTS = {
     "StdFail_NotDone": "OpenCASCADE could not build this feature (often a fillet or chamfer that"
     " is too large, a boolean of touching faces, or a profile that is open or crosses itself)",
@@ -104,11 +92,10 @@ class Results:
         """As in CQ-editor: what is shown comes first, its name and colour after it."""
         self.shown.append(_shapes_or_none(thing))
 
-    def export(self, *arguments: Any, **options: Any) -> Any:
-        """Stands for the exporters: a call with what is exported first."""
-        thing = arguments[0] if arguments else next(iter(options.values()), None)
+    def export(self, thing: Any) -> list[cq.Shape]:
+        """Take note of an export; returns its shapes."""
         self.exported.append(_shapes_or_none(thing))
-        return thing if isinstance(thing, (cq.Workplane, cq.Assembly, cq.Sketch)) else None
+        return self.exported[-1]
 
 
 def run(code: str) -> tuple[dict[str, Any], bytes]:
@@ -121,6 +108,7 @@ def run(code: str) -> tuple[dict[str, Any], bytes]:
         return _failure("syntax error", getattr(error, "msg", None) or str(error), line)
     results = Results()
     names = _namespace(results)
+    _furnish(results, code)
     names.watched = _set_in_functions(text)
     try:
         exec(tree, names, names)
@@ -151,39 +139,24 @@ def _namespace(results: Results) -> Namespace:
     def nothing(*_: Any, **__: Any) -> None:
         return None
 
-    _swallow_exports(results, nothing)
     names = Namespace()
     names.update(
-        __name__="__main__", __file__="program.py", __builtins__=builtins,
+        __name__="__main__", __file__=stand_ins.PROGRAM_NAME, __builtins__=builtins,
         cq=cq, cadquery=cq, np=np, numpy=np, show_object=results.show_object,
         debug=nothing, log=nothing,
     )  # fmt: skip
     return names
 
 
-def _swallow_exports(results: Results, nothing: Any) -> None:
-    for owner, names in EXPORTERS.items():
-        for name in names:
-            if hasattr(owner, name):
-                setattr(owner, name, _standing_for(getattr(owner, name), results.export))
-    real_open = builtins.open
-
-    def open_nowhere(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-        if any(letter in mode for letter in "wax+"):
-            return io.BytesIO() if "b" in mode else io.StringIO()
-        return real_open(file, mode, *args, **options)
-
-    builtins.open = open_nowhere
-    os.makedirs = nothing
-    os.mkdir = nothing
-
-
-def _standing_for(real: Any, stand_in: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(real)
-    def call(*arguments: Any, **options: Any) -> Any:
-        return stand_in(*arguments, **options)
-
-    return call
+def _furnish(results: Results, code: str) -> None:
+    files = PretendFiles()
+    stand_ins.forget_the_scorer()
+    stand_ins.show_in(results.show_object)
+    stand_ins.export_to(files, results.export)
+    stand_ins.import_from(files)
+    pretend_files.stand_in(files)
+    if "asyncio" in code:
+        stand_ins.run_event_loops()
 
 
 # ---- Which object is the part
