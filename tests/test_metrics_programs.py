@@ -97,6 +97,14 @@ ORDINARY = {  # what people write around a part; each gives a box of 3 x 1 x 1
         "kept = tempfile.NamedTemporaryFile(suffix='.step', delete=False)\n"
         "result.val().exportStep(kept.name)\nkept.close()\nassert os.path.getsize(kept.name) > 999"
     ),
+    "glob and zip": (
+        "import glob, os, zipfile\nfrom pathlib import Path\nresult = PART\n"
+        "Path('out/deep').mkdir(parents=True)\nresult.export('out/deep/a.step')\n"
+        "assert glob.glob('out/*/*.step') == ['out/deep/a.step']\n"
+        "assert [one.name for one in Path('out').rglob('*.step')] == ['a.step']\n"
+        "assert [names for _, _, names in os.walk('out')][-1] == ['a.step']\n"
+        "with zipfile.ZipFile('a.zip', 'w') as file: file.write('out/deep/a.step')"
+    ),
     "home and chdir": (
         "import os\nos.makedirs(os.path.expanduser('~/out'), exist_ok=True)\n"
         "os.chdir(os.path.expanduser('~/out'))\nresult = PART\n"

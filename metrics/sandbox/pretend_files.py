@@ -5,8 +5,8 @@ to files (`open`, `pathlib`, `tempfile`, `os.path`, ...) look here first. Any pa
 An export is kept as the shapes that it holds, and becomes a file's bytes when somebody asks for
 them. A courtesy to honest programs, not a protection: whoever goes round it meets the layers.
 
-Leaves out: files that compiled code opens by itself (an OCP writer called directly), `os.scandir`
-and with it `glob`, appending to a real file.
+Leaves out: files that compiled code opens by itself (an OCP writer called directly), libraries that
+kept Python's `open` when they were imported, appending to a real file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 HOME = "/home/user"
@@ -188,7 +190,7 @@ def _open_there(files: PretendFiles) -> None:
 
 
 def _look_there(files: PretendFiles) -> None:
-    real_access, real_listdir = os.access, os.listdir
+    real_access, real_listdir, real_scandir = os.access, os.listdir, os.scandir
 
     def stat_as(real: Callable[..., Any]) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **options: Any) -> Any:
@@ -212,17 +214,70 @@ def _look_there(files: PretendFiles) -> None:
             return names
         return real_listdir(path)
 
+    def scandir(path: Any = None) -> Any:
+        if isinstance(path, int) or not (names := files.names("." if path is None else path)):
+            return real_scandir("." if path is None else path)
+        folder = "." if path is None else os.fsdecode(path)
+        return _Entries([_Entry(name, os.path.join(folder, name)) for name in names])
+
     def chdir(path: Any) -> None:
         files.here = files.path(path)
 
     os.stat, os.lstat = stat_as(os.stat), stat_as(os.lstat)
     os.access, os.chdir = access, chdir
     os.listdir = listdir  # type: ignore[assignment]
+    os.scandir = scandir
     os.getcwd = lambda: files.here
 
 
 def _status(mode: int, size: int) -> os.stat_result:
-    return os.stat_result((mode, 1, 1, 1, os.getuid(), os.getgid(), size, 0, 0, 0))
+    now = int(time.time())
+    return os.stat_result((mode, 1, 1, 1, os.getuid(), os.getgid(), size, now, now, now))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """As `os.DirEntry`."""
+
+    name: str
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def is_dir(self, **_: Any) -> bool:
+        return os.path.isdir(self.path)
+
+    def is_file(self, **_: Any) -> bool:
+        return os.path.isfile(self.path)
+
+    def is_symlink(self) -> bool:
+        return False
+
+    def stat(self, **_: Any) -> os.stat_result:
+        return os.stat(self.path)
+
+
+class _Entries:
+    """As what `os.scandir` returns."""
+
+    def __init__(self, entries: list[_Entry]) -> None:
+        self._left = iter(entries)
+
+    def __iter__(self) -> _Entries:
+        return self
+
+    def __next__(self) -> _Entry:
+        return next(self._left)
+
+    def __enter__(self) -> _Entries:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def _change_there(files: PretendFiles) -> None:
