@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from .meshes import edges_pair_up, solid_manifolds, union, weld
     from .parts import Failure, KINDS, Part
     from .references import BadReference, reference_part
+    from .sandbox.choosing import choose_result
     from .sandbox.tessellation import face_mesh, subshapes
     from .scores import bootstrap_interval, compute
     from .valid_syntax_rate import evaluate_syntax_rate, evaluate_syntax_rate_simple
 
 __all__ = [
     "ALIGNMENTS", "BadInput", "BadReference", "Failure", "KINDS", "Part", "ProtectionError",
-    "bootstrap_interval", "box_error", "compute", "edges_pair_up", "evaluate_codes",
-    "evaluate_syntax_rate", "evaluate_syntax_rate_simple", "export_step", "face_mesh",
-    "get_iou_best", "iou_aligned", "iou_unit_box", "measure_file", "read_codes", "read_references",
-    "reference_part", "run_cadquery", "run_many", "solid_manifolds", "subshapes", "union",
-    "usable_cores", "volume_error", "weld",
+    "bootstrap_interval", "box_error", "choose_result", "compute", "edges_pair_up",
+    "evaluate_codes", "evaluate_syntax_rate", "evaluate_syntax_rate_simple", "export_step",
+    "face_mesh", "get_iou_best", "iou_aligned", "iou_unit_box", "measure_file", "read_codes",
+    "read_references", "reference_part", "run_cadquery", "run_many", "solid_manifolds", "subshapes",
+    "union", "usable_cores", "volume_error", "weld",
 ]  # fmt: skip
 
 
