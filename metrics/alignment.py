@@ -26,14 +26,14 @@ EQUAL_MOMENTS_WITHIN = 0.05  # moments closer than this share of the largest cou
 # how many turns get an exact boolean after the coarse ranking: where the axes are determined,
 # about one axis, about any
 TRIED_BESIDES, TRIED_ABOUT_AXIS, TRIED_FREELY = 3, 6, 12
-TRIED_GIVEN = 2  # besides, of the axes as given, where there is a search
+TRIED_GIVEN = 1  # besides, of the axes as given, where there is a search
 PRINCIPAL, GIVEN, FEATURE, GRID = range(4)  # where a turn comes from
 NEIGHBOUR_ANGLE = np.radians(4.0)  # of two turns nearer than this only the better one is tried
 DUPLICATE_ANGLE = np.radians(1.5)  # two turns nearer than this are one
 # Measured: the coarse estimate is below the truth by a larger share in about 1 %, thin parts most.
 COARSE_ERROR = 0.15
-SURE_ENOUGH = 1.2  # times the estimate, for turns that are exact where they are right at all
-PRINCIPAL_BONUS = 0.05  # and this more for principal axes, for where little overlaps
+SURE_ENOUGH = 1.2  # times the estimate, for principal axes
+PRINCIPAL_BONUS = 0.05  # and this more, for where little overlaps
 
 
 def principal_turns(a: NormalisedPart, b: NormalisedPart, mirrored: bool) -> np.ndarray:
@@ -88,19 +88,21 @@ def searched_turns(a: NormalisedPart, b: NormalisedPart) -> list[tuple[np.ndarra
     def with_best(chosen: list[int], of: np.ndarray, places: int) -> list[int]:
         return _spread(turns, np.where(of, expected, -1), len(chosen) + places, chosen)
 
-    chosen = list(range(len(PROPER_SIGNS)))
+    # Principal axes come last: near an exact turn from features they must not displace it.
     if len(grid):
         # The better half of the places goes to turns from features, which are exact where they
         # are right at all; a neighbour on the grid can look better in the coarse ranking.
-        searched = len(chosen) + count
-        chosen = with_best(chosen, kinds == FEATURE, (count + 1) // 2)
-        chosen = with_best(chosen, kinds == GRID, searched - len(chosen))
+        chosen = with_best([], kinds == FEATURE, (count + 1) // 2)
+        searched = count - len(chosen)
         chosen = with_best(chosen, kinds == GIVEN, TRIED_GIVEN)
+        chosen = with_best(chosen, kinds == GRID, searched)
     else:
-        chosen = with_best(chosen, (kinds == GIVEN) | (kinds == FEATURE), count)
-    sure = (kinds == PRINCIPAL) | ((kinds == FEATURE) & bool(len(grid)))
-    hope = np.where(sure, expected * SURE_ENOUGH, expected)
-    hope += PRINCIPAL_BONUS * (kinds == PRINCIPAL)
+        chosen = with_best([], (kinds == GIVEN) | (kinds == FEATURE), count)
+    chosen += range(len(PROPER_SIGNS))
+    hope = expected.copy()
+    hope[kinds == PRINCIPAL] = expected[kinds == PRINCIPAL] * SURE_ENOUGH + PRINCIPAL_BONUS
+    if len(grid):
+        hope[kinds == FEATURE] = 1.0  # copies of a part are found by these alone
     chosen.sort(key=lambda index: -expected[index])
     return [(turns[index], min(float(hope[index]), 1.0)) for index in chosen]
 

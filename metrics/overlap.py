@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import manifold3d
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from .normalised import NormalisedPart
 
-MOST_BOOLEANS = 6  # of one climb
+MOST_BOOLEANS = 5  # of one climb
 FIRST_STEP = np.radians(2.0)
 LONGEST_STEP = np.radians(10.0)
-LEAST_GAIN = 5e-4  # a step that promises less IoU than this is not made
+LEAST_PROMISE = 1e-3  # a step that promises less IoU than this is not made
 MOST_FAILURES = 2  # steps in a row that lead down
 
 
@@ -47,9 +46,9 @@ def climb(
     failures = 0
     for _ in range(MOST_BOOLEANS):
         promised = float(slope @ way)
-        if promised < LEAST_GAIN:
+        if promised < LEAST_PROMISE:
             break
-        there = Rotation.from_rotvec(way).as_matrix() @ turn
+        there = _turn_by(way) @ turn
         common = common_part(a, b, there)
         reached = iou_of_volumes(common.volume(), a.volume, b.volume)
         if reached <= iou:
@@ -66,6 +65,13 @@ def climb(
         way = _first_step(slope) if curve is None else curve @ slope
         way = way * min(1.0, LONGEST_STEP / max(float(np.linalg.norm(way)), 1e-12))
     return iou
+
+
+def _turn_by(way: np.ndarray) -> np.ndarray:
+    """(3, 3): the rotation about `way` (3,) by its length, in radians."""
+    angle = max(float(np.linalg.norm(way)), 1e-12)
+    cross = np.cross(np.eye(3), -way / angle)
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def _first_step(slope: np.ndarray) -> np.ndarray:
