@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import metrics
+from metrics import overlap
 from metrics.chamfer_distance import chamfer_distance
 from metrics.execution import measure_file, run_cadquery, run_many
-from metrics.geometry import iou_aligned, iou_unit_box
+from metrics.geometry import iou_aligned, iou_rotated, iou_unit_box
 from metrics.normalised import normalise
 from metrics.parts import Failure, Part
 
@@ -300,3 +301,79 @@ def test_real_parts_score_one_against_moved_copies():
     copies = parts_of([moved(code + "\nresult = solid", random) for code in codes])
     for row, part, copy in zip(rows, parts, copies, strict=True):
         assert 0.99 <= iou_aligned(part, copy) <= 1, row["deepcad_id"]
+
+
+# ---- the rotations at hand, and the climb from the best of them ----
+
+PLATE = "result = cq.Workplane().box(80, 50, {thickness})"
+BOSS = ".union(cq.Workplane().box(5, 5, 7, centered=(True, True, False)).translate((35, 20, 0)))"
+LEDGE = (
+    "result = cq.Workplane().box(4, 3, 1).union(cq.Workplane().box(1, 2, {}).translate((1, 0, 1)))"
+)
+
+
+def unturned(a: Part, b: Part) -> float:
+    return iou_rotated(normalise(a), normalise(b), np.eye(3))
+
+
+@pytest.mark.parametrize("thickness", [1, 1.5, 3])
+def test_a_boss_far_out_on_a_plate_does_not_tilt_it(thickness):
+    plate = PLATE.format(thickness=thickness)
+    random = np.random.default_rng(5)
+    first, second, turned = parts_of([plate, plate + BOSS, moved(plate + BOSS, random)])
+    score = iou_aligned(first, second)
+    assert score >= unturned(first, second) > 0.5
+    assert iou_aligned(second, first) == pytest.approx(score, abs=5e-3)
+    assert iou_aligned(first, turned) == pytest.approx(score, abs=5e-3)
+
+
+def test_no_rotation_at_hand_is_better():
+    codes = [*HARD.values(), *CHIRAL.values()]
+    parts = parts_of(codes)
+    for first, second in zip(parts, parts[1:] + parts[:1], strict=True):
+        score = iou_aligned(first, second)
+        assert score >= unturned(first, second)
+        assert score >= iou_aligned(first, second, "pca") - 1e-9
+
+
+def test_the_slope_is_the_slope():
+    from scipy.spatial.transform import Rotation
+
+    first, second = (normalise(part) for part in parts_of([LEDGE.format(2), CHIRAL["propeller"]]))
+    turn = Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix()
+    own = np.array(second.solid.to_mesh64().run_original_id)
+    slope = overlap._slope(first, second, overlap.common_part(first, second, turn), own)
+    for axis in np.eye(3) * 1e-5:
+        up, down = (
+            iou_rotated(first, second, Rotation.from_rotvec(sign * axis).as_matrix() @ turn)
+            for sign in (1, -1)
+        )
+        assert slope[np.argmax(axis)] == pytest.approx((up - down) / 2e-5, abs=1e-4)
+
+
+def test_a_climb_goes_up_and_never_down():
+    from scipy.spatial.transform import Rotation
+
+    codes = [LEDGE.format(2), LEDGE.format(3), CHIRAL["hook"], HARD["bolt circle"]]
+    parts = [normalise(part) for part in parts_of(codes)]
+    gains = []
+    for seed in range(8):
+        first, second = parts[seed % 4], parts[(seed + 1 + seed // 4) % 4]
+        turn = Rotation.random(random_state=seed).as_matrix()
+        common = overlap.common_part(first, second, turn)
+        gains.append(overlap.climb(first, second, turn, common))
+        gains[-1] -= iou_rotated(first, second, turn)
+    assert min(gains) >= 0
+    assert np.median(gains) > 0.02
+
+
+@real_data
+@pytest.mark.slow
+def test_no_real_program_scores_less_than_unturned():
+    rows = [json.loads(line) for line in (REAL / "metadata.jsonl").open()]
+    for row, part in zip(rows, parts_of(row["cadquery"] for row in rows), strict=True):
+        target = measure_file(REAL / "steps" / f"{row['deepcad_id']}.step")
+        assert isinstance(target, Part)
+        score = iou_aligned(target, part)
+        assert score >= unturned(target, part), row["deepcad_id"]
+        assert score >= iou_aligned(target, part, "pca") - 1e-9, row["deepcad_id"]
