@@ -18,13 +18,18 @@ from .parts import Part
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
 
 
+def check_alignment(alignment: str) -> None:
+    """Raises ValueError for an unknown alignment."""
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
+
+
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
     """IoU_best of two parts, in [0, 1]. alignment: "best", "pca" or "published".
 
     Raises ValueError for another alignment, or for a mesh that cannot be made solid.
     """
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
+    check_alignment(alignment)
     first, second = normalise(a), normalise(b)
     turns = principal_turns(first, second, mirrored=alignment == "published")
     best = max(iou_rotated(first, second, turn) for turn in turns)
