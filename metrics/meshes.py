@@ -8,6 +8,8 @@ use only through `status()` and then has volume 0, so the status is checked ever
 
 from __future__ import annotations
 
+import contextlib
+
 import manifold3d
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -153,6 +155,12 @@ def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifol
         loose = manifold_of(*_loosely_welded(points, faces, pairs))
         if loose is not None:
             return loose, "open mesh closed by welding near vertices"
+    with contextlib.suppress(ValueError):
+        # imported here, because it begins with what this module does
+        from .sandbox.mesh_repair import closed_bodies
+
+        bodies, _ = closed_bodies(points, faces)
+        return union([body.manifold for body in bodies]), "mesh mended piece by piece"
     return _voxels(points, faces), "mesh is no manifold; measured by voxels"
 
 

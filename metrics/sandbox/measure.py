@@ -51,7 +51,7 @@ from .tessellation import subshapes, tessellate
 
 FINER = 4.0  # times as fine is the mesh that decides where mesh and integral differ
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
-ZERO_VOLUME = 1e-10  # volume / area^1.5 below this is no volume; a cube has 0.068
+ZERO_VOLUME = 1e-8  # volume / area^1.5 below this is no volume; a cube has 0.068
 
 
 class NotMeasurable(Exception):

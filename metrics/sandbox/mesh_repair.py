@@ -70,7 +70,8 @@ def closed_bodies(points: np.ndarray, triangles: np.ndarray) -> tuple[list[Body]
 
 
 def _in_place(body: Body, middle: np.ndarray, size: float) -> Body:
-    return Body(body.points * size + middle, body.triangles, body.manifold)
+    moved = body.manifold.scale([size] * 3).translate(middle)
+    return Body(body.points * size + middle, body.triangles, moved)
 
 
 # ---- triangles -----------------------------------------------------------------------------------
