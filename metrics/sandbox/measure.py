@@ -49,7 +49,7 @@ from ..meshes import (
 )
 from .tessellation import subshapes, tessellate
 
-FINER = 4.0  # times as fine is the mesh that decides where mesh and integral differ
+FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
 ZERO_VOLUME = 1e-8  # volume / area^1.5 below this is no volume; a cube has 0.068
 
@@ -165,7 +165,7 @@ def _settled(shape: TopoDS_Shape, notes: list[str]) -> Measured:
         return first
     said = []
     fine = _looked_at(shape, mass, FINER, said)
-    if fine is not None and fine.agrees:
+    if fine is not None and (fine.agrees or _nearing(first, fine)):
         notes.extend(said)
         return fine
     whole = next((one for one in (fine, first) if one is not None and not one.repairs), None)
@@ -200,6 +200,14 @@ def _looked_at(shape: TopoDS_Shape, mass: Mass, finer: float, notes: list[str]) 
     except ValueError:
         return None
     return Measured(shape, mass, arrays, solids, repairs)
+
+
+def _nearing(coarse: Measured | None, fine: Measured) -> bool:
+    """Whether two whole meshes of one shape come nearer to its integral the finer they are."""
+    if coarse is None or coarse.repairs or fine.repairs:
+        return False
+    left = abs(fine.mesh_volume - fine.mass.volume)
+    return left <= abs(coarse.mesh_volume - coarse.mass.volume) / 2
 
 
 def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
