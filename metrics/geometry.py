@@ -19,13 +19,18 @@ from .parts import Part
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
 
 
+def check_alignment(alignment: str) -> None:
+    """Raises ValueError for an unknown alignment."""
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
+
+
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
     """IoU_best of two parts, in [0, 1]. alignment: "best", "pca" or "published".
 
     Raises ValueError for another alignment, or for a mesh that cannot be made solid.
     """
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f"unknown alignment {alignment!r}; choose one of {', '.join(ALIGNMENTS)}")
+    check_alignment(alignment)
     first, second = normalise(a), normalise(b)
     if alignment == "best":
         return _best_iou(first, second)

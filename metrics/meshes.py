@@ -8,6 +8,8 @@ use only through `status()` and then has volume 0, so the status is checked ever
 
 from __future__ import annotations
 
+import contextlib
+
 import manifold3d
 import numpy as np
 from scipy.sparse import coo_matrix
@@ -16,6 +18,8 @@ from scipy.spatial import cKDTree
 
 from .voxels import occupancy_grid
 
+SAME_VOLUME_WITHIN = 0.02  # between mesh and integral; more is another solid
+MERGED = "open mesh closed by merging near vertices"
 WELD_DISTANCES = (1e-5, 1e-3)  # of the longest side: how far apart vertices that may be one lie
 # vertices that near to each on average; more are detail, and pairs of them fill memory
 MOST_NEIGHBOURS = 30
@@ -33,12 +37,28 @@ def solid_manifolds(
     solids, notes = [], []
     for index in np.unique(owner):
         points, faces = weld(vertices, triangles[owner == index])
-        solid = _manifold(points, faces)
+        solid = manifold_of(points, faces)
         if solid is None:
             solid, note = _repaired(points, faces)
             notes.append(note)
         solids.append(solid)
     return solids, notes
+
+
+def manifolds_of_part(
+    arrays: dict[str, np.ndarray], center: np.ndarray, size: float
+) -> tuple[list[manifold3d.Manifold], list[str]]:
+    """solid_manifolds of a Part's arrays (wire.py) at its centre of mass, in radii of gyration.
+
+    The measuring child and the scorer both ask this way, so that they give one verdict.
+    """
+    owner = arrays["solid_of_face"][arrays["faces"]]
+    return solid_manifolds((arrays["vertices"] - center) / size, arrays["triangles"], owner)
+
+
+def radius_of_gyration(volume: float, inertia: np.ndarray) -> float:
+    """Radius of gyration of a body of density 1 with (3, 3) inertia about its centre of mass."""
+    return float(np.sqrt(np.trace(inertia) / (2 * volume)))
 
 
 def union(solids: list[manifold3d.Manifold]) -> manifold3d.Manifold:
@@ -61,9 +81,34 @@ def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.nd
     return points[first], faces[proper]
 
 
-def _manifold(
+def mesh_mass(points: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Volume, centre (3,) and inertia (3, 3) about it, density 1, of a closed oriented mesh.
+
+    Sums over the tetrahedra between each triangle and a point inside the bounding box; the second
+    moment of a tetrahedron with corners 0, a, b, c is det/120 (sum of the outer products of
+    a, b, c and of a + b + c with themselves).
+    """
+    base = (points.min(0) + points.max(0)) / 2
+    corners = points[faces] - base
+    det = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
+    volume = float(det.sum() / 6)
+    if volume == 0:
+        return 0.0, base, np.zeros((3, 3))
+    total = corners.sum(1)
+    center = (det[:, None] * total).sum(0) / 24 / volume
+    second = np.einsum("t,tki,tkj->ij", det, corners, corners)
+    second = (second + np.einsum("t,ti,tj->ij", det, total, total)) / 120
+    second -= volume * np.outer(center, center)
+    return volume, base + center, np.trace(second) * np.eye(3) - second
+
+
+def manifold_of(
     points: np.ndarray, faces: np.ndarray, merge: bool = False
 ) -> manifold3d.Manifold | None:
+    """The solid in a closed mesh, points (N, 3) and triangles (M, 3); None if it is not closed.
+
+    merge: near vertices of open edges are taken for one.
+    """
     mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
     if merge and mesh.merge():
         faces = _merged(mesh, faces)
@@ -95,21 +140,27 @@ def _merged(mesh: manifold3d.Mesh64, faces: np.ndarray) -> np.ndarray:
 
 
 def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifold, str]:
-    merged = _manifold(points, faces, merge=True)
+    merged = manifold_of(points, faces, merge=True)
     if merged is not None:
-        return merged, "open mesh closed by merging near vertices"
-    capped = _manifold(*_capped(points, faces))
-    if capped is not None:
-        return capped, "open mesh closed by capping its holes"
+        return merged, MERGED
+    closed = manifold_of(*capped(points, faces))
+    if closed is not None:
+        return closed, "open mesh closed by capping its holes"
     size = float(np.ptp(points, axis=0).max())
     tree = cKDTree(points)
     for near in WELD_DISTANCES:
         if tree.count_neighbors(tree, near * size) > MOST_NEIGHBOURS * len(points):
             break
         pairs = tree.query_pairs(near * size, output_type="ndarray")
-        loose = _manifold(*_loosely_welded(points, faces, pairs))
+        loose = manifold_of(*_loosely_welded(points, faces, pairs))
         if loose is not None:
             return loose, "open mesh closed by welding near vertices"
+    with contextlib.suppress(ValueError):
+        # imported here, because it begins with what this module does
+        from .sandbox.mesh_repair import closed_bodies
+
+        bodies, _ = closed_bodies(points, faces)
+        return union([body.manifold for body in bodies]), "mesh mended piece by piece"
     return _voxels(points, faces), "mesh is no manifold; measured by voxels"
 
 
@@ -145,7 +196,7 @@ def _voxels(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold:
     return solid
 
 
-def _capped(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def capped(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mesh with a fan of triangles over every cycle of unmatched edges."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     directed = set(map(tuple, edges.tolist()))

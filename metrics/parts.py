@@ -20,6 +20,8 @@ KINDS = (
     "forbidden",
     "too large",
 )
+# notes that say where a Part came from, not that it was repaired
+ORIGINS = ("from an STL mesh",)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .parts import Failure, Part, part_from_message, part_to_bytes
 
 Reference = str | Path | Part
 MOST_KEPT = 512
-CACHE_FORMAT = "1"  # part of the key; change it when measuring changes
+CACHE_FORMAT = "2"  # part of the key; change it when measuring changes
 _kept: OrderedDict[str, Future[Part]] = OrderedDict()
 _lock = threading.Lock()
 

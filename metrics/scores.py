@@ -20,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from .alignment import ALIGNMENTS
 from .chamfer_distance import chamfer_distance
 from .execution import run_cadquery, usable_cores
-from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
+from .geometry import box_error, check_alignment, iou_aligned, iou_unit_box, volume_error
 from .normalised import normalise
-from .parts import Failure, Part
+from .parts import ORIGINS, Failure, Part
 from .progress import progress_bar
 from .references import BadReference, Reference, reference_kinds, reference_part
 
@@ -97,9 +96,7 @@ def score_rows(
     cache: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of `pairs` in their order, each as soon as it and those before it are done."""
-    if options["alignment"] not in ALIGNMENTS:
-        known = ", ".join(ALIGNMENTS)
-        raise ValueError(f"unknown alignment {options['alignment']!r}; choose one of {known}")
+    check_alignment(options["alignment"])
     folder = str(Path(cache).resolve()) if cache else None
     own = None if executor else ThreadPoolExecutor(workers or usable_cores())
     pool = executor or own
@@ -151,6 +148,8 @@ def score_one(
         return {**row, "failure": f"invalid solid: {error}"}
     row |= {"ok": True, "iou_best": iou}
     notes = [*got.notes, *normalise(got).notes]
+    notes += [f"reference: {note}" for note in (*target.notes, *normalise(target).notes)
+              if note not in ORIGINS]  # fmt: skip
     if notes:
         row["notes"] = notes
     if extras:

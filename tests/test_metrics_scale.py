@@ -249,7 +249,7 @@ def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     assert not metrics.geometry.normalise(got).notes
     assert len(np.unique(got.faces)) == got.face_count == 6
     assert metrics.geometry.normalise(got).volume == pytest.approx(
-        got.volume / metrics.normalised._gyration(got) ** 3, rel=2e-3
+        got.volume / metrics.meshes.radius_of_gyration(got.volume, got.inertia) ** 3, rel=2e-3
     )
 
 

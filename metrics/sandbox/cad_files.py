@@ -2,8 +2,8 @@
 
 Runs in a confined child in which no generated code ever runs, because a file or B-rep bytes may
 crash the reader. A STEP file becomes B-rep bytes and is measured like a program's result. An STL
-file has no B-rep: its mass properties are those of the closed triangle mesh, it counts as one face
-per connected piece, and it has no edges.
+file has no B-rep: its triangles are made closed bodies (mesh_repair.py), whose mass properties
+count, and are grouped into faces (mesh_faces.py); it has no edges.
 
 Files are bytes at both ends, because the child can open none for writing. Left out: names and
 colours in STEP files.
@@ -14,9 +14,13 @@ from __future__ import annotations
 import io
 import re
 
+import manifold3d
 import numpy as np
 
 from .. import wire
+from ..meshes import manifolds_of_part, mesh_mass, radius_of_gyration
+from .mesh_faces import face_groups
+from .mesh_repair import closed_bodies
 
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -74,27 +78,40 @@ def brep_to_step(brep: bytes) -> bytes:
 
 def measure_stl(data: bytes) -> bytes:
     """Measure an STL file; a message of wire.py. Raises ValueError if it is not a closed mesh."""
-    from ..meshes import solid_manifolds, union, weld
-
     corners = _stl_corners(data).astype(float)
-    if not len(corners) or not np.isfinite(corners).all():
-        raise ValueError("the STL file holds no usable triangles")
-    vertices = corners.reshape(-1, 3)
-    triangles = np.arange(len(vertices), dtype=np.int32).reshape(-1, 3)
-    points, faces = weld(vertices, triangles)
-    piece = _pieces(len(points), faces)[faces[:, 0]]
-    volume, center, inertia = mesh_mass(points, faces)
-    if volume < 0:
-        faces, volume, inertia = faces[:, ::-1], -volume, -inertia
-    if not volume > 0:
-        raise ValueError("the STL file has no volume")
-    size = float(np.sqrt(np.trace(inertia) / (2 * volume)))
-    solids, notes = solid_manifolds((points - center) / size, faces, np.zeros(len(faces), int))
-    whole = union(solids)
-    corners = points[faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    normals = np.repeat(normals / np.where(lengths > 0, lengths, 1), 3, axis=0)
+    return measure_mesh(
+        corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3), "from an STL mesh"
+    )
+
+
+def measure_mesh(vertices: np.ndarray, triangles: np.ndarray, origin: str) -> bytes:
+    """Measure the triangles of a file; a message of wire.py.
+
+    vertices: (N, 3). triangles: (M, 3) indices. origin: the first of the notes. Raises ValueError,
+    saying what is wrong, where they cannot be made a closed mesh.
+    """
+    if not len(triangles) or not np.isfinite(vertices).all():
+        raise ValueError("the file holds no usable triangles")
+    bodies, repairs = closed_bodies(vertices, triangles)
+    groups = [face_groups(body.points, body.triangles) for body in bodies]
+    sizes = [group.max() + 1 for group in groups]
+    corners = np.concatenate([body.points[body.triangles] for body in bodies])
+    points = corners.reshape(-1, 3)
+    numbers = np.arange(len(points)).reshape(-1, 3)
+    volume, center, inertia = mesh_mass(points, numbers)
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(across, axis=1, keepdims=True)
+    arrays = {
+        "vertices": points,
+        "normals": np.repeat(across / np.where(lengths > 0, lengths, 1), 3, axis=0),
+        "triangles": numbers,
+        "faces": np.concatenate(
+            [group + sum(sizes[:index]) for index, group in enumerate(groups)]
+        ),
+        "edge_points": np.zeros((0, 3)),
+        "edge_starts": np.zeros(1),
+        "solid_of_face": np.repeat(np.arange(len(bodies)), sizes),
+    }  # fmt: skip
     header = {
         "ok": True,
         "volume": volume,
@@ -102,41 +119,17 @@ def measure_stl(data: bytes) -> bytes:
         "center": center.tolist(),
         "inertia": inertia.tolist(),
         "bounding_box": [points.min(0).tolist(), points.max(0).tolist()],
-        "solids": len(whole.decompose()),
-        "valid": not notes,
-        "notes": ["from an STL mesh", *notes],
+        "solids": sum(_components(body.manifold) for body in bodies),
+        "valid": not repairs,
+        "notes": [origin, *repairs],
     }
-    arrays = {
-        "vertices": corners.reshape(-1, 3),
-        "normals": normals,
-        "triangles": np.arange(3 * len(faces)).reshape(-1, 3),
-        "faces": piece,
-        "edge_points": np.zeros((0, 3)),
-        "edge_starts": np.zeros(1),
-        "solid_of_face": np.zeros(piece.max() + 1),
-    }
+    manifolds_of_part(arrays, center, radius_of_gyration(volume, inertia))
     return wire.pack_arrays(header, arrays, b"")
 
 
-def mesh_mass(points: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Volume, centre (3,) and inertia (3, 3) about it, density 1, of a closed oriented mesh.
-
-    Sums over the tetrahedra between each triangle and a point inside the bounding box; the second
-    moment of a tetrahedron with corners 0, a, b, c is det/120 (sum of the outer products of
-    a, b, c and of a + b + c with themselves).
-    """
-    base = (points.min(0) + points.max(0)) / 2
-    corners = points[faces] - base
-    det = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
-    volume = float(det.sum() / 6)
-    if volume == 0:
-        return 0.0, base, np.zeros((3, 3))
-    total = corners.sum(1)
-    center = (det[:, None] * total).sum(0) / 24 / volume
-    second = np.einsum("t,tki,tkj->ij", det, corners, corners)
-    second = (second + np.einsum("t,ti,tj->ij", det, total, total)) / 120
-    second -= volume * np.outer(center, center)
-    return volume, base + center, np.trace(second) * np.eye(3) - second
+def _components(solid: manifold3d.Manifold) -> int:
+    """The connected pieces of a body; what it holds inside out are its cavities."""
+    return sum(piece.volume() > 0 for piece in solid.decompose())
 
 
 def _stl_corners(data: bytes) -> np.ndarray:
@@ -147,12 +140,3 @@ def _stl_corners(data: bytes) -> np.ndarray:
         raise ValueError("not a readable STL file")
     numbers = re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", data)
     return np.array(numbers, dtype=float).reshape(-1, 3, 3)
-
-
-def _pieces(count: int, faces: np.ndarray) -> np.ndarray:
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    ends = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]]])
-    links = coo_matrix((np.ones(len(ends)), ends.T), (count, count))
-    return connected_components(links, directed=False)[1]

@@ -30,14 +30,15 @@ ANGULAR_DEFLECTION = 0.2  # radians
 
 
 def tessellate(
-    shape: TopoDS_Shape, center: np.ndarray, size: float, notes: list[str]
+    shape: TopoDS_Shape, center: np.ndarray, size: float, notes: list[str], finer: float = 1.0
 ) -> dict[str, np.ndarray] | None:
     """The arrays of wire.ARRAYS, in the part's own units and place; None if nothing meshes.
 
     `center` (3,) and `size`, the radius of gyration, are in the units of `shape`. The solids of
-    `shape` are numbered in the order in which an explorer meets them.
+    `shape` are numbered in the order in which an explorer meets them. finer: divides both
+    deflections.
     """
-    shape, center, size = _meshed(shape, center, size, notes)
+    shape, center, size = _meshed(shape, center, size, notes, finer)
     blocks: dict[str, list[Any]] = {name: [] for name in wire.ARRAYS}
     edges_seen = TopTools_IndexedMapOfShape()
     count = 0
@@ -74,7 +75,7 @@ def tessellate(
 
 
 def _meshed(
-    shape: TopoDS_Shape, center: np.ndarray, size: float, notes: list[str]
+    shape: TopoDS_Shape, center: np.ndarray, size: float, notes: list[str], finer: float
 ) -> tuple[TopoDS_Shape, np.ndarray, float]:
     """The shape with its mesh, and where it is: x of the mesh is size * x + center of the part.
 
@@ -87,10 +88,10 @@ def _meshed(
     move.SetTranslation(gp_Vec(*(-center)))
     shrink.SetScale(gp_Pnt(0, 0, 0), 1 / size)
     small = BRepBuilderAPI_Transform(shape, shrink.Multiplied(move), True).Shape()
-    if _mesh(small, LINEAR_DEFLECTION):
+    if _mesh(small, 1.0, finer):
         return small, center, size
     own = BRepBuilderAPI_Transform(shape, gp_Trsf(), True).Shape()
-    if _mesh(own, LINEAR_DEFLECTION * size):
+    if _mesh(own, size, finer):
         return own, np.zeros(3), 1.0
     if not BRepCheck_Analyzer(small).IsValid():
         return small, center, size
@@ -98,7 +99,7 @@ def _meshed(
     fix.Perform()
     healed = fix.Shape()
     solid = TopAbs_ShapeEnum.TopAbs_SOLID
-    if not _mesh(healed, LINEAR_DEFLECTION) or len(subshapes(healed, solid)) != len(
+    if not _mesh(healed, 1.0, finer) or len(subshapes(healed, solid)) != len(
         subshapes(small, solid)
     ):
         return small, center, size
@@ -106,9 +107,10 @@ def _meshed(
     return healed, center, size
 
 
-def _mesh(shape: TopoDS_Shape, linear: float) -> bool:
+def _mesh(shape: TopoDS_Shape, size: float, finer: float) -> bool:
     """Mesh every face; whether every face has a mesh now."""
-    BRepMesh_IncrementalMesh(shape, linear, False, ANGULAR_DEFLECTION, False)
+    linear, angular = LINEAR_DEFLECTION * size / finer, ANGULAR_DEFLECTION / finer
+    BRepMesh_IncrementalMesh(shape, linear, False, angular, False)
     place = TopLoc_Location()
     faces = subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE)
     return all(BRep_Tool.Triangulation_s(TopoDS.Face_s(face), place) for face in faces)
