@@ -1,6 +1,6 @@
 """The program in a model's reply.
 
-    extract_code("Sure!\\n```python\\nimport cadquery as cq\\n...\\n```")      # "import cadquery ..."
+    extract_code("Sure!\\n```python\\nimport cadquery as cq\\n...\\n```")  # "import cadquery ..."
 
 A reply is unwrapped from the outside in: whose turn it is, thoughts and answers, JSON, fences,
 sentences. Nothing is run to decide. Which of several blocks is the program: snippets.py.
@@ -19,6 +19,7 @@ from typing import Any
 from image2cad.cad.snippets import (
     FIRST_CODE,
     LANGUAGES,
+    MOST_BLOCKS,
     builds,
     code_runs,
     is_prose,
@@ -28,16 +29,18 @@ from image2cad.cad.snippets import (
 )
 
 MOST_WRAPPINGS = 4  # JSON in a fence in an answer, and one more
+MOST_REMARKS = 300  # lines of prose that are taken off one by one
 MOST_CLOSINGS = 12  # fences that are tried as the end of a block
 
 THOUGHTS = "think|thinking|thought|thoughts|reasoning|reason|analysis|scratchpad|reflection|plan"
-ANSWERS = "answer|final_answer|final|solution|response|output|result|code|python|cadquery|pre|box"
+ANSWERS = "answer|final_answer|final|solution|response|output|result|code|python|cadquery|pre|box|tool_call"
 THOUGHT = re.compile(rf"<({THOUGHTS})\b[^<>\n]*>(?:(?!<\1\b).)*?</\1>", re.DOTALL | re.IGNORECASE)
 END_OF_THOUGHT = re.compile(rf"</(?:{THOUGHTS})>", re.IGNORECASE)
 CHANNEL = re.compile(
     r"<\|channel\|>\s*(?:analysis|commentary|thought).*?(?=<\|channel\|>\s*final|\Z)", re.DOTALL
 )
 ANSWER = re.compile(rf"<({ANSWERS})\b[^<>\n]*>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+ENTITY = re.compile(r"&(?:lt|gt|amp|quot|#\d+);")
 TAG = re.compile(
     rf"</?(?:{THOUGHTS}|{ANSWERS})\b[^<>\n]*>|<!\[CDATA\[|\]\]>"
     r"|\[/?(?:PYTHON|CODE|ANSWER|THINK)\]|\{code(?::\w+)?\}",
@@ -73,7 +76,7 @@ def extract_code(reply: str) -> str:
     several blocks the last whole one counts, with earlier ones whose names it uses. Without
     anything that looks like code the stripped reply comes back, to fail where it is run.
     """
-    text = reply.replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
+    text = reply.replace("\r\n", "\n").replace("\r", "\n").strip("\ufeff\u200b\u2060 ")
     whole = _clean(text)
     if _is_program(whole):
         return without_remarks(whole)
@@ -91,8 +94,8 @@ def _clean(text: str) -> str:
 
 
 def _is_program(text: str) -> bool:
-    tree = parsed(text)
-    return tree is not None and _data(text, tree) is None
+    tree = parsed(text)  # of Jira's marks some parse
+    return tree is not None and not text.startswith("{code") and _data(text, tree) is None
 
 
 # ---- turns, thoughts and answers ----
@@ -114,8 +117,8 @@ def _pieces(text: str) -> Iterator[str]:
     turns = list(_turns(text)) or [""]
     for turn in turns:
         for match in reversed(list(ANSWER.finditer(turn))):
-            yield TAG.sub("\n", match[2])
-            yield html.unescape(TAG.sub("\n", match[2]))
+            inner = TAG.sub("\n", match[2])
+            yield html.unescape(inner) if ENTITY.search(inner) else inner
         yield TAG.sub("\n", turn)
     yield TAG.sub("\n", TOKEN.sub("\n", text))
 
@@ -158,7 +161,9 @@ def _program(text: str, depth: int = 0) -> str:
         return without_remarks(text)
     blocks = [_clean(block) for block in _fenced(text)]
     if blocks and depth < MOST_WRAPPINGS:
-        blocks = [_program(block, depth + 1) if parsed(block) is None else block for block in blocks]
+        blocks = [
+            _program(block, depth + 1) if parsed(block) is None else block for block in blocks
+        ]
         code = joined([_without_language(block) for block in blocks])
         if code is not None:
             return without_remarks(_clean(code))
@@ -215,7 +220,9 @@ def _data(text: str, tree: ast.Module | None) -> list[str] | None:
         elif not isinstance(value, ast.Dict | ast.List | ast.Tuple | ast.Constant):
             return None
     found: list[str] = []
-    for start in [match.start() for match in re.finditer(r"^\s*[{\[\"]", text, re.M)][:MOST_CLOSINGS]:
+    for start in [match.start() for match in re.finditer(r"^\s*[{\[\"]", text, re.M)][
+        :MOST_CLOSINGS
+    ]:
         try:
             value, _ = json.JSONDecoder(strict=False).raw_decode(text, _skip_space(text, start))
         except (ValueError, RecursionError):
@@ -238,7 +245,7 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
-        if any(map(builds, value)):
+        if sum(map(_mentions_cadquery, value)) > 1 and any("\n" in one.strip() for one in value):
             yield from value
         else:  # one line each, as notebooks have them
             yield ("" if value[0].endswith("\n") else "\n").join(value)
@@ -256,7 +263,7 @@ def _fenced(text: str) -> list[str]:
     lines = text.split("\n")
     blocks: list[str] = []
     at = 0
-    while at < len(lines):
+    while at < len(lines) and len(blocks) < MOST_BLOCKS:
         one = ONE_LINE.search(lines[at])
         if one and (FIRST_CODE.match(one[2]) or _mentions_cadquery(one[2])):
             blocks.append(one[2])
@@ -268,9 +275,9 @@ def _fenced(text: str) -> list[str]:
             at += 1
             continue
         first = match["info"][LANGUAGE.match(match["info"]).end() :]  # type: ignore[union-attr]
-        if FIRST_CODE.match(match["info"]) and not LANGUAGE.fullmatch(match["info"]):
+        if re.match(r"(import|from)\s", match["info"]):
             first = match["info"]
-        head = [first] if FIRST_CODE.match(first) else []
+        head = [first] if re.match(r"(import|from)\s", first) or "cq." in first else []
         body = lines[at + 1 :]
         if quoted:
             body = [re.sub(r"^[ \t]*>[ \t]?", "", line) for line in body]
@@ -321,7 +328,9 @@ def _without_prose(lines: list[str]) -> str:
     if first is None:
         return "\n".join(lines)
     lines = lines[first:]
-    while parsed("\n".join(lines)) is None:
+    for _ in range(MOST_REMARKS):
+        if parsed("\n".join(lines)) is not None:
+            break
         last = max((i for i, line in enumerate(lines) if line.strip()), default=0)
         if last == 0 or not is_prose(lines[last]):
             break  # broken code, not a sentence: it has to fail
@@ -330,4 +339,5 @@ def _without_prose(lines: list[str]) -> str:
 
 
 def _starts(line: str) -> bool:
-    return bool(FIRST_CODE.match(line.strip())) and not is_prose(line)
+    code = line.strip()
+    return bool(FIRST_CODE.match(code)) and (parsed(code) is not None or not is_prose(line))

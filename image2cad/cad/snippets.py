@@ -20,8 +20,10 @@ from dataclasses import dataclass
 
 # What a program finds without an import, as metrics/ runs it.
 PROVIDED = frozenset(dir(builtins)) | {
-    "cq", "cadquery", "np", "numpy", "show_object", "debug", "log", "__name__", "__file__", "__doc__",
+    "cq", "cadquery", "np", "numpy", "show_object", "debug", "log",
+    "__name__", "__file__", "__doc__",
 }  # fmt: skip
+MOST_LINES = 100_000  # that are parsed for one reply, those parsed again counted again
 MOST_BLOCKS = 60  # of a reply: a longer one is no answer
 LANGUAGES = {"python", "python3", "py", "cadquery", "code", "copy"}
 BUILDERS = {"Workplane", "Sketch", "Assembly", "Solid", "Compound", "Shape", "Face", "Wire"}
@@ -46,9 +48,16 @@ class Block:
 def parsed(text: str) -> ast.Module | None:
     """The syntax tree of a text; None where it is no Python, or nests too deeply."""
     try:
-        return ast.parse(text)
+        tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    return None if any(map(_is_bullet, tree.body)) else tree
+
+
+def _is_bullet(statement: ast.stmt) -> bool:
+    """`* w = width`, which Python refuses only when it compiles."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return any(isinstance(target, ast.Starred) for target in targets)
 
 
 def builds(text: str) -> bool:
@@ -162,9 +171,9 @@ def _last_name(tree: ast.Module) -> str:
 def _makes_geometry(tree: ast.Module, cadquery: set[str]) -> bool:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
-            if isinstance(node.value, ast.Name) and node.value.id in cadquery:
-                if node.attr in BUILDERS:
-                    return True
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if owner in cadquery and node.attr in BUILDERS:
+                return True
         elif isinstance(node, ast.Name) and node.id in BUILDERS:
             return True
     return False
@@ -207,7 +216,8 @@ def _walk(statements: Iterable[ast.AST], bound: set[str], later: set[str]) -> se
 
 def _names(node: ast.AST) -> tuple[set[str], set[str]]:
     """Names that are read, and names that are bound, anywhere in a node."""
-    used, own = set(), set()
+    used: set[str] = set()
+    own: set[str] = set()
     for one in ast.walk(node):
         if isinstance(one, ast.Name):
             (used if isinstance(one.ctx, ast.Load) else own).add(one.id)
@@ -239,18 +249,21 @@ GOES_ON = re.compile(
 
 # Outside of these a line speaks for itself.
 QUOTED = re.compile(r"(?<!\w)(['\"]).*?(?:\1|$)|`[^`]*`?|#.*$")
+ADDRESS = re.compile(r"https?://\S+")
 WORDS = re.compile(r"(?:[^\W\d_][\w'’-]*[,;:.]?[ \t]+){2,}[^\W\d_][\w'’-]*")
 LISTED = re.compile(
-    r"\s*(?:[-*+•]\s+\S|\*\*|\d+[.)]\s|>\s|#{1,6}\s|[-*_=]{3,}\s*$|</?\w|\\(?:begin|end)\b)"
+    r"\s*(?:[-*+•]\s+\S|\*\*|\d+[.)]\s|>\s|\|.*\|\s*$|#{1,6}\s|[-*_=]{3,}\s*$|</?\w|\\(?:begin|end)\b)"
 )
-MEASURED = re.compile(rf"\s*(?:{NAME}\s+)*{NAME}\s*=\s*[~≈]?\d[\d.,]*\s*(?:mm|cm|m|in|°|mm[²³23^]\S*)\b")
+MEASURED = re.compile(
+    rf"\s*(?:{NAME}\s+)*{NAME}\s*=\s*[~≈]?\d[\d.,]*\s*(?:mm|cm|m|in|°|mm[²³23^]\S*)\b"
+)
 
 
 def is_prose(line: str) -> bool:
     """Whether a line that does not parse is a sentence, in any language, and no broken code."""
     if LISTED.match(line) or MEASURED.match(line):
         return True
-    bare = QUOTED.sub(" ", line)
+    bare = QUOTED.sub(" ", ADDRESS.sub("link", line))
     if any(_speaks(words[0]) for words in WORDS.finditer(bare)):
         return True
     if FIRST_CODE.match(bare.strip()) or GOES_ON.match(bare.strip()):
@@ -264,8 +277,11 @@ def is_prose(line: str) -> bool:
 
 def _speaks(words: str) -> bool:
     """Three words in a row of which two neighbours are none of Python's: no statement has that."""
-    names = [not keyword.iskeyword(word.strip()) for word in re.split(r"[ \t]+", words)]
-    return any(one and other for one, other in itertools.pairwise(names))
+    pairs = itertools.pairwise(words.split())
+    return any(
+        one[-1] not in ",;:." and not keyword.iskeyword(one) and not keyword.iskeyword(other)
+        for one, other in pairs
+    )
 
 
 def code_runs(text: str) -> list[str] | None:
@@ -275,12 +291,17 @@ def code_runs(text: str) -> list[str] | None:
     """
     lines = text.split("\n")
     runs: list[str] = []
-    at, broken = 0, False
+    at, spent, broken, told = 0, 0, False, True
     while at < len(lines) and len(runs) < MOST_BLOCKS:
         line = lines[at]
         starts = FIRST_CODE.match(line.strip()) is not None
-        run, end = _longest(lines, at) if starts else ("", at)
+        run, end, cost = _longest(lines, at, MOST_LINES - spent) if starts else ("", at, 0)
+        spent += cost
+        if spent >= MOST_LINES:
+            return None
         if end > at:
+            broken = broken or not told  # it does not go on from the run that it touches
+            told = False
             if broken and re.match(r"\s*(import|from)\s+cadquery", run):
                 runs, broken = [], False
             runs.append(run)
@@ -289,6 +310,8 @@ def code_runs(text: str) -> list[str] | None:
         if line.strip() and not is_prose(line):
             # Before the first program only what touches it belongs to it.
             broken = broken or bool(runs) or (starts and _touches(lines, at))
+        elif line.strip():
+            told = True
         at += 1
     return None if broken else runs
 
@@ -306,7 +329,7 @@ def without_remarks(text: str) -> str:
     while tree is not None and len(tree.body) > 1:
         lines = text.split("\n")
         first, last = tree.body[0], tree.body[-1]
-        if _word(first).lower() in LANGUAGES and first.lineno < tree.body[1].lineno:
+        if _opens(_word(first)) and first.lineno < tree.body[1].lineno:
             text = "\n".join(lines[first.lineno :])
         elif _is_remark(_word(last), tree) and last.lineno > (tree.body[-2].end_lineno or 0):
             text = "\n".join(lines[: last.lineno - 1])
@@ -320,11 +343,15 @@ def without_remarks(text: str) -> str:
 def _word(statement: ast.stmt) -> str:
     """The word that is a whole statement, also as `Note: word`; else nothing."""
     if isinstance(statement, ast.AnnAssign) and statement.value is None:
-        if isinstance(statement.target, ast.Name) and isinstance(statement.annotation, ast.Name):
-            return statement.annotation.id
+        plain = isinstance(statement.annotation, ast.Name)
+        return statement.target.id if plain and isinstance(statement.target, ast.Name) else ""
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Name):
         return statement.value.id
     return ""
+
+
+def _opens(word: str) -> bool:
+    return word.lower() in LANGUAGES or (word not in PROVIDED and word[:1].isupper())
 
 
 def _is_remark(word: str, tree: ast.Module) -> bool:
@@ -340,22 +367,27 @@ def _is_remark(word: str, tree: ast.Module) -> bool:
     )
 
 
-def _longest(lines: list[str], start: int) -> tuple[str, int]:
-    """The longest stretch from a line on that parses, and the line after it."""
+def _longest(lines: list[str], start: int, most: int) -> tuple[str, int, int]:
+    """The longest stretch from a line on that parses, the line after it, and the lines parsed."""
     indent = _indent(lines[start])
     end = start + 1
     while end < len(lines) and (not lines[end].strip() or _indent(lines[end]) >= indent):
         end += 1
     flat = [line[indent:] if line.strip() else "" for line in lines[start:end]]
-    while flat:
+    cost = 0
+    while flat and cost < most:
+        cost += len(flat)
         try:
-            ast.parse("\n".join(flat))
-            break
+            tree = ast.parse("\n".join(flat))
+            bullet = next((one for one in tree.body if _is_bullet(one)), None)
+            if bullet is None:
+                break
+            flat = flat[: bullet.lineno - 1]
         except SyntaxError as error:
             flat = flat[: max(0, min(error.lineno or len(flat), len(flat)) - 1)]
         except (ValueError, RecursionError, MemoryError):
-            return "", start
-    return "\n".join(flat).strip("\n"), start + len(flat)
+            return "", start, cost
+    return "\n".join(flat).strip("\n"), start + len(flat), cost
 
 
 def _indent(line: str) -> int:
