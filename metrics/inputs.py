@@ -82,7 +82,9 @@ def read_predictions(path: Path) -> dict[str, Prediction]:
 def read_references(path: Path, names: list[str]) -> dict[str, Reference]:
     """{id: code or path} for the given ids. Raises BadInput where one is missing."""
     held: Mapping[str, str | Path | None] = _files(path) if path.is_dir() else _rows(path)
-    found: dict[str, Reference] = {name: one for name in names if (one := held.get(name)) is not None}
+    found: dict[str, Reference] = {
+        name: one for name in names if (one := held.get(name)) is not None
+    }
     missing = [name for name in names if name not in found]
     if missing:
         shown = ", ".join(missing[:5])

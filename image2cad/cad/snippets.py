@@ -30,7 +30,7 @@ BUILDERS = {"Workplane", "Sketch", "Assembly", "Solid", "Compound", "Shape", "Fa
 
 
 @dataclass(frozen=True)
-class Block:
+class Snippet:
     """A block that parses: what it binds at the top, what it needs from before, what it does."""
 
     text: str
@@ -72,7 +72,7 @@ def joined(texts: Sequence[str]) -> str | None:
     The last one that is whole, with the earlier ones that it needs. What only repeats statements
     of an earlier block explains it, and is left out.
     """
-    blocks: list[Block] = []
+    blocks: list[Snippet] = []
     whole: dict[int, bool] = {}  # the blocks of the program so far, False: only their imports
     sound = False
     for text in texts[:MOST_BLOCKS]:
@@ -104,17 +104,17 @@ def joined(texts: Sequence[str]) -> str | None:
     )
 
 
-def _bound(blocks: list[Block], whole: dict[int, bool]) -> frozenset[str]:
+def _bound(blocks: list[Snippet], whole: dict[int, bool]) -> frozenset[str]:
     return frozenset().union(*(blocks[i].binds - blocks[i].imported for i in whole))
 
 
-def _wanted(blocks: list[Block], whole: dict[int, bool]) -> frozenset[str]:
+def _wanted(blocks: list[Snippet], whole: dict[int, bool]) -> frozenset[str]:
     """The name that holds what the program so far comes to."""
     last = blocks[max(whole)].last
     return frozenset({"result"} if "result" in _bound(blocks, whole) else {last})
 
 
-def _needed(blocks: list[Block], number: int) -> tuple[dict[int, bool], set[str]]:
+def _needed(blocks: list[Snippet], number: int) -> tuple[dict[int, bool], set[str]]:
     """The blocks that one needs, False where their imports do; and the names that none has."""
     missing = set(blocks[number].needs)
     members = {number: True}
@@ -132,7 +132,7 @@ def _needed(blocks: list[Block], number: int) -> tuple[dict[int, bool], set[str]
 # ---- one block ----
 
 
-def _block(text: str, tree: ast.Module) -> Block:
+def _block(text: str, tree: ast.Module) -> Snippet:
     imports = [one for one in tree.body if isinstance(one, ast.Import | ast.ImportFrom)]
     names = [alias for one in imports for alias in one.names]
     bound: set[str] = set()
@@ -146,7 +146,7 @@ def _block(text: str, tree: ast.Module) -> Block:
         elif isinstance(one, ast.Import):
             of_it = [alias for alias in one.names if alias.name.startswith("cadquery")]
             cadquery |= {alias.asname or alias.name.partition(".")[0] for alias in of_it}
-    return Block(
+    return Snippet(
         text=text,
         statements=frozenset(ast.dump(one) for one in tree.body),
         binds=frozenset(bound),
