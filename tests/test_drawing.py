@@ -246,7 +246,7 @@ def test_loops_that_touch_are_nested_by_what_lies_off_the_border():
     square = Path((0, 0), tuple(map(Segment, [(10, 0), (10, 10), (0, 10), (0, 0)])))
     notch = Path((10, 5), tuple(map(Segment, [(6, 8), (6, 2), (10, 5)])))
     for loops in ((square, notch), (notch, square), (Circle(0, 0, 5), Circle(2, 0, 3))):
-        program = (Extrusion(NAMED["XY"], loops, 4),)
+        program = (Extrusion(XY, loops, 4),)
         part = run_cadquery(to_code(program))
         light, exact = build(program), build_exactly(program)
         assert isinstance(part, Part) and light is not None
@@ -255,7 +255,7 @@ def test_loops_that_touch_are_nested_by_what_lies_off_the_border():
 
 
 def test_loops_that_cross_are_left_to_cadquery():
-    program = (Extrusion(NAMED["XY"], (Circle(0, 0, 5), Circle(4, 0, 3)), 4),)
+    program = (Extrusion(XY, (Circle(0, 0, 5), Circle(4, 0, 3)), 4),)
     assert build(program) is None
     with pytest.raises(NotBuilt, match="cross"):
         build_exactly(program)

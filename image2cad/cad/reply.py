@@ -33,9 +33,8 @@ MOST_REMARKS = 300  # lines of prose that are taken off one by one
 MOST_CLOSINGS = 12  # fences that are tried as the end of a block
 
 THOUGHTS = "think|thinking|thought|thoughts|reasoning|reason|analysis|scratchpad|reflection|plan"
-ANSWERS = (
-    "answer|final_answer|final|solution|response|output|result|code|python|cadquery|pre|box|tool_call"
-)
+ANSWERS = "answer|final_answer|final|solution|response|output|result|code|python|cadquery|pre"
+ANSWERS += "|tool_call"
 THOUGHT = re.compile(rf"<({THOUGHTS})\b[^<>\n]*>(?:(?!<\1\b).)*?</\1>", re.DOTALL | re.IGNORECASE)
 END_OF_THOUGHT = re.compile(rf"</(?:{THOUGHTS})>", re.IGNORECASE)
 CHANNEL = re.compile(
