@@ -35,7 +35,10 @@ JOB_OF_SUFFIX = {
     ".step": fork_server.READ_STEP,
     ".stp": fork_server.READ_STEP,
     ".stl": fork_server.MEASURE_STL,
+    ".3mf": fork_server.MEASURE_3MF,
+    ".obj": fork_server.MEASURE_OBJ,
 }
+MEASURED_AT_ONCE = (fork_server.MEASURE_STL, fork_server.MEASURE_3MF, fork_server.MEASURE_OBJ)
 _Read = TypeVar("_Read")
 
 
@@ -65,15 +68,17 @@ def run_cadquery(
 
 
 def measure_file(
-    path: Path,
+    path: str | Path,
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = DEFAULT_MEMORY,
     require: Sequence[str] = (),
 ) -> Part | Failure:
-    """Measure a .step, .stp or .stl file, confined like a program.
+    """Measure a .step, .stp, .stl, .3mf or .obj file, confined like a program.
 
-    Raises ValueError for other suffixes and OSError if the file cannot be read.
+    The last two need trimesh; without it they are a Failure that says so. Raises ValueError for
+    other suffixes and OSError if the file cannot be read.
     """
+    path = Path(path)
     kind = JOB_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: expected one of {', '.join(JOB_OF_SUFFIX)}")
@@ -106,7 +111,7 @@ def _run(
 ) -> Part | Failure:
     reached = _protected(require)
     seconds = 0.0
-    if kind == fork_server.MEASURE_STL:
+    if kind in MEASURED_AT_ONCE:
         answer = _run_job(kind, job, timeout, memory, MAX_ARRAYS)
         if isinstance(answer, Failure):
             return answer

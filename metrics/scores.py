@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 
 from .chamfer_distance import chamfer_distance
-from .execution import run_cadquery, usable_cores
+from .execution import measure_file, run_cadquery, usable_cores
 from .geometry import box_error, check_alignment, iou_aligned, iou_unit_box, volume_error
 from .normalised import normalise
 from .parts import ORIGINS, Failure, Part
 from .progress import progress_bar
-from .references import BadReference, Reference, reference_kinds, reference_part
+from .references import BadReference, Reference, code_or_file, reference_kinds, reference_part
 
-Prediction = str | Part | Failure
+Prediction = str | Path | Part | Failure | None
 Pair = tuple[str, Prediction, Reference]  # its id comes first
 BOOTSTRAP_DRAWS = 2000
 MOST_IN_FLIGHT = 2000  # samples handed to an executor at a time
@@ -48,8 +48,9 @@ def compute(
 ) -> dict[str, Any]:
     """Score predictions against references of the same order.
 
-    predictions: code, or a Part or Failure that is already there. references: code, the path of a
-    .step or .stl file, or a Part; each is executed once. executor: any concurrent.futures
+    predictions: code, the path of a .step, .stl, .3mf or .obj file, a Part or Failure that is
+    already there, or None, which counts as a failure. references: code, such a path, or a Part;
+    each is executed once. executor: any concurrent.futures
     executor, such as `dask.distributed.Client().get_executor()`; by default `workers` threads,
     each with its own confined processes. cache: a folder that keeps measured references between
     runs. limits: as for run_cadquery.
@@ -131,10 +132,10 @@ def score_one(
         normalise(target)
     except ValueError as error:
         raise BadReference(f"reference of sample {name!r}: {error}") from None
-    got = run_cadquery(prediction, **limits) if isinstance(prediction, str) else prediction
+    got = _built(prediction, limits)
     row: dict[str, Any] = {
         "id": name,
-        "code": prediction if isinstance(prediction, str) else None,
+        "code": shown(prediction),
         "ok": False,
         "failure": None,
         "iou_best": 0.0,
@@ -162,6 +163,25 @@ def score_one(
             "valid": got.valid,
         }
     return row
+
+
+def shown(prediction: Prediction) -> str | None:
+    """What a row says of a prediction: its code, or the path of its file."""
+    return str(prediction) if isinstance(prediction, str | Path) else None
+
+
+def _built(prediction: Prediction, limits: dict[str, Any]) -> Part | Failure:
+    if isinstance(prediction, Part | Failure):
+        return prediction
+    if prediction is None:
+        return Failure("no solid", "there is no prediction")
+    try:
+        given = code_or_file(prediction)
+        if isinstance(given, Path):
+            return measure_file(given, **limits)
+    except (OSError, ValueError) as error:
+        return Failure("no solid", f"the file cannot be read: {error}")
+    return run_cadquery(given, **limits)
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

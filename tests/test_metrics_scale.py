@@ -275,3 +275,34 @@ def test_wire_refuses_what_does_not_fit():
     for bad_header, bad_body in damaged:
         with pytest.raises(wire.WireError):
             part_from_message(bad_header, bad_body)
+
+
+def test_files_and_folders_as_people_have_them(tmp_path):
+    part = run_cadquery(BOX.format(1, 2, 3))
+    assert isinstance(part, Part)
+    step = metrics.export_step(part.brep)
+    assert isinstance(step, bytes)
+    steps, answers = tmp_path / "steps", tmp_path / "answers"
+    for folder in (steps, answers):
+        folder.mkdir()
+        (folder / "a.x.STP").write_bytes(step)
+        (folder / "b.Py").write_text("\ufeff# \u2028\n" + BOX.format(1, 2, 3))
+    done = command(answers, "--references", steps)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["iou_best"]["mean"] > 0.999
+
+    rows = [
+        {"id": "a.x", "code": "answers/a.x.STP"},
+        {"id": "b", "code": None},
+        {"id": "c", "code": "# \u2028\n" + BOX.format(1, 2, 3)},
+    ]
+    (steps / "c.stp").write_bytes(step)
+    predictions, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    predictions.write_text(text, encoding="utf-8", newline="")
+    for resume in ((), ("--resume",)):
+        done = command(predictions, "--references", steps, "--out", out, *resume)
+        assert done.returncode == 0, done.stderr
+        got = json.loads(done.stdout)
+        assert got["n"] == 3 and got["failures"] == {"no solid": 1}
+        assert got["iou_best_valid"]["mean"] > 0.999

@@ -78,3 +78,59 @@ def test_drop_in_names():
     assert got["vsr"] == 0.5 and got["iou_best"] == pytest.approx(0.5)
     assert metrics.get_iou_best(codes["a"], BOX.format(6, 2, 4)) == pytest.approx(1, abs=1e-9)
     assert metrics.get_iou_best(codes["a"], "oops") == 0.0
+
+
+def mesh_file(path, **options) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    trimesh.creation.box((1, 2, 3)).export(path, **options)
+
+
+def test_predictions_and_references_may_be_files_of_every_kind(tmp_path):
+    part = run_cadquery(BOX.format(1, 2, 3))
+    step = metrics.export_step(part.brep)
+    assert isinstance(step, bytes)
+    (tmp_path / "a.STEP").write_bytes(step)
+    for suffix in ("stl", "3mf", "obj"):
+        mesh_file(tmp_path / f"a.{suffix}")
+    mesh_file(tmp_path / "a.STL", file_type="stl_ascii")
+    loud = tmp_path / "loud.stl"
+    loud.write_text((tmp_path / "a.STL").read_text().upper())
+    long = tmp_path / "long.stl"
+    long.write_bytes((tmp_path / "a.stl").read_bytes() + b"signed by a printer")
+    (tmp_path / "a.py").write_text("\ufeff" + BOX.format(2, 4, 6))
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 8
+    for given in (files, [str(file) for file in files]):
+        got = metrics.compute(given, given[::-1])
+        assert got["failures"] == {} and got["iou_best"]["mean"] > 0.99
+        assert got["reference"] == "3mf+code+obj+step+stl"
+    assert got["rows"][0]["code"] == str(files[0])
+
+
+def test_predictions_that_are_not_there_count_as_failures(tmp_path):
+    (tmp_path / "bad.3mf").write_bytes(b"PK no archive")
+    (tmp_path / "bad.obj").write_text("no mesh")
+    (tmp_path / "short.stl").write_bytes(bytes(80) + (12).to_bytes(4, "little") + bytes(120))
+    given = [None, "none.step", *sorted(tmp_path.iterdir())]
+    got = metrics.compute(given, [BOX.format(1, 2, 3)] * 5)
+    assert got["vsr"]["mean"] == 0 and got["iou_best"]["mean"] == 0 and got["n"] == 5
+    reasons = [row["failure"] for row in got["rows"]]
+    expected = ["no prediction", "cannot be read", "3MF", "OBJ", "cut short: 2 of 12"]
+    for reason, text in zip(reasons, expected, strict=True):
+        assert text in reason and "\n" not in reason
+    for reference in (None, "none.step", tmp_path / "bad.obj", 7):
+        with pytest.raises(ValueError, match="reference of sample 'x'"):
+            metrics.compute([BOX.format(1, 2, 3)], [reference], ids=["x"])
+
+
+def test_a_step_file_holds_what_was_written():
+    for code in (
+        BOX.format(1, 2, 3),
+        "result = cq.Workplane().ellipse(5, 3).offset2D(1).extrude(2)",
+        "result = cq.Workplane().sphere(2)",
+        "result = cq.Workplane().box(1, 1, 1).box(1, 1, 1, centered=(False, False, False))",
+    ):
+        part = run_cadquery(code)
+        assert isinstance(part, Part), part
+        step = metrics.export_step(part.brep)
+        assert isinstance(step, bytes), step

@@ -27,6 +27,7 @@ from image2cad.common import Array
 ARC_STEP = 0.15  # radians a chord, where no deflection is given
 CHORD_ERROR = 0.004  # of the longest side: the viewer's coefficient 0.001, times 4
 CHORD_ANGLE = 20.0  # degrees: the viewer's deviation angle
+BORDER = 5e-3  # of the longer side: a point so near to a loop may be on it, because of chords
 SHORTEST_LINE = 1e-7  # of a closing line; a shorter one is none
 
 
@@ -106,15 +107,45 @@ def signed_area(points: Array) -> float:
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
-def contains(ring: Array, point: Array) -> bool:
-    """Whether `point` (2,) lies inside the polygon `ring` (K, 2)."""
-    x, y = point
-    x0, y0 = ring.T
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    crosses = (y0 > y) != (y1 > y)
+def nesting(rings: Sequence[Array]) -> list[list[int]] | None:
+    """For each polygon (K, 2) the numbers of those around it; None where two of them cross."""
+    around: list[list[int]] = []
+    for i, ring in enumerate(rings):
+        inside = {j: lies_inside(ring, other) for j, other in enumerate(rings) if j != i}
+        if None in inside.values():
+            return None
+        around.append([j for j, within in inside.items() if within])
+    # Around what is around a loop is around it too, or chords deceived us.
+    nested = all(set(around[j]) < set(by) for by in around for j in by)
+    return around if nested else None
+
+
+def lies_inside(ring: Array, other: Array) -> bool | None:
+    """Whether a polygon (K, 2) lies inside another one, None where the two cross.
+
+    Corners and middles of edges decide, without those on the other's border: loops may touch. Two
+    equal polygons do not lie inside each other.
+    """
+    low, high = other.min(axis=0), other.max(axis=0)
+    if (ring.min(axis=0) >= high).any() or (ring.max(axis=0) <= low).any():
+        return False  # most pairs of holes
+    points = np.concatenate([ring, (ring + np.roll(ring, -1, axis=0)) / 2])
+    ends = np.roll(other, -1, axis=0)
+    along = ends - other
+    away = points[:, None] - other
+    length = np.maximum((along**2).sum(axis=1), 1e-300)
+    share = np.clip((away * along).sum(axis=2) / length, 0.0, 1.0)
+    distance = ((away - share[..., None] * along) ** 2).sum(axis=2).min(axis=1)
+    sure = distance > (BORDER * float((high - low).max())) ** 2
+    x, y = points[:, :1], points[:, 1:]
+    crosses = (other[:, 1] > y) != (ends[:, 1] > y)
     with np.errstate(divide="ignore", invalid="ignore"):
-        at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
-    return bool(np.count_nonzero(crosses & (at > x)) % 2)
+        at = other[:, 0] + (y - other[:, 1]) * along[:, 0] / along[:, 1]
+    inside = np.count_nonzero(crosses & (at > x), axis=1) % 2
+    if not sure.any():
+        return bool(2 * inside.sum() > len(inside))
+    inside = inside[sure]
+    return None if inside.min() != inside.max() else bool(inside[0])
 
 
 def _poles(loop: Loop, seam: float) -> Iterator[Point]:

@@ -1,4 +1,4 @@
-"""Reads the STEP and STL files that are given as references, and writes STEP files.
+"""Reads STEP, STL, 3MF and OBJ files, and writes STEP files.
 
 Runs in a confined child in which no generated code ever runs, because a file or B-rep bytes may
 crash the reader. A STEP file becomes B-rep bytes and is measured like a program's result. An STL
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import re
+from typing import Any
 
 import manifold3d
 import numpy as np
@@ -22,6 +23,7 @@ from ..meshes import manifolds_of_part, mesh_mass, radius_of_gyration
 from .mesh_faces import face_groups
 from .mesh_repair import closed_bodies
 
+SAME_VOLUME = 1e-3  # relative difference between a solid and its STEP file
 STL_TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
@@ -46,13 +48,31 @@ def step_to_brep(data: bytes) -> bytes:
 def brep_to_step(brep: bytes) -> bytes:
     """A STEP file (AP214) in millimetres of the shape in B-rep bytes.
 
-    Raises ValueError if there is no shape or it cannot be written. The bytes may also crash
+    It is read back, and written as splines where it is not the same then. Raises ValueError if
+    there is no shape, or if no file holds it. The bytes may also crash
     OpenCASCADE: call it only in a confined child.
     """
+    from OCP.BRepBuilderAPI import BRepBuilderAPI_NurbsConvert
+
+    shape = _read_brep(brep)
+    wanted, volume = _solids(shape)
+    files = [_written(shape)]
+    held = [_read_back(files[0])]
+    if held[0][0] != wanted or abs(held[0][1] - volume) > SAME_VOLUME * abs(volume):
+        # Curves that STEP has no name for, such as an ellipse's offset, are lost; splines are not.
+        files.append(_written(BRepBuilderAPI_NurbsConvert(shape).Shape()))
+        held.append(_read_back(files[1]))
+        if held[1][0] == wanted and abs(held[1][1] - volume) <= SAME_VOLUME * abs(volume):
+            return files[1]
+    # A volume alone that differs may be OpenCASCADE's integral of a solid that is there.
+    for file, (count, _) in zip(files, held, strict=True):
+        if count >= wanted:
+            return file
+    raise ValueError("the solid cannot be written as STEP: it is lost when its file is read")
+
+
+def _read_brep(brep: bytes) -> Any:
     from OCP.BinTools import BinTools
-    from OCP.IFSelect import IFSelect_ReturnStatus
-    from OCP.Interface import Interface_Static
-    from OCP.STEPControl import STEPControl_StepModelType, STEPControl_Writer
     from OCP.TopoDS import TopoDS_Shape
 
     shape = TopoDS_Shape()
@@ -64,6 +84,14 @@ def brep_to_step(brep: bytes) -> bytes:
         raise ValueError("the B-rep cannot be read") from error
     if shape.IsNull():
         raise ValueError("the B-rep holds no shape")
+    return shape
+
+
+def _written(shape: Any) -> bytes:
+    from OCP.IFSelect import IFSelect_ReturnStatus
+    from OCP.Interface import Interface_Static
+    from OCP.STEPControl import STEPControl_StepModelType, STEPControl_Writer
+
     done = IFSelect_ReturnStatus.IFSelect_RetDone
     writer = STEPControl_Writer()  # the settings exist only from here on
     Interface_Static.SetCVal_s("write.step.unit", "MM")
@@ -76,12 +104,63 @@ def brep_to_step(brep: bytes) -> bytes:
     return stream.getvalue()
 
 
+def _read_back(step: bytes) -> tuple[int, float]:
+    """How many solids a STEP file holds, -1 if it cannot be read, and their volume."""
+    try:
+        return _solids(_read_brep(step_to_brep(step)))
+    except ValueError:
+        return -1, 0.0
+
+
+def _solids(shape: Any) -> tuple[int, float]:
+    """How many solids a shape holds, and their volume."""
+    from OCP.BRepGProp import BRepGProp
+    from OCP.GProp import GProp_GProps
+    from OCP.TopAbs import TopAbs_ShapeEnum
+    from OCP.TopExp import TopExp
+    from OCP.TopTools import TopTools_IndexedMapOfShape
+
+    solids = TopTools_IndexedMapOfShape()
+    TopExp.MapShapes_s(shape, TopAbs_ShapeEnum.TopAbs_SOLID, solids)
+    mass = GProp_GProps()
+    BRepGProp.VolumeProperties_s(shape, mass)
+    return solids.Extent(), mass.Mass()
+
+
+def measure_mesh_file(data: bytes, kind: str) -> bytes:
+    """Measure a mesh file, kind "3mf" or "obj"; a message of wire.py.
+
+    Each body counts where the file places it. Raises ValueError if trimesh is not installed, or if
+    the file is no closed mesh.
+    """
+    try:
+        import trimesh
+    except ImportError:
+        raise ValueError(f"reading {kind.upper()} files needs trimesh, which is not here") from None
+    options = {"skip_materials": True} if kind == "obj" else {}
+    try:
+        mesh = trimesh.load(
+            io.BytesIO(data), file_type=kind, force="mesh", process=False, **options
+        )
+        corners = np.asarray(mesh.triangles)
+    except MemoryError:
+        raise
+    except ImportError as error:
+        raise ValueError(f"reading {kind.upper()} files needs {error.name}") from error
+    except Exception as error:  # trimesh raises whatever its parsers do
+        raise ValueError(f"not a readable {kind.upper()} file") from error
+    return _measure_corners(corners, f"from a mesh in a {kind.upper()} file")
+
+
 def measure_stl(data: bytes) -> bytes:
     """Measure an STL file; a message of wire.py. Raises ValueError if it is not a closed mesh."""
-    corners = _stl_corners(data).astype(float)
-    return measure_mesh(
-        corners.reshape(-1, 3), np.arange(3 * len(corners)).reshape(-1, 3), "from an STL mesh"
-    )
+    return _measure_corners(_stl_corners(data).astype(float), "from an STL mesh")
+
+
+def _measure_corners(corners: np.ndarray, origin: str) -> bytes:
+    """As `measure_mesh`, from the corners (M, 3, 3) of triangles that share no vertices yet."""
+    numbers = np.arange(3 * len(corners)).reshape(-1, 3)
+    return measure_mesh(corners.reshape(-1, 3), numbers, origin)
 
 
 def measure_mesh(vertices: np.ndarray, triangles: np.ndarray, origin: str) -> bytes:
@@ -134,9 +213,18 @@ def _components(solid: manifold3d.Manifold) -> int:
 
 def _stl_corners(data: bytes) -> np.ndarray:
     count = int.from_bytes(data[80:84], "little") if len(data) >= 84 else -1
-    if len(data) == 84 + count * STL_TRIANGLE.itemsize:
+    # More bytes than triangles: some writers leave a signature or zeros at the end. Text never
+    # passes for that, because four letters are a number of triangles that no file holds.
+    if count > 0 and len(data) >= 84 + count * STL_TRIANGLE.itemsize:
         return np.frombuffer(data, STL_TRIANGLE, count, 84)["corners"]
-    if not data.lstrip()[:5].lower() == b"solid":
+    text = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:5].lower() != b"solid":
+        whole = (len(data) - 84) // STL_TRIANGLE.itemsize
+        if whole > 0:
+            raise ValueError(f"the STL file was cut short: {whole} of {count} triangles are there")
         raise ValueError("not a readable STL file")
-    numbers = re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", data)
-    return np.array(numbers, dtype=float).reshape(-1, 3, 3)
+    numbers = re.findall(rb"vertex\s+(\S+)\s+(\S+)\s+(\S+)", text, re.IGNORECASE)
+    try:
+        return np.array(numbers, dtype=float).reshape(-1, 3, 3)
+    except ValueError:
+        raise ValueError("the STL file's text is damaged or was cut short") from None

@@ -34,6 +34,7 @@ DONE_FORMAT = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU s
 
 # Kinds of job.
 RUN_PROGRAM, MEASURE_BREP, READ_STEP, MEASURE_STL, WRITE_STEP = 1, 2, 3, 4, 5
+MEASURE_3MF, MEASURE_OBJ = 6, 7
 # Why a child is gone.
 ENDED, PAST_DEADLINE, CANCELLED = 0, 1, 2
 # Exit codes of a child that had no answer.
@@ -224,10 +225,12 @@ def _answer(kind: int, job: bytes) -> bytes:
 
     if kind == MEASURE_BREP:
         return measure.measure(job)
-    if kind in (READ_STEP, MEASURE_STL, WRITE_STEP):
+    if kind in (READ_STEP, MEASURE_STL, WRITE_STEP, MEASURE_3MF, MEASURE_OBJ):
         try:
             if kind == MEASURE_STL:
                 return cad_files.measure_stl(job)
+            if kind in (MEASURE_3MF, MEASURE_OBJ):
+                return cad_files.measure_mesh_file(job, "3mf" if kind == MEASURE_3MF else "obj")
             convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
             return wire.pack({"ok": True}, convert(job))
         except ValueError as error:
