@@ -21,7 +21,7 @@ KINDS = (
     "too large",
 )
 # notes that say where a Part came from, not that it was repaired
-ORIGINS = ("from an STL mesh",)
+ORIGINS = ("from an STL mesh", "from a mesh in a 3MF file", "from a mesh in a OBJ file")
 
 
 @dataclass(frozen=True)
