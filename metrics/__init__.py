@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .execution import usable_cores
     from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
     from .inputs import BadInput, read_codes, read_references
-    from .meshes import edges_pair_up, solid_manifolds, union, weld
+    from .meshes import solid_manifolds
     from .parts import Failure, KINDS, Part
     from .references import BadReference, reference_part
     from .sandbox.choosing import choose_result
     from .sandbox.tessellation import face_mesh, subshapes
     from .scores import bootstrap_interval, compute
+    from .triangles import edges_pair_up, union, weld
     from .valid_syntax_rate import evaluate_syntax_rate, evaluate_syntax_rate_simple
 
 __all__ = [

@@ -11,10 +11,11 @@ import manifold3d
 import numpy as np
 
 from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
-from .meshes import solid_manifolds, union
+from .meshes import solid_manifolds
 from .normalised import NormalisedPart, normalise
 from .overlap import climb, common_part, iou_of_volumes
 from .parts import Part
+from .triangles import union
 
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
 

@@ -13,8 +13,9 @@ import manifold3d
 import numpy as np
 
 from . import rotations
-from .meshes import SAME_VOLUME_WITHIN, manifolds_of_part, mesh_mass, radius_of_gyration, union
+from .meshes import SAME_VOLUME_WITHIN, manifolds_of_part
 from .parts import Part
+from .triangles import mesh_mass, radius_of_gyration, union
 from .voxels import OccupancyGrid, occupancy_grid
 from .wire import ARRAYS
 

@@ -21,8 +21,9 @@ import metrics.meshes
 import metrics.normalised
 from metrics import references, wire
 from metrics.execution import run_cadquery
-from metrics.meshes import solid_manifolds, union
+from metrics.meshes import solid_manifolds
 from metrics.parts import Failure, Part, part_from_message, part_to_bytes
+from metrics.triangles import union
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = "result = cq.Workplane().box({}, {}, {})"
@@ -195,18 +196,25 @@ def test_meshes_that_are_no_manifold_are_repaired_and_reported():
 
 WALL_WITHOUT_THICKNESS = """
 import manifold3d, numpy as np
-from metrics import geometry, meshes, run_cadquery
-part = run_cadquery(  # two equal circles, as a model wrote them
+from OCP.BinTools import BinTools
+from OCP.TopoDS import TopoDS_Shape
+import io
+from metrics import run_cadquery, triangles
+from metrics.sandbox import runner, tessellation
+code = (  # two equal circles, as a model wrote them
     "ring = cq.Workplane('XZ', origin=(0, 50, 0)).circle(23).moveTo(0, 0).circle(7)\\n"
     "wall = cq.Workplane('XZ', origin=(0, 10, 0)).circle(18).moveTo(0, 0).circle(18)\\n"
     "result = ring.extrude(40).union(wall.extrude(60))"
 )
-assert geometry.normalise(part).notes
-points, faces = meshes.weld(part.vertices, part.triangles)
+assert run_cadquery(code).kind == "invalid solid"
+shape = TopoDS_Shape()
+BinTools.Read_s(shape, io.BytesIO(runner.run(code)[1]))
+arrays = tessellation.tessellate(shape, np.zeros(3), 30.0, [])
+points, faces = triangles.weld(arrays["vertices"] / 30, arrays["triangles"])
 kept = []  # what was freed before decides whether a wild read is seen
 for number in range(300):
     kept = [*kept[-20:], manifold3d.Manifold.sphere(1, 8 + 7 * number % 64)]
-    kept.append(meshes._manifold(points, faces, merge=number % 2 == 0))
+    kept.append(triangles.manifold_of(points, faces, merge=number % 2 == 0))
     assert kept[-1] is None
 """
 
@@ -249,7 +257,7 @@ def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     assert not metrics.geometry.normalise(got).notes
     assert len(np.unique(got.faces)) == got.face_count == 6
     assert metrics.geometry.normalise(got).volume == pytest.approx(
-        got.volume / metrics.meshes.radius_of_gyration(got.volume, got.inertia) ** 3, rel=2e-3
+        got.volume / metrics.triangles.radius_of_gyration(got.volume, got.inertia) ** 3, rel=2e-3
     )
 
 

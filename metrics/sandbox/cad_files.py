@@ -19,7 +19,8 @@ import manifold3d
 import numpy as np
 
 from .. import wire
-from ..meshes import manifolds_of_part, mesh_mass, radius_of_gyration
+from ..meshes import manifolds_of_part
+from ..triangles import mesh_mass, radius_of_gyration
 from .mesh_faces import face_groups
 from .mesh_repair import closed_bodies
 

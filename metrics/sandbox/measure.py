@@ -39,14 +39,8 @@ from OCP.TopoDS import TopoDS, TopoDS_Compound, TopoDS_Shape, TopoDS_Solid
 from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
-from ..meshes import (
-    MERGED,
-    SAME_VOLUME_WITHIN,
-    manifolds_of_part,
-    mesh_mass,
-    radius_of_gyration,
-    union,
-)
+from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
+from ..triangles import mesh_mass, radius_of_gyration, union
 from .tessellation import subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ

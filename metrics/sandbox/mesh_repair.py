@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 
-from ..meshes import capped, edges_pair_up, manifold_of, mesh_mass, union, weld
+from ..triangles import capped, edges_pair_up, manifold_of, mesh_mass, union, weld
 from .mesh_faces import pairs_at_edges
 
 SEAM_DISTANCES = (1e-6, 1e-5, 1e-4)  # of the longest side: ends of a seam that may be one point
