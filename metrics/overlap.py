@@ -70,7 +70,7 @@ def climb(
 def _turn_by(way: np.ndarray) -> np.ndarray:
     """(3, 3): the rotation about `way` (3,) by its length, in radians."""
     angle = max(float(np.linalg.norm(way)), 1e-12)
-    cross = np.cross(np.eye(3), -way / angle)
+    cross = np.cross(np.eye(3), way / angle)  # cross @ x is the unit vector of way, cross x
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
