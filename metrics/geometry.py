@@ -15,6 +15,7 @@ from .meshes import solid_manifolds
 from .normalised import NormalisedPart, normalise
 from .overlap import climb, common_part, iou_of_volumes
 from .parts import Part
+from .rotations import snapped_turn
 from .triangles import union
 
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
@@ -34,7 +35,8 @@ def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
     check_alignment(alignment)
     first, second = normalise(a), normalise(b)
     if alignment == "best":
-        return _best_iou(first, second)
+        # In one order, whichever way round they are given: the search is not symmetric.
+        return _best_iou(*sorted((first, second), key=lambda one: -one.volume))
     turns = principal_turns(first, second, mirrored=alignment == "published")
     return max(iou_rotated(first, second, turn) for turn in turns)
 
@@ -58,7 +60,12 @@ def _best_iou(a: NormalisedPart, b: NormalisedPart) -> float:
             turn, common, best = other, part, iou
         if best >= PERFECT_IOU:
             return best
-    return climb(a, b, turn, common)
+    snapped = snapped_turn(a.features, b.features, turn)
+    part = common_part(a, b, snapped)
+    iou = iou_of_volumes(part.volume(), a.volume, b.volume)
+    if iou > best:
+        turn, common, best = snapped, part, iou
+    return best if best >= PERFECT_IOU else climb(a, b, turn, common)
 
 
 def iou_rotated(a: NormalisedPart, b: NormalisedPart, turn: np.ndarray) -> float:
