@@ -129,7 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("files")
 
 
-@settings(fixed, max_examples=20)
+@settings(fixed, max_examples=12)
 @given(code=parts(), place=places())
 def test_copies_score_one_as_code_step_and_stl(folder, code, place):
     part, turned = measured([code, code + place])
@@ -140,7 +140,7 @@ def test_copies_score_one_as_code_step_and_stl(folder, code, place):
     assert min(scores) >= 0.995, scores
 
 
-@settings(fixed, max_examples=10)
+@settings(fixed, max_examples=8)
 @given(code=parts(), x=share(-0.4, 0.4), size=share(0.1, 0.3))
 def test_another_part_scores_alike_against_code_step_and_stl(folder, code, x, size):
     more = f"result = result.union(cq.Workplane().box({size}, .2, .9).translate(({x}, .1, .2)))\n"
@@ -150,7 +150,7 @@ def test_another_part_scores_alike_against_code_step_and_stl(folder, code, x, si
     assert np.ptp(scores) <= 5e-3, scores
 
 
-@settings(fixed, max_examples=6)
+@settings(fixed, max_examples=5)
 @given(code=hooks(), place=places())
 def test_mirrored_chiral_parts_score_less(folder, code, place):
     part, copy, mirrored = measured([code, code + place, code + MIRRORED + place])
