@@ -34,6 +34,7 @@ MAX_CODE = 4 << 20
 MAX_BREP = 64 << 20
 MAX_ARRAYS = 256 << 20
 MAX_STEP = 64 << 20
+MAX_ANSWER = 1 << 16
 JOB_OF_SUFFIX = {
     ".step": fork_server.READ_STEP,
     ".stp": fork_server.READ_STEP,
@@ -109,6 +110,25 @@ def export_step(
     if isinstance(answer, Failure):
         return answer
     return _read_trusted(answer, answer.seconds, reached, lambda _, body: body, "written as STEP")
+
+
+def compare_in_child(job: bytes, timeout: float, memory: int = DEFAULT_MEMORY) -> float | Failure:
+    """The IoU of a pair of parts (comparing.py), in a child. Limits as for run_cadquery."""
+    reached = protection()
+    answer = _run_job(fork_server.COMPARE, job, timeout, memory, MAX_ANSWER)
+    if isinstance(answer, Failure):
+        return answer
+
+    def read(header: dict[str, Any], _: bytes) -> float:
+        iou = header.get("iou")
+        if not isinstance(iou, float) or not 0 <= iou <= 1:
+            raise wire.WireError("no IoU")
+        return iou
+
+    if answer.reason == fork_server.ENDED and os.WIFSIGNALED(answer.status):
+        name = signal.Signals(os.WTERMSIG(answer.status)).name
+        return Failure("crash", f"the process that compared two parts died of {name}")
+    return _read_trusted(answer, answer.seconds, reached, read, "compared")
 
 
 def wall_limit(timeout: float) -> float:
@@ -224,7 +244,7 @@ def _read_trusted(
     kind, message = header.get("kind"), header.get("message")
     if answer.status == 0 and kind in KINDS and isinstance(message, str):
         return failed(str(kind), _printable(message))
-    return failed("invalid solid", f"the solid's B-rep cannot be read or {done}")
+    return failed("invalid solid", f"the solid cannot be read or {done}")
 
 
 def _cause_of_death(answer: client.JobOutcome) -> tuple[str, str] | None:

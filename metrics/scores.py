@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .chamfer_distance import chamfer_distance
+from .comparing import NotCompared
 from .execution import measure_file, run_cadquery, usable_cores
 from .geometry import box_error, check_alignment, iou_aligned, iou_unit_box, volume_error
 from .normalised import normalise
@@ -145,6 +146,8 @@ def score_one(
         return {**row, "failure": str(got)}
     try:
         iou = iou_aligned(target, got, alignment)
+    except NotCompared as error:
+        return {**row, "failure": str(error)}
     except ValueError as error:  # a mesh that nothing closes
         return {**row, "failure": f"invalid solid: {error}"}
     row |= {"ok": True, "iou_best": iou}

@@ -4,11 +4,12 @@
                       +-- warden --- child
 
 The root imports CadQuery and forks a warden per connection of the scorer. A warden forks a child
-per job, kills it with its whole session at a deadline, and reports how it ended. There are two: of
-CPU time, so that a verdict does not depend on what else the machine does, and of wall time, for
-who sleeps. Root and wardens only ever see file descriptors and numbers: the code of a job and its result travel
-between the scorer and the child on a socket that the warden hands on unread. So a child inherits
-no other sample, no reference and no score, however deep it digs in its own memory.
+per job, kills it with its whole session at a limit, and reports how it ended. There are two
+limits: of CPU time, so that a verdict does not depend on what else the machine does, and of wall
+time, for who sleeps. Root and wardens only ever see file descriptors and numbers: the code of a job
+and its result travel between the scorer and the child on a socket that the warden hands on unread.
+So a child inherits no other sample, no reference and no score, however deep it digs in its own
+memory.
 
 Started by client.py; not meant to be run by hand. What a child does is in runner.py, measure.py
 and cad_files.py.
@@ -35,7 +36,7 @@ DONE_FORMAT = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU s
 
 # Kinds of job.
 RUN_PROGRAM, MEASURE_BREP, READ_STEP, MEASURE_STL, WRITE_STEP = 1, 2, 3, 4, 5
-MEASURE_3MF, MEASURE_OBJ = 6, 7
+MEASURE_3MF, MEASURE_OBJ, COMPARE = 6, 7, 8
 # Why a child is gone.
 ENDED, PAST_CPU_LIMIT, PAST_WALL_LIMIT, CANCELLED = 0, 1, 2, 3
 # Exit codes of a child that had no answer.
@@ -88,11 +89,12 @@ def _warm_up() -> None:
     cadquery = lazy_vtk.import_cadquery()
     from OCP.OSD import OSD_ThreadPool
 
+    from .. import geometry
     from . import cad_files, measure, runner
 
     # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
     OSD_ThreadPool.DefaultPool_s(1).Init(1)
-    del cad_files
+    del cad_files, geometry
     exec(WARM_UP, {})
     measure.measure(runner.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val()))
     gc.collect()
@@ -156,10 +158,9 @@ def _watch(
     if hung_up:
         os._exit(0)
     cpu = usage.ru_utime + usage.ru_stime
-    if ended and cpu >= cpu_limit and os.WIFSIGNALED(status):
-        # The system's own limit, which layers.py sets, can be quicker than this process.
-        if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU):
-            reason = PAST_CPU_LIMIT
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU)
+    if reason == ENDED and killed and cpu >= cpu_limit:
+        reason = PAST_CPU_LIMIT  # by the system, where layers.py set a limit as well
     return status, reason, cpu
 
 
@@ -255,13 +256,16 @@ def _isolate(handle: int, rules: int) -> int:
 
 
 def _answer(kind: int, job: bytes) -> bytes:
-    from .. import wire
+    from .. import comparing, geometry, wire
     from . import cad_files, measure, runner
 
     if kind == MEASURE_BREP:
         return measure.measure(job)
-    if kind in (READ_STEP, MEASURE_STL, WRITE_STEP, MEASURE_3MF, MEASURE_OBJ):
+    if kind in (COMPARE, READ_STEP, MEASURE_STL, WRITE_STEP, MEASURE_3MF, MEASURE_OBJ):
         try:
+            if kind == COMPARE:
+                iou = geometry.compare_here(*comparing.read_pair(job))
+                return wire.pack({"ok": True, "iou": iou})
             if kind == MEASURE_STL:
                 return cad_files.measure_stl(job)
             if kind in (MEASURE_3MF, MEASURE_OBJ):
