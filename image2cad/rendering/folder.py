@@ -62,7 +62,7 @@ def render_rows(
     """Draw every task's program into its PNG file: (task, None) or (task, the reason why not).
 
     Works in `workers` processes (default: one a core); a call that hangs for `deadline`
-    seconds or crashes costs its row only. A file that is there is complete.
+    seconds, or code that runs for as much CPU time, or crashes costs its row only. A file that is there is complete.
     """
     workers = workers or usable_cores()
     rest = []
