@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import metrics
 import metrics.best_iou
 from metrics.execution import run_cadquery, run_many
+from metrics.inputs import read_predictions
 from metrics.parts import Failure, Part
 
 BOX = "result = cq.Workplane().box({}, {}, {})"
@@ -190,6 +192,22 @@ def test_predictions_and_references_may_be_files_of_every_kind(tmp_path):
         assert got["failures"] == {} and got["iou_best"]["mean"] > 0.99
         assert got["reference"] == "3mf+code+obj+step+stl"
     assert got["rows"][0]["code"] == str(files[0])
+
+
+def test_a_model_cannot_name_the_file_of_its_reference(tmp_path):
+    truth, folder = tmp_path / "truth", tmp_path / "mine"
+    for one in (truth, folder):
+        one.mkdir()
+        (one / "a.py").write_text(BOX.format(1, 2, 3))
+    answers = [BOX.format(1, 2, 3), str(truth / "a.py")]
+    got = metrics.compute(answers, [truth / "a.py"] * 2)
+    assert [row["ok"] for row in got["rows"]] == [True, False]
+    rows = [{"id": "a", "code": "a.py"}, {"id": "b", "code": "../truth/a.py"}]
+    (folder / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_predictions(folder / "p.jsonl")
+    assert read == {"a": folder / "a.py", "b": "../truth/a.py"}
+    got = metrics.compute(list(read.values()), [truth / "a.py"] * 2)
+    assert [row["ok"] for row in got["rows"]] == [True, False]
 
 
 def test_predictions_that_are_not_there_count_as_failures(tmp_path):

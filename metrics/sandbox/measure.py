@@ -35,7 +35,7 @@ from OCP.GProp import GProp_GProps
 from OCP.ShapeFix import ShapeFix_Shape
 from OCP.TopAbs import TopAbs_ShapeEnum, TopAbs_State
 from OCP.TopExp import TopExp, TopExp_Explorer
-from OCP.TopoDS import TopoDS, TopoDS_Compound, TopoDS_Edge, TopoDS_Shape, TopoDS_Solid
+from OCP.TopoDS import TopoDS, TopoDS_Compound, TopoDS_Edge, TopoDS_Face, TopoDS_Shape, TopoDS_Solid
 from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
@@ -44,6 +44,7 @@ from ..triangles import mesh_mass, radius_of_gyration, union
 from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
+MANY_HOLES = 100  # in one face
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
 ZERO_VOLUME = 1e-8  # volume / area^1.5 below this is no volume; a cube has 0.068
 
@@ -269,36 +270,40 @@ def _valid(shape: TopoDS_Shape) -> bool:
     Then inside and outside have no meaning. Other faults are let pass: parts with them can have
     the right volume.
 
-    Of a face with many edges it is not checked whether its holes lie in its outline: that takes
-    OpenCASCADE 10 s for 900 of them.
+    A shape with a face of more than MANY_HOLES is checked face by face, and not whether these
+    holes lie in their outline: that takes OpenCASCADE time by the square of their number.
     """
-    crossing = BRepCheck_Status.BRepCheck_SelfIntersectingWire
-    many = many_edged_faces(shape)
-    if not many:
+    faces = subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE)
+    outlines = [subshapes(face, TopAbs_ShapeEnum.TopAbs_WIRE) for face in faces]
+    if max(map(len, outlines)) > MANY_HOLES:
+        found = [
+            fault
+            for face, wires in zip(faces, outlines, strict=True)
+            for fault in _faults(TopoDS.Face_s(face), wires)
+        ]
+    else:
         checker = BRepCheck_Analyzer(shape)
         if checker.IsValid():
             return True
-        found = [status for one in subshapes(shape, TopAbs_ShapeEnum.TopAbs_WIRE)
-                 for status in checker.Result(one).Status()]  # fmt: skip
-    else:
-        found = _faults_by_face(shape, many)
-    if crossing in found:
+        found = [fault for wires in outlines for one in wires
+                 for fault in checker.Result(one).Status()]  # fmt: skip
+        found.append(BRepCheck_Status.BRepCheck_CheckFail)
+    if BRepCheck_Status.BRepCheck_SelfIntersectingWire in found:
         raise NotMeasurable("invalid solid", "the outline of a face crosses itself")
-    return bool(many) and not found
+    return not found
 
 
-def _faults_by_face(shape: TopoDS_Shape, many: list[TopoDS_Shape]) -> list[BRepCheck_Status]:
+def _faults(face: TopoDS_Face, wires: list[TopoDS_Shape]) -> list[BRepCheck_Status]:
+    """What is wrong with a face and its wires; where they lie only if they are few."""
     found = []
-    for child in subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE):
-        face = TopoDS.Face_s(child)
-        if any(face.IsSame(one) for one in many):
-            found.append(BRepCheck_Face(face).IntersectWires(False))
-        elif not BRepCheck_Analyzer(face).IsValid():
-            found.append(BRepCheck_Status.BRepCheck_CheckFail)
-        for one in subshapes(face, TopAbs_ShapeEnum.TopAbs_WIRE):
-            wire_ = BRepCheck_Wire(TopoDS.Wire_s(one))
-            found.append(wire_.SelfIntersect(face, TopoDS_Edge(), TopoDS_Edge(), False))
-    return [status for status in found if status != BRepCheck_Status.BRepCheck_NoError]
+    if len(wires) > MANY_HOLES:
+        found.append(BRepCheck_Face(face).IntersectWires(False))
+    elif not BRepCheck_Analyzer(face).IsValid():
+        found.append(BRepCheck_Status.BRepCheck_CheckFail)
+    for one in wires:
+        checked = BRepCheck_Wire(TopoDS.Wire_s(one))
+        found.append(checked.SelfIntersect(face, TopoDS_Edge(), TopoDS_Edge(), False))
+    return [fault for fault in found if fault != BRepCheck_Status.BRepCheck_NoError]
 
 
 def _solids(shape: TopoDS_Shape, notes: list[str]) -> list[TopoDS_Shape]:
