@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--exact", action="store_true", help="build with OpenCASCADE")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
     parser.add_argument(
-        "--deadline", type=float, default=20.0, help="seconds a picture; of CPU time where code runs"
+        "--deadline", type=float, default=20.0, help="seconds a picture, CPU time for code"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished folder")
     options = parser.parse_args()
