@@ -33,7 +33,7 @@ def may_take_long(a: Part, b: Part) -> bool:
 
 
 def compare_apart(a: Part, b: Part, how: str) -> float:
-    """`geometry.compare_here` in a child. Raises NotCompared."""
+    """`geometry.compare_here` in a child, which answers by `compare_sent`. Raises NotCompared."""
     first, second = (part_to_bytes(replace(part, brep=b"")) for part in (a, b))
     if len(first) + len(second) > wire.MAX_BODY:
         most = f"{wire.MAX_BODY >> 20} MB are allowed"

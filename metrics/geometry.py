@@ -12,8 +12,9 @@ from contextlib import suppress
 import manifold3d
 import numpy as np
 
+from . import wire
 from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
-from .comparing import PATIENCE, compare_apart, may_take_long
+from .comparing import PATIENCE, compare_apart, may_take_long, read_pair
 from .meshes import solid_manifolds
 from .normalised import NormalisedPart, normalise
 from .overlap import OutOfPatience, climb, common_part, iou_of_volumes, patience
@@ -45,6 +46,11 @@ def _compared(a: Part, b: Part, how: str) -> float:
         with suppress(OutOfPatience), patience(PATIENCE):
             return compare_here(a, b, how)
     return compare_apart(a, b, how)
+
+
+def compare_sent(job: bytes) -> bytes:
+    """The answer to what compare_apart sends, in the child. Raises ValueError as iou_aligned."""
+    return wire.pack({"ok": True, "iou": compare_here(*read_pair(job))})
 
 
 def compare_here(a: Part, b: Part, how: str) -> float:

@@ -37,8 +37,9 @@ spec = importlib.util.spec_from_file_location(
     "metrics", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["metrics"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["metrics"])
+from metrics import geometry
 from metrics.sandbox import fork_server
-fork_server.main(descriptor, without)
+fork_server.main(descriptor, without, geometry.compare_sent)
 """
 
 

@@ -18,6 +18,7 @@ and cad_files.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -27,6 +28,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import layers
@@ -57,11 +59,11 @@ solid = solid.union(cq.Workplane("XY").box(1, 1, 1)).intersect(cq.Workplane("XY"
 """
 
 
-def main(descriptor: int, without: list[str]) -> None:
+def main(descriptor: int, without: list[str], compare: Callable[[bytes], bytes]) -> None:
     """Be the root: warm up, say so, then fork a warden for every connection received.
 
     Says so with one line of JSON: the names of the protection layers. without: layers to leave
-    out, for tests of what the others contain.
+    out, for tests of what the others contain. compare: what answers a job of the kind COMPARE.
     """
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer to handle
@@ -79,7 +81,7 @@ def main(descriptor: int, without: list[str]) -> None:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             layers.guard_supervisor(die_with_parent=True)
-            _serve(socket.socket(fileno=handles[0]), how)
+            _serve(socket.socket(fileno=handles[0]), how, compare)
         os.close(handles[0])
 
 
@@ -89,12 +91,11 @@ def _warm_up() -> None:
     cadquery = lazy_vtk.import_cadquery()
     from OCP.OSD import OSD_ThreadPool
 
-    from .. import geometry
     from . import cad_files, measure, runner
 
     # A pool thread does not survive a fork, and a child that waits for one hangs in every boolean.
     OSD_ThreadPool.DefaultPool_s(1).Init(1)
-    del cad_files, geometry
+    del cad_files
     exec(WARM_UP, {})
     measure.measure(runner.to_brep(cadquery.Workplane().box(1, 1, 1).edges("|Z").fillet(0.1).val()))
     gc.collect()
@@ -110,7 +111,9 @@ def _end_strangers() -> None:
                 os.kill(child, signal.SIGKILL)
 
 
-def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
+def _serve(
+    connection: socket.socket, how: layers.Confinement, compare: Callable[[bytes], bytes]
+) -> NoReturn:
     while True:
         message, handles, _, _ = socket.recv_fds(connection, JOB_FORMAT.size, 1)
         if len(message) != JOB_FORMAT.size or len(handles) != 1:
@@ -120,7 +123,8 @@ def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
         child = os.fork()
         if child == 0:
             connection.close()
-            _child(handles[0], kind, cpu_limit, memory, how)
+            answer = compare if kind == COMPARE else functools.partial(_answer, kind)
+            _child(handles[0], answer, cpu_limit, memory, how)
         os.close(handles[0])
         status, reason, cpu = _watch(child, connection, started, cpu_limit, wall_limit)
         connection.sendall(DONE_FORMAT.pack(status, reason, time.monotonic() - started, cpu))
@@ -226,7 +230,11 @@ def _children(parent: int) -> list[int]:
 
 
 def _child(
-    handle: int, kind: int, cpu_limit: float, memory: int, how: layers.Confinement
+    handle: int,
+    answer: Callable[[bytes], bytes],
+    cpu_limit: float,
+    memory: int,
+    how: layers.Confinement,
 ) -> NoReturn:
     code = EXIT_UNCONFINED
     try:
@@ -234,7 +242,7 @@ def _child(
         layers.confine(how, memory, cpu_limit)
         code = EXIT_UNEXPECTED
         job = _read_all(channel)
-        _write_all(channel, _answer(kind, job))
+        _write_all(channel, _answer_or_reason(answer, job))
         code = 0
     finally:
         os._exit(code)
@@ -255,27 +263,31 @@ def _isolate(handle: int, rules: int) -> int:
     return 3
 
 
+def _answer_or_reason(answer: Callable[[bytes], bytes], job: bytes) -> bytes:
+    from .. import wire
+
+    try:
+        return answer(job)
+    except ValueError as error:
+        return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
+    except MemoryError:
+        return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
+
+
 def _answer(kind: int, job: bytes) -> bytes:
-    from .. import comparing, geometry, wire
+    """What a job of any other kind asks for. Raises ValueError for a file that cannot be read."""
+    from .. import wire
     from . import cad_files, measure, runner
 
     if kind == MEASURE_BREP:
         return measure.measure(job)
-    if kind in (COMPARE, READ_STEP, MEASURE_STL, WRITE_STEP, MEASURE_3MF, MEASURE_OBJ):
-        try:
-            if kind == COMPARE:
-                iou = geometry.compare_here(*comparing.read_pair(job))
-                return wire.pack({"ok": True, "iou": iou})
-            if kind == MEASURE_STL:
-                return cad_files.measure_stl(job)
-            if kind in (MEASURE_3MF, MEASURE_OBJ):
-                return cad_files.measure_mesh_file(job, "3mf" if kind == MEASURE_3MF else "obj")
-            convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
-            return wire.pack({"ok": True}, convert(job))
-        except ValueError as error:
-            return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
-        except MemoryError:
-            return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
+    if kind == MEASURE_STL:
+        return cad_files.measure_stl(job)
+    if kind in (MEASURE_3MF, MEASURE_OBJ):
+        return cad_files.measure_mesh_file(job, "3mf" if kind == MEASURE_3MF else "obj")
+    if kind in (READ_STEP, WRITE_STEP):
+        convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
+        return wire.pack({"ok": True}, convert(job))
     header, brep = runner.run(job.decode("utf-8", "surrogatepass"))
     return wire.pack(header, brep)
 
