@@ -47,7 +47,7 @@ FINER = 2.0  # times as fine is the mesh that decides where mesh and integral di
 MANY_HOLES = 100  # in one face
 CLOSE = 3e-3  # share of its volume by which a mesh may miss the solid before a finer one is made
 FINEST = 4.0  # times as fine is the finest mesh
-MOST_TRIANGLES = 20_000  # of a mesh that is made finer
+LARGEST_FINER_MESH = 20_000  # of a mesh that is made finer
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
 ZERO_VOLUME = 1e-8  # volume / area^1.5 below this is no volume; a cube has 0.068
 
@@ -204,7 +204,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
     if missed <= CLOSE:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
-    most = np.sqrt(MOST_TRIANGLES / len(found.arrays["triangles"]))
+    most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
     finer = float(min(np.sqrt(2 * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
