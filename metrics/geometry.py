@@ -19,6 +19,7 @@ from .meshes import solid_manifolds
 from .normalised import NormalisedPart, normalise
 from .overlap import OutOfPatience, climb, common_part, iou_of_volumes, patience
 from .parts import Part
+from .rotations import snapped_turn
 from .triangles import union
 
 UNIT_BOX = "unit box"  # how to compare, beside the alignments
@@ -60,7 +61,8 @@ def compare_here(a: Part, b: Part, how: str) -> float:
         return iou_of_volumes((boxed ^ other).volume(), boxed.volume(), other.volume())
     first, second = normalise(a), normalise(b)
     if how == "best":
-        return _best_iou(first, second)
+        # In one order, whichever way round they are given: the search is not symmetric.
+        return _best_iou(*sorted((first, second), key=lambda one: -one.volume))
     turns = principal_turns(first, second, mirrored=how == "published")
     return max(iou_rotated(first, second, turn) for turn in turns)
 
@@ -84,7 +86,12 @@ def _best_iou(a: NormalisedPart, b: NormalisedPart) -> float:
             turn, common, best = other, part, iou
         if best >= PERFECT_IOU:
             return best
-    return climb(a, b, turn, common)
+    snapped = snapped_turn(a.features, b.features, turn)
+    part = common_part(a, b, snapped)
+    iou = iou_of_volumes(part.volume(), a.volume, b.volume)
+    if iou > best:
+        turn, common, best = snapped, part, iou
+    return best if best >= PERFECT_IOU else climb(a, b, turn, common)
 
 
 def iou_rotated(a: NormalisedPart, b: NormalisedPart, turn: np.ndarray) -> float:

@@ -19,6 +19,7 @@ import manifold3d
 import numpy as np
 
 from .normalised import NormalisedPart
+from .rotations import turn_by
 
 MOST_BOOLEANS = 5  # of one climb
 FIRST_STEP = np.radians(2.0)
@@ -74,7 +75,7 @@ def climb(
         promised = float(slope @ way)
         if promised < LEAST_PROMISE:
             break
-        there = _turn_by(way) @ turn
+        there = turn_by(way) @ turn
         common = common_part(a, b, there)
         reached = iou_of_volumes(common.volume(), a.volume, b.volume)
         if reached <= iou:
@@ -91,13 +92,6 @@ def climb(
         way = _first_step(slope) if curve is None else curve @ slope
         way = way * min(1.0, LONGEST_STEP / max(float(np.linalg.norm(way)), 1e-12))
     return iou
-
-
-def _turn_by(way: np.ndarray) -> np.ndarray:
-    """(3, 3): the rotation about `way` (3,) by its length, in radians."""
-    angle = max(float(np.linalg.norm(way)), 1e-12)
-    cross = np.cross(np.eye(3), -way / angle)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def _first_step(slope: np.ndarray) -> np.ndarray:

@@ -21,7 +21,11 @@ KINDS = (
     "too large",
 )
 # notes that say where a Part came from, not that it was repaired
-ORIGINS = ("from an STL mesh", "from a mesh in a 3MF file", "from a mesh in a OBJ file")
+ORIGINS = {
+    "stl": "from an STL mesh",
+    "3mf": "from a mesh in a 3MF file",
+    "obj": "from a mesh in an OBJ file",
+}
 
 
 @dataclass(frozen=True)

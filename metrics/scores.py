@@ -171,7 +171,7 @@ def score_one(
     row |= {"ok": True, "iou_best": iou}
     notes = [*got.notes, *normalise(got).notes]
     notes += [f"reference: {note}" for note in (*target.notes, *normalise(target).notes)
-              if note not in ORIGINS]  # fmt: skip
+              if note not in ORIGINS.values()]  # fmt: skip
     if notes:
         row["notes"] = notes
     if extras:

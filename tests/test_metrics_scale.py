@@ -195,21 +195,17 @@ def test_meshes_that_are_no_manifold_are_repaired_and_reported():
 
 
 WALL_WITHOUT_THICKNESS = """
-import manifold3d, numpy as np
-from OCP.BinTools import BinTools
-from OCP.TopoDS import TopoDS_Shape
-import io
+import cadquery as cq, manifold3d, numpy as np
 from metrics import run_cadquery, triangles
-from metrics.sandbox import runner, tessellation
+from metrics.sandbox import tessellation
 code = (  # two equal circles, as a model wrote them
     "ring = cq.Workplane('XZ', origin=(0, 50, 0)).circle(23).moveTo(0, 0).circle(7)\\n"
     "wall = cq.Workplane('XZ', origin=(0, 10, 0)).circle(18).moveTo(0, 0).circle(18)\\n"
     "result = ring.extrude(40).union(wall.extrude(60))"
 )
 assert run_cadquery(code).kind == "invalid solid"
-shape = TopoDS_Shape()
-BinTools.Read_s(shape, io.BytesIO(runner.run(code)[1]))
-arrays = tessellation.tessellate(shape, np.zeros(3), 30.0, [])
+exec(code)
+arrays = tessellation.tessellate(result.val().wrapped, np.zeros(3), 30.0, [])
 points, faces = triangles.weld(arrays["vertices"] / 30, arrays["triangles"])
 kept = []  # what was freed before decides whether a wild read is seen
 for number in range(300):

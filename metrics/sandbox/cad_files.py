@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import wire
 from ..meshes import manifolds_of_part
+from ..parts import ORIGINS
 from ..triangles import mesh_mass, radius_of_gyration
 from .mesh_faces import face_groups
 from .mesh_repair import closed_bodies
@@ -150,29 +151,24 @@ def measure_mesh_file(data: bytes, kind: str) -> bytes:
         raise ValueError(f"reading {kind.upper()} files needs {error.name}") from error
     except Exception as error:  # trimesh raises whatever its parsers do
         raise ValueError(f"not a readable {kind.upper()} file") from error
-    return _measure_corners(corners, f"from a mesh in a {kind.upper()} file")
+    return _measure_corners(corners, kind)
 
 
 def measure_stl(data: bytes) -> bytes:
     """Measure an STL file; a message of wire.py. Raises ValueError if it is not a closed mesh."""
-    return _measure_corners(_stl_corners(data).astype(float), "from an STL mesh")
+    return _measure_corners(_stl_corners(data).astype(float), "stl")
 
 
-def _measure_corners(corners: np.ndarray, origin: str) -> bytes:
-    """As `measure_mesh`, from the corners (M, 3, 3) of triangles that share no vertices yet."""
-    numbers = np.arange(3 * len(corners)).reshape(-1, 3)
-    return measure_mesh(corners.reshape(-1, 3), numbers, origin)
+def _measure_corners(corners: np.ndarray, kind: str) -> bytes:
+    """Measure the triangles of a file, from their corners (M, 3, 3); a message of wire.py.
 
-
-def measure_mesh(vertices: np.ndarray, triangles: np.ndarray, origin: str) -> bytes:
-    """Measure the triangles of a file; a message of wire.py.
-
-    vertices: (N, 3). triangles: (M, 3) indices. origin: the first of the notes. Raises ValueError,
-    saying what is wrong, where they cannot be made a closed mesh.
+    kind: "stl", "3mf" or "obj". Raises ValueError, saying what is wrong, where they cannot be made
+    a closed mesh.
     """
-    if not len(triangles) or not np.isfinite(vertices).all():
-        raise ValueError("the file holds no usable triangles")
-    bodies, repairs = closed_bodies(vertices, triangles)
+    if not len(corners) or not np.isfinite(corners).all():
+        raise ValueError(f"the {kind.upper()} file holds no usable triangles")
+    numbers = np.arange(3 * len(corners)).reshape(-1, 3)
+    bodies, repairs = closed_bodies(corners.reshape(-1, 3), numbers)
     groups = [face_groups(body.points, body.triangles) for body in bodies]
     sizes = [group.max() + 1 for group in groups]
     corners = np.concatenate([body.points[body.triangles] for body in bodies])
@@ -201,7 +197,7 @@ def measure_mesh(vertices: np.ndarray, triangles: np.ndarray, origin: str) -> by
         "bounding_box": [points.min(0).tolist(), points.max(0).tolist()],
         "solids": sum(_components(body.manifold) for body in bodies),
         "valid": not repairs,
-        "notes": [origin, *repairs],
+        "notes": [ORIGINS[kind], *repairs],
     }
     manifolds_of_part(arrays, center, radius_of_gyration(volume, inertia))
     return wire.pack_arrays(header, arrays, b"")
