@@ -24,6 +24,10 @@ from .triangles import union
 
 UNIT_BOX = "unit box"  # how to compare, beside the alignments
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
+MOST_CLIMBS = 3
+ABOUT_AS_GOOD = 0.9  # times the best start is one that is climbed from too
+APART_TRACE = 1 + 2 * np.cos(np.radians(5.0))  # of the turn between two starts; more is one start
+Start = tuple[float, np.ndarray, manifold3d.Manifold]
 
 
 def check_alignment(alignment: str) -> None:
@@ -68,30 +72,51 @@ def compare_here(a: Part, b: Part, how: str) -> float:
 
 
 def _best_iou(a: NormalisedPart, b: NormalisedPart) -> float:
-    """The best IoU of the parts as given, of the turns of alignment.py, and of a climb from there.
+    """The best IoU of the parts as given, of the turns of alignment.py, and of climbs from there.
 
-    As given first and always: most programs that are any good stand as their reference does.
+    As given first and always: most programs that are any good stand as their reference does. A
+    start from which no climb leads up lies on a ridge; then the next is climbed from, for which of
+    them is the best may be a matter of how finely a file was meshed.
     """
-    turn = np.eye(3)
-    common = common_part(a, b, turn)
-    best = iou_of_volumes(common.volume(), a.volume, b.volume)
+    starts: list[Start] = []
+
+    def tried(turn: np.ndarray) -> float:
+        common = common_part(a, b, turn)
+        iou = iou_of_volumes(common.volume(), a.volume, b.volume)
+        starts.append((iou, turn, common))
+        return iou
+
+    best = tried(np.eye(3))
     if best >= PERFECT_IOU:
         return best
-    for other, expected in searched_turns(a, b):
+    for turn, expected in searched_turns(a, b):
         if expected < best * (1 - COARSE_ERROR):
             continue
-        part = common_part(a, b, other)
-        iou = iou_of_volumes(part.volume(), a.volume, b.volume)
-        if iou > best:
-            turn, common, best = other, part, iou
+        best = max(best, tried(turn))
         if best >= PERFECT_IOU:
             return best
-    snapped = snapped_turn(a.features, b.features, turn)
-    part = common_part(a, b, snapped)
-    iou = iou_of_volumes(part.volume(), a.volume, b.volume)
-    if iou > best:
-        turn, common, best = snapped, part, iou
-    return best if best >= PERFECT_IOU else climb(a, b, turn, common)
+    starts.sort(key=lambda start: -start[0])
+    best = max(best, tried(snapped_turn(a.features, b.features, starts[0][1])))
+    if best >= PERFECT_IOU:
+        return best
+    starts.sort(key=lambda start: -start[0])
+    for iou, turn, common in _apart(starts):
+        top = climb(a, b, turn, common)
+        best = max(best, top)
+        if top > iou:
+            break
+    return best
+
+
+def _apart(starts: list[Start]) -> list[Start]:
+    """The best of the starts, (IoU, turn, common part), and others about as good elsewhere."""
+    chosen = starts[:1]
+    for start in starts[1:]:
+        if len(chosen) == MOST_CLIMBS or start[0] < starts[0][0] * ABOUT_AS_GOOD:
+            break
+        if all(np.trace(one[1].T @ start[1]) < APART_TRACE for one in chosen):
+            chosen.append(start)
+    return chosen
 
 
 def iou_rotated(a: NormalisedPart, b: NormalisedPart, turn: np.ndarray) -> float:
