@@ -21,7 +21,7 @@ import numpy as np
 from .normalised import NormalisedPart
 from .rotations import turn_by
 
-MOST_BOOLEANS = 5  # of one climb
+MOST_BOOLEANS = 4  # of one climb
 FIRST_STEP = np.radians(2.0)
 LONGEST_STEP = np.radians(10.0)
 LEAST_PROMISE = 1e-3  # a step that promises less IoU than this is not made
