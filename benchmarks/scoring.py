@@ -35,7 +35,7 @@ import metrics  # noqa: E402
 from image2cad.common.gencad import read_programs  # noqa: E402
 from metrics.alignment import PROPER_SIGNS, principal_turns, right_handed  # noqa: E402
 from metrics.execution import run_cadquery, run_many  # noqa: E402
-from metrics.geometry import iou_aligned, iou_rotated  # noqa: E402
+from metrics.geometry import compare_here, iou_rotated  # noqa: E402
 from metrics.normalised import _known, normalise  # noqa: E402
 from metrics.parts import Part  # noqa: E402
 from metrics.references import _kept  # noqa: E402
@@ -110,7 +110,7 @@ def isolation(codes: list[str]) -> None:
     both = (tree_cpu() - start) / len(codes)
     start = tree_cpu()
     for code in codes:
-        client.run_job(client.fork_server.RUN_PROGRAM, code.encode(), 30, 4 << 30, 64 << 20)
+        client.run_job(client.fork_server.RUN_PROGRAM, code.encode(), 30, 100, 4 << 30, 64 << 20)
     run = (tree_cpu() - start) / len(codes)
     print(
         f"\nCPU milliseconds a program\n"
@@ -181,7 +181,7 @@ def cost_of_a_pair(pairs: list[Pair]) -> float:
     print(f"\nCPU milliseconds a pair: weld and make solid {1e3 * prepared:.1f}; then")
     costs = {}
     for alignment in ("published", "pca", "best"):
-        times = [cpu(iou_aligned, first, second, alignment) for _, first, second in pairs]
+        times = [cpu(compare_here, first, second, alignment) for _, first, second in pairs]
         costs[alignment] = float(np.mean(times))
         print(
             f"  {alignment}: align and booleans mean {1e3 * np.mean(times):.1f},"

@@ -1,10 +1,9 @@
 """Scores for generated CadQuery code. No torch; works when this folder is copied on its own.
 
+Needs cadquery, numpy, scipy, manifold3d. README.md says what figures mean, what to read first.
     >>> import metrics
     >>> metrics.get_iou_best("result = cq.Workplane().box(1, 2, 3)", "result = oops")
     0.0
-
-Needs cadquery, numpy, scipy, manifold3d. README.md says what figures mean and what to read first.
 """
 
 from typing import TYPE_CHECKING

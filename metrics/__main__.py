@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the rows that --out holds")
     parser.add_argument("--cache", type=Path, help="folder that keeps measured references")
     parser.add_argument("--workers", type=int, help="default: the number of cores")
-    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds a program")
+    parser.add_argument(
+        "--timeout", type=float, default=DEFAULT_TIMEOUT, help="of CPU time, seconds"
+    )
     parser.add_argument("--require", nargs="*", default=[], help="protection layers to insist on")
     options = parser.parse_args(arguments)
     try:

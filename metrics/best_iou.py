@@ -16,7 +16,8 @@ from .parts import Part
 
 
 def get_iou_best(code1: str, code2: str, alignment: str = "best") -> float:
-    """IoU_best of the solids of two programs, in [0, 1]; 0 when either of them fails.
+    """IoU_best of the solids of two programs, in [0, 1]; 0 when either of them fails, or the two
+    cannot be compared in COMPARE_TIMEOUT (comparing.py).
 
     Raises ValueError for an unknown alignment, never for a program.
     """
@@ -26,7 +27,7 @@ def get_iou_best(code1: str, code2: str, alignment: str = "best") -> float:
         return 0.0
     try:
         return iou_aligned(first, second, alignment)
-    except ValueError:  # a mesh that cannot be made solid
+    except ValueError:  # a mesh that cannot be made solid, or no time left to compare
         return 0.0
 
 

@@ -7,17 +7,22 @@ solids, not of shells: triangle meshes through manifold3d booleans.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import manifold3d
 import numpy as np
 
+from . import wire
 from .alignment import ALIGNMENTS, COARSE_ERROR, principal_turns, searched_turns
+from .comparing import PATIENCE, compare_apart, may_take_long, read_pair
 from .meshes import solid_manifolds
 from .normalised import NormalisedPart, normalise
-from .overlap import climb, common_part, iou_of_volumes
+from .overlap import OutOfPatience, climb, common_part, iou_of_volumes, patience
 from .parts import Part
 from .rotations import snapped_turn
 from .triangles import union
 
+UNIT_BOX = "unit box"  # how to compare, beside the alignments
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
 MOST_CLIMBS = 3
 ABOUT_AS_GOOD = 0.9  # times the best start is one that is climbed from too
@@ -34,14 +39,35 @@ def check_alignment(alignment: str) -> None:
 def iou_aligned(a: Part, b: Part, alignment: str = "best") -> float:
     """IoU_best of two parts, in [0, 1]. alignment: "best", "pca" or "published".
 
-    Raises ValueError for another alignment, or for a mesh that cannot be made solid.
+    Raises ValueError for another alignment, or for a mesh that cannot be made solid, and
+    NotCompared, a ValueError too, where parts of many triangles are past the deadline.
     """
     check_alignment(alignment)
+    return _compared(a, b, alignment)
+
+
+def _compared(a: Part, b: Part, how: str) -> float:
+    if not may_take_long(a, b):
+        with suppress(OutOfPatience), patience(PATIENCE):
+            return compare_here(a, b, how)
+    return compare_apart(a, b, how)
+
+
+def compare_sent(job: bytes) -> bytes:
+    """The answer to what compare_apart sends, in the child. Raises ValueError as iou_aligned."""
+    return wire.pack({"ok": True, "iou": compare_here(*read_pair(job))})
+
+
+def compare_here(a: Part, b: Part, how: str) -> float:
+    """The IoU of two parts in this process, however long it takes. how: an alignment, UNIT_BOX."""
+    if how == UNIT_BOX:
+        boxed, other = _in_unit_box(a), _in_unit_box(b)
+        return iou_of_volumes((boxed ^ other).volume(), boxed.volume(), other.volume())
     first, second = normalise(a), normalise(b)
-    if alignment == "best":
+    if how == "best":
         # In one order, whichever way round they are given: the search is not symmetric.
         return _best_iou(*sorted((first, second), key=lambda one: -one.volume))
-    turns = principal_turns(first, second, mirrored=alignment == "published")
+    turns = principal_turns(first, second, mirrored=how == "published")
     return max(iou_rotated(first, second, turn) for turn in turns)
 
 
@@ -102,9 +128,9 @@ def iou_unit_box(a: Part, b: Part) -> float:
     """IoU without alignment: each part's bounding box is centred and its longest side made 1.
 
     The convention of CAD-Recode and cadrille: orientation must match, place and size need not.
+    Raises ValueError as iou_aligned does.
     """
-    first, second = _in_unit_box(a), _in_unit_box(b)
-    return iou_of_volumes((first ^ second).volume(), first.volume(), second.volume())
+    return _compared(a, b, UNIT_BOX)
 
 
 def volume_error(reference: Part, part: Part) -> float:

@@ -36,10 +36,7 @@ def read_row(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def read_codes(path: Path) -> dict[str, str]:
-    """{id: code} of a JSONL file, "" where the code is null. Raises BadInput, naming the line.
-
-    In place of code there may be the path of a file, seen from the folder of the JSONL file.
-    """
+    """{id: code} of a JSONL file, "" where the code is null. Raises BadInput, naming the line."""
     return {name: code or "" for name, code in _rows(path).items()}
 
 
@@ -61,8 +58,6 @@ def _rows(path: Path) -> dict[str, str | None]:
             raise BadInput(f'{path}, line {number}: expected "id" and "code"')
         if str(name) in codes:
             raise BadInput(f"{path}, line {number}: id {name} appears twice")
-        if code is not None and file_suffix(code) and (path.parent / code.strip()).exists():
-            code = str(path.parent / code.strip())
         codes[str(name)] = code
     if not codes:
         raise BadInput(f"{path}: no rows")
@@ -70,18 +65,31 @@ def _rows(path: Path) -> dict[str, str | None]:
 
 
 def read_predictions(path: Path) -> dict[str, Prediction]:
-    """{id: code, path or None} of a JSONL file or a folder. Raises BadInput."""
-    if not path.is_dir():
-        return {**_rows(path)}
-    files = _files(path)
-    if not files:
-        raise BadInput(f"{path}: no {', '.join(SUFFIXES)} files")
-    return {**files}
+    """{id: code, path or None} of a JSONL file or a folder. Raises BadInput.
+
+    In place of code there may be a path, seen from the folder of the JSONL file. Code is whatever a
+    model wrote, so only files inside that folder are read: a reference elsewhere is no answer.
+    """
+    if path.is_dir():
+        files = _files(path)
+        if not files:
+            raise BadInput(f"{path}: no {', '.join(SUFFIXES)} files")
+        return {**files}
+    folder = path.parent.resolve()
+    held: dict[str, Prediction] = {}
+    for name, code in _rows(path).items():
+        file = _file_beside(path, code)
+        held[name] = file if file is not None and file.resolve().is_relative_to(folder) else code
+    return held
 
 
 def read_references(path: Path, names: list[str]) -> dict[str, Reference]:
     """{id: code or path} for the given ids. Raises BadInput where one is missing."""
-    held: Mapping[str, str | Path | None] = _files(path) if path.is_dir() else _rows(path)
+    held: Mapping[str, str | Path | None]
+    if path.is_dir():
+        held = _files(path)
+    else:
+        held = {name: _file_beside(path, code) or code for name, code in _rows(path).items()}
     found: dict[str, Reference] = {
         name: one for name in names if (one := held.get(name)) is not None
     }
@@ -90,6 +98,14 @@ def read_references(path: Path, names: list[str]) -> dict[str, Reference]:
         shown = ", ".join(missing[:5])
         raise BadInput(f"{path}: no reference for {len(missing)} ids, such as {shown}")
     return found
+
+
+def _file_beside(path: Path, code: str | None) -> Path | None:
+    """The file that a row of the JSONL file `path` names in place of code, if it is there."""
+    if code is None or not file_suffix(code):
+        return None
+    file = path.parent / code.strip()
+    return file if file.is_file() else None
 
 
 def _files(folder: Path) -> dict[str, Path]:

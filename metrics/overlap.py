@@ -10,6 +10,11 @@ then stops, and the turns of alignment.py have to hit them.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import manifold3d
 import numpy as np
 
@@ -22,9 +27,30 @@ LONGEST_STEP = np.radians(10.0)
 LEAST_PROMISE = 1e-3  # a step that promises less IoU than this is not made
 MOST_FAILURES = 2  # steps in a row that lead down
 
+_until: ContextVar[float] = ContextVar("_until", default=float("inf"))
+
+
+class OutOfPatience(Exception):
+    """The booleans of a pair take longer than they may here."""
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Within it no boolean begins once this thread has used so much CPU time: OutOfPatience."""
+    before = _until.set(time.thread_time() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(before)
+
 
 def common_part(a: NormalisedPart, b: NormalisedPart, turn: np.ndarray) -> manifold3d.Manifold:
-    """The intersection of `a` and of `b` turned by the (3, 3) matrix `turn`."""
+    """The intersection of `a` and of `b` turned by the (3, 3) matrix `turn`.
+
+    Raises OutOfPatience.
+    """
+    if time.thread_time() > _until.get():
+        raise OutOfPatience
     return a.solid ^ b.solid.transform(np.hstack([turn, np.zeros((3, 1))]))
 
 

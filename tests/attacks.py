@@ -52,6 +52,31 @@ TIME = {
         "class Slow(cq.Workplane):\n    def vals(self):\n        while True: pass\n"
         "cq.exporters.export(Slow(), 'a.step')" + BOX
     ),
+    "threads that spin": (
+        "import threading\ndef spin():\n    while True: pass\n"
+        "threads = [threading.Thread(target=spin) for _ in range(4)]\n"
+        "for one in threads: one.start()\nfor one in threads: one.join()"
+    ),
+    "naps without end": "import time\nwhile True: time.sleep(.001)",
+    "limit of CPU time raised, its signal ignored": (
+        "import resource, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+        "for limit in ((-1, -1), (10 ** 6, 10 ** 6), (10 ** 6, -1)):\n"
+        "    try: resource.setrlimit(resource.RLIMIT_CPU, limit)\n"
+        "    except (OSError, ValueError): pass\nwhile True: pass"
+    ),
+    "timers set back": (
+        "import signal\nsignal.alarm(0)\n"
+        "for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):\n"
+        "    signal.setitimer(timer, 0)\n"
+        "for number in (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF):\n"
+        "    signal.signal(number, signal.SIG_IGN)\nwhile True: pass"
+    ),
+    "solid that takes long to measure": (
+        "points = [(3 * (i % 60), 3 * (i // 60)) for i in range(3600)]\n"
+        "holes = [cq.Wire.makeCircle(1, cq.Vector(*p), cq.Vector(0, 0, 1)) for p in points]\n"
+        "rim = cq.Wire.makePolygon([(-2, -2), (180, -2), (180, 180), (-2, 180)], close=True)\n"
+        "result = cq.Workplane(cq.Solid.extrudeLinear(rim, holes, cq.Vector(0, 0, 1)))"
+    ),
     "event loop that never ends": (
         "import asyncio\nasync def spin():\n    while True: await asyncio.sleep(0)\n"
         "asyncio.run(spin())"
@@ -90,6 +115,17 @@ PROCESSES = {
     "bounded fork bomb": (
         "import os, time\nfor _ in range(4):\n    try: os.fork()\n    except OSError: pass\n"
         "time.sleep(60)"
+    ),
+    "children that spin": "import os\nfor _ in range(3): os.fork()\nwhile True: pass",
+    "grandchildren that spin in sessions of their own": (
+        "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        os.setsid()\n"
+        "        if os.fork() == 0:\n            while True: pass\n        os._exit(0)\n"
+        "time.sleep(100)"
+    ),
+    "children whose time nobody is told": (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True:\n"
+        "    if os.fork() == 0:\n        while time.process_time() < .02: pass\n"
+        "        os._exit(0)\n    time.sleep(.02)"
     ),
     "daemon by double fork": (
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"

@@ -64,6 +64,21 @@ ORDINARY = {  # what people write around a part; each gives a box of 3 x 1 x 1
     "cadquery.vis": "from cadquery.vis import show, style\nshow(style(PART, color='red'))",
     "cadquery.vis as a module": "import cadquery.vis\ncadquery.vis.show([PART], interact=False)",
     "another viewer": "from ocp_vscode import *\nset_port(3939)\nshow(PART, names=['a'])",
+    "a viewer's settings": (
+        "from ocp_vscode import Camera, show\nshow(PART, reset_camera=Camera.KEEP)"
+    ),
+    "a viewer that runs apart": (
+        "from cq_server.ui import ui, show_object\nshow_object(PART, name='a')"
+    ),
+    "exit by what main returns": (
+        "import sys\ndef main():\n    cq.exporters.export(PART, 'a.step')\n    return 0\n"
+        "sys.exit(main())"
+    ),
+    "numpy and logs": (
+        "import logging, numpy as np\nlogging.basicConfig(filename='a.log', level=logging.INFO)\n"
+        "logging.info('x')\nnp.save('a.npy', np.ones(3))\nassert np.load('a.npy').sum() == 3\n"
+        "with open('a.txt', 'a') as out: out.write('x')\nresult = PART"
+    ),
     "argparse": (
         "import argparse, sys\noptions = argparse.ArgumentParser()\n"
         "options.add_argument('--width', type=float, default=3)\nassert len(sys.argv) == 1\n"

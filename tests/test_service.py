@@ -291,6 +291,7 @@ def test_programs_that_are_no_text(service):
                 call(wrong)
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_or_late_stops_and_the_next_call_works(service, model, picture):
     def cancelled_after(seconds):
         until = time.monotonic() + seconds

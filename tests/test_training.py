@@ -87,6 +87,7 @@ def test_long_rows_are_left_out_by_name_and_never_cut(base: Path, samples: list[
         CodeDataset([huge], processor, max_length=2000)
 
 
+@pytest.mark.slow
 def test_lora_trains_the_language_model_only_and_saved_logits_come_back_in_a_new_process(
     base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:

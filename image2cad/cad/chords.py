@@ -129,23 +129,42 @@ def lies_inside(ring: Array, other: Array) -> bool | None:
     low, high = other.min(axis=0), other.max(axis=0)
     if (ring.min(axis=0) >= high).any() or (ring.max(axis=0) <= low).any():
         return False  # most pairs of holes
-    points = np.concatenate([ring, (ring + np.roll(ring, -1, axis=0)) / 2])
-    ends = np.roll(other, -1, axis=0)
-    along = ends - other
-    away = points[:, None] - other
-    length = np.maximum((along**2).sum(axis=1), 1e-300)
-    share = np.clip((away * along).sum(axis=2) / length, 0.0, 1.0)
-    distance = ((away - share[..., None] * along) ** 2).sum(axis=2).min(axis=1)
-    sure = distance > (BORDER * float((high - low).max())) ** 2
-    x, y = points[:, :1], points[:, 1:]
-    crosses = (other[:, 1] > y) != (ends[:, 1] > y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = other[:, 0] + (y - other[:, 1]) * along[:, 0] / along[:, 1]
-    inside = np.count_nonzero(crosses & (at > x), axis=1) % 2
-    if not sure.any():
-        return bool(2 * inside.sum() > len(inside))
-    inside = inside[sure]
-    return None if inside.min() != inside.max() else bool(inside[0])
+    inside, outside, on_border = _sides(ring, other, BORDER * float((high - low).max()))
+    if inside and outside:
+        return None
+    if not inside and not outside:
+        return on_border > len(ring)  # most of twice as many points
+    return inside > 0
+
+
+@njit(cache=True)
+def _sides(ring: Array, other: Array, border: float) -> tuple[int, int, int]:
+    """How many corners and middles of edges of `ring` lie surely inside and outside `other`.
+
+    The third number is how many of those nearer than `border` to its border lie inside.
+    """
+    inside = outside = on_border = 0
+    for k in range(2 * len(ring)):
+        one, next_one = ring[k // 2], ring[(k // 2 + k % 2) % len(ring)]
+        x, y = (one[0] + next_one[0]) / 2, (one[1] + next_one[1]) / 2
+        nearest, crossed = np.inf, False
+        for e in range(len(other)):
+            x0, y0 = other[e]
+            x1, y1 = other[(e + 1) % len(other)]
+            dx, dy = x1 - x0, y1 - y0
+            share = ((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1e-300)
+            share = min(max(share, 0.0), 1.0)
+            away = (x - x0 - share * dx) ** 2 + (y - y0 - share * dy) ** 2
+            nearest = min(nearest, away)
+            if (y0 > y) != (y1 > y) and x0 + (y - y0) * dx / dy > x:
+                crossed = not crossed
+        if nearest <= border * border:
+            on_border += crossed
+        elif crossed:
+            inside += 1
+        else:
+            outside += 1
+    return inside, outside, on_border
 
 
 def _poles(loop: Loop, seam: float) -> Iterator[Point]:

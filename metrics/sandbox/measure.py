@@ -27,7 +27,7 @@ from OCP.BRep import BRep_Builder, BRep_Tool
 from OCP.BRepAlgoAPI import BRepAlgoAPI_Fuse
 from OCP.BRepBndLib import BRepBndLib
 from OCP.BRepBuilderAPI import BRepBuilderAPI_MakeSolid
-from OCP.BRepCheck import BRepCheck_Analyzer, BRepCheck_Status
+from OCP.BRepCheck import BRepCheck_Analyzer, BRepCheck_Face, BRepCheck_Status, BRepCheck_Wire
 from OCP.BRepClass3d import BRepClass3d_SolidClassifier
 from OCP.BRepGProp import BRepGProp
 from OCP.BRepLib import BRepLib
@@ -35,18 +35,19 @@ from OCP.GProp import GProp_GProps
 from OCP.ShapeFix import ShapeFix_Shape
 from OCP.TopAbs import TopAbs_ShapeEnum, TopAbs_State
 from OCP.TopExp import TopExp, TopExp_Explorer
-from OCP.TopoDS import TopoDS, TopoDS_Compound, TopoDS_Shape, TopoDS_Solid
+from OCP.TopoDS import TopoDS, TopoDS_Compound, TopoDS_Edge, TopoDS_Face, TopoDS_Shape, TopoDS_Solid
 from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
 from ..triangles import mesh_mass, radius_of_gyration, union
-from .tessellation import subshapes, tessellate
+from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
+MANY_HOLES = 100  # in one face
 CLOSE = 3e-3  # share of its volume by which a mesh may miss the solid before a finer one is made
 FINEST = 4.0  # times as fine is the finest mesh
-FINE_TRIANGLES = 20_000  # of a mesh that is made finer
+LARGEST_FINER_MESH = 20_000  # of a mesh that is made finer
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
 ZERO_VOLUME = 1e-8  # volume / area^1.5 below this is no volume; a cube has 0.068
 
@@ -79,6 +80,8 @@ def measure(brep: bytes) -> bytes:
         return _measure(brep)
     except NotMeasurable as error:
         return wire.pack({"ok": False, "kind": error.kind, "message": str(error)})
+    except MeshTooLarge as error:
+        return wire.pack({"ok": False, "kind": "too large", "message": f"the solid: {error}"})
     except MemoryError:
         return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
     except Exception as error:
@@ -162,7 +165,10 @@ def _settled(shape: TopoDS_Shape, notes: list[str]) -> Measured:
         notes.extend(said)
         return close
     said = []
-    fine = _looked_at(shape, mass, FINER, said)
+    try:
+        fine = _looked_at(shape, mass, FINER, said)
+    except MeshTooLarge:
+        fine = None
     if fine is not None and (fine.agrees or _nearing(first, fine)):
         notes.extend(said)
         return fine
@@ -198,7 +204,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
     if missed <= CLOSE:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
-    most = np.sqrt(FINE_TRIANGLES / len(found.arrays["triangles"]))
+    most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
     finer = float(min(np.sqrt(2 * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
@@ -230,8 +236,20 @@ def _missed(found: Measured) -> float:
 
 
 def _looked_at(shape: TopoDS_Shape, mass: Mass, finer: float, notes: list[str]) -> Measured | None:
-    """The shape with its mesh; None where that cannot be closed."""
-    arrays = tessellate(shape, mass.center, mass.gyration, notes, finer)
+    """The shape with its mesh; None where that cannot be closed. Raises MeshTooLarge."""
+    if many_edged_faces(shape):
+        said: list[str] = []
+        quick = _closed(shape, mass, finer, said, fast=True)
+        if quick is not None and not quick.repairs:
+            notes.extend(said)
+            return quick
+    return _closed(shape, mass, finer, notes, fast=False)
+
+
+def _closed(
+    shape: TopoDS_Shape, mass: Mass, finer: float, notes: list[str], fast: bool
+) -> Measured | None:
+    arrays = tessellate(shape, mass.center, mass.gyration, notes, finer, fast)
     if arrays is None:
         return None
     try:
@@ -296,15 +314,41 @@ def _valid(shape: TopoDS_Shape) -> bool:
 
     Then inside and outside have no meaning. Other faults are let pass: parts with them can have
     the right volume.
+
+    A shape with a face of more than MANY_HOLES is checked face by face, and not whether these
+    holes lie in their outline: that takes OpenCASCADE time by the square of their number.
     """
-    checker = BRepCheck_Analyzer(shape)
-    if checker.IsValid():
-        return True
-    crossing = BRepCheck_Status.BRepCheck_SelfIntersectingWire
-    for wire_ in subshapes(shape, TopAbs_ShapeEnum.TopAbs_WIRE):
-        if crossing in list(checker.Result(wire_).Status()):
-            raise NotMeasurable("invalid solid", "the outline of a face crosses itself")
-    return False
+    faces = subshapes(shape, TopAbs_ShapeEnum.TopAbs_FACE)
+    outlines = [subshapes(face, TopAbs_ShapeEnum.TopAbs_WIRE) for face in faces]
+    if max(map(len, outlines)) > MANY_HOLES:
+        found = [
+            fault
+            for face, wires in zip(faces, outlines, strict=True)
+            for fault in _faults(TopoDS.Face_s(face), wires)
+        ]
+    else:
+        checker = BRepCheck_Analyzer(shape)
+        if checker.IsValid():
+            return True
+        found = [fault for wires in outlines for one in wires
+                 for fault in checker.Result(one).Status()]  # fmt: skip
+        found.append(BRepCheck_Status.BRepCheck_CheckFail)
+    if BRepCheck_Status.BRepCheck_SelfIntersectingWire in found:
+        raise NotMeasurable("invalid solid", "the outline of a face crosses itself")
+    return not found
+
+
+def _faults(face: TopoDS_Face, wires: list[TopoDS_Shape]) -> list[BRepCheck_Status]:
+    """What is wrong with a face and its wires; where they lie only if they are few."""
+    found = []
+    if len(wires) > MANY_HOLES:
+        found.append(BRepCheck_Face(face).IntersectWires(False))
+    elif not BRepCheck_Analyzer(face).IsValid():
+        found.append(BRepCheck_Status.BRepCheck_CheckFail)
+    for one in wires:
+        checked = BRepCheck_Wire(TopoDS.Wire_s(one))
+        found.append(checked.SelfIntersect(face, TopoDS_Edge(), TopoDS_Edge(), False))
+    return [fault for fault in found if fault != BRepCheck_Status.BRepCheck_NoError]
 
 
 def _solids(shape: TopoDS_Shape, notes: list[str]) -> list[TopoDS_Shape]:

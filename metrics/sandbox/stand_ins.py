@@ -23,7 +23,9 @@ from .pretend_files import PretendFiles
 
 PROGRAM_NAME = "program.py"
 # Modules that show a part in a window or a browser, hardly ever installed beside a scorer.
-VIEWERS = ("cadquery.vis", "ocp_vscode", "jupyter_cadquery", "cq_vscode")
+VIEWERS = (
+    "cadquery.vis", "ocp_vscode", "jupyter_cadquery", "cq_vscode", "cq_server", "cq_server.ui",
+)  # fmt: skip
 # Where CadQuery has its exporters; each is called with what it exports first, then a file.
 EXPORTERS: dict[Any, tuple[str, ...]] = {
     cq.exporters: ("export", "exportDXF", "exportVTP"),
@@ -56,6 +58,18 @@ def forget_the_scorer() -> None:
         del main[name]
 
 
+class _Setting:
+    """What a viewer has besides, such as `Camera.KEEP`: called, it gives back its argument."""
+
+    def __call__(self, thing: Any = None, *_: Any, **__: Any) -> Any:
+        return thing
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
 def show_in(show: Callable[[Any], None]) -> None:
     """Give every viewer's function to `show`, thing by thing."""
 
@@ -66,18 +80,14 @@ def show_in(show: Callable[[Any], None]) -> None:
     def show_first(thing: Any, *_: Any, **__: Any) -> None:
         show(thing)
 
-    def same(thing: Any = None, *_: Any, **__: Any) -> Any:
-        return thing
-
-    def other(name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return same
+    same = _Setting()
 
     for name in VIEWERS:
         module = ModuleType(name)
         vars(module).update(dict.fromkeys(SETTINGS, same))
-        vars(module).update(show=show_all, show_object=show_first, style=same, __getattr__=other)
+        vars(module).update(
+            show=show_all, show_object=show_first, style=same, __getattr__=same.__getattr__
+        )
         sys.modules[name] = module
     cq.vis = sys.modules["cadquery.vis"]
 
