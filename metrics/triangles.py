@@ -34,6 +34,13 @@ def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.nd
     return points[first], faces[proper]
 
 
+def triangle_areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(M,) area of each triangle."""
+    corners = points[triangles]
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    return np.linalg.norm(across, axis=1) / 2
+
+
 def mesh_mass(points: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Volume, centre (3,) and inertia (3, 3) about it, density 1, of a closed oriented mesh.
 

@@ -40,7 +40,7 @@ from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
-from ..triangles import mesh_mass, radius_of_gyration, union
+from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union
 from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
@@ -102,11 +102,10 @@ def _measure(brep: bytes) -> bytes:
         found = _united(found, notes)
     whole, mass = found.shape, found.mass
     valid = _valid(whole)
-    area = _area(whole) if found.exact else _mesh_area(found.arrays)
     header = {
         "ok": True,
         "volume": mass.volume,
-        "area": area,
+        "area": found.area,
         "center": mass.center.tolist(),
         "inertia": mass.inertia.tolist(),
         "bounding_box": _bounding_box(whole),
@@ -136,6 +135,13 @@ class Measured:
     solids: list[manifold3d.Manifold]
     repairs: list[str]
     exact: bool = True
+
+    @property
+    def area(self) -> float:
+        """Area of the surface: exact, or that of the mesh, as `mass` is."""
+        if self.exact:
+            return _area(self.shape)
+        return float(triangle_areas(self.arrays["vertices"], self.arrays["triangles"]).sum())
 
     @property
     def mesh_volume(self) -> float:
@@ -185,10 +191,9 @@ def _settled(shape: TopoDS_Shape, notes: list[str]) -> Measured:
         raise NotMeasurable(
             "invalid solid", "the surface of the solid is broken: its mesh is not closed"
         )
-    points, size = whole.arrays["vertices"], mass.gyration
-    volume, center, inertia = mesh_mass((points - mass.center) / size, whole.arrays["triangles"])
-    share = mass.volume / (volume * size**3)
-    own = Mass(volume * size**3, mass.center + center * size, inertia * size**5)
+    points = (whole.arrays["vertices"] - mass.center) / mass.gyration
+    own = _mass_of_mesh(points, whole.arrays["triangles"], mass)
+    share = mass.volume / own.volume
     solids, _ = manifolds_of_part(whole.arrays, own.center, own.gyration)
     notes.append(f"mass properties of the closed mesh; the integral was {share:.3f} of its volume")
     return Measured(shape, own, whole.arrays, solids, [], exact=False)
@@ -300,12 +305,6 @@ def _area(shape: TopoDS_Shape) -> float:
     return surface.Mass()
 
 
-def _mesh_area(arrays: dict[str, np.ndarray]) -> float:
-    corners = arrays["vertices"][arrays["triangles"]]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return float(np.linalg.norm(across, axis=1).sum() / 2)
-
-
 # ---- the solids of a shape -----------------------------------------------------------------------
 
 
@@ -360,11 +359,7 @@ def _solids(shape: TopoDS_Shape, notes: list[str]) -> list[TopoDS_Shape]:
         raise NotMeasurable("no solid", f"the result holds {_contents(shape)} and no solid")
     kept = []
     for solid in solids:
-        mass = GProp_GProps()
-        BRepGProp.VolumeProperties_s(solid, mass)
-        surface = GProp_GProps()
-        BRepGProp.SurfaceProperties_s(solid, surface)
-        volume, area = mass.Mass(), surface.Mass()
+        volume, area = _volume(solid), _area(solid)
         if not (math.isfinite(volume) and math.isfinite(area)):
             raise NotMeasurable("invalid solid", "the solid has no finite volume")
         if abs(volume) <= ZERO_VOLUME * abs(area) ** 1.5:
@@ -393,20 +388,11 @@ def _solids_of_shells(shape: TopoDS_Shape, notes: list[str]) -> list[TopoDS_Shap
             volume = _volume(solid)
             shells.append((abs(volume), _turned(solid) if volume < 0 else solid, volume < 0))
         explorer.Next()
-    if len(shells) == 1:
-        notes.append("closed shell taken as a solid")
-        if shells[0][2]:
-            notes.append("inside-out solid turned round")
-        return [shells[0][1]]
     shells.sort(key=lambda one: -one[0])
     depth: list[int] = []
-    around: list[int | None] = []
     cavities: dict[int, list[TopoDS_Shape]] = {}
     for index, (_, solid, _) in enumerate(shells):
-        holder = next(
-            (k for k in reversed(range(index)) if _is_inside(solid, shells[k][1])), None
-        )  # fmt: skip
-        around.append(holder)
+        holder = next((k for k in reversed(range(index)) if _is_inside(solid, shells[k][1])), None)
         depth.append(0 if holder is None else depth[holder] + 1)
         if holder is not None and depth[index] % 2:
             cavities.setdefault(holder, []).append(solid)
@@ -458,9 +444,7 @@ def _volume(shape: TopoDS_Shape) -> float:
 def _turned(solid: TopoDS_Shape) -> TopoDS_Shape:
     copy = TopoDS.Solid_s(solid)
     BRepLib.OrientClosedSolid_s(copy)
-    mass = GProp_GProps()
-    BRepGProp.VolumeProperties_s(copy, mass)
-    return copy if mass.Mass() > 0 else TopoDS.Solid_s(solid.Reversed())
+    return copy if _volume(copy) > 0 else TopoDS.Solid_s(solid.Reversed())
 
 
 def _contents(shape: TopoDS_Shape) -> str:
@@ -484,6 +468,12 @@ def _compound(solids: list[TopoDS_Shape]) -> TopoDS_Shape:
     for solid in solids:
         builder.Add(compound, solid)
     return compound
+
+
+def _mass_of_mesh(points: np.ndarray, triangles: np.ndarray, at: Mass) -> Mass:
+    """Of a closed mesh whose points are about the centre of `at`, in its radii of gyration."""
+    (volume, center, inertia), size = mesh_mass(points, triangles), at.gyration
+    return Mass(volume * size**3, at.center + center * size, inertia * size**5)
 
 
 def _mass(shape: TopoDS_Shape) -> Mass:
@@ -542,10 +532,7 @@ def _united(found: Measured, notes: list[str]) -> Measured:
             notes.extend([*said, "overlapping solids fused"])
             return got
     mesh = whole.to_mesh64()
-    volume, center, inertia = mesh_mass(
-        np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts).astype(np.int64)
-    )
-    size = mass.gyration
-    own = Mass(volume * size**3, mass.center + center * size, inertia * size**5)
+    points, triangles = np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts)
+    own = _mass_of_mesh(points, triangles.astype(np.int64), mass)
     notes.append("overlapping solids could not be fused; mass properties of their meshes")
     return Measured(found.shape, own, found.arrays, found.solids, found.repairs, exact=False)

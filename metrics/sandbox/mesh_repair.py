@@ -18,7 +18,15 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.spatial import cKDTree
 
-from ..triangles import capped, edges_pair_up, manifold_of, mesh_mass, union, weld
+from ..triangles import (
+    capped,
+    edges_pair_up,
+    manifold_of,
+    mesh_mass,
+    triangle_areas,
+    union,
+    weld,
+)
 from .mesh_faces import pairs_at_edges
 
 SEAM_DISTANCES = (1e-6, 1e-5, 1e-4)  # of the longest side: ends of a seam that may be one point
@@ -249,13 +257,6 @@ def _same_way(triangles: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.
     after = np.roll(triangles, -1, axis=1)
     ways = triangles.astype(np.int64) * count + after
     return (ways[left][:, :, None] == ways[right][:, None, :]).any((1, 2))
-
-
-def triangle_areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """(M,) area of each triangle."""
-    corners = points[triangles]
-    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    return np.linalg.norm(across, axis=1) / 2
 
 
 # ---- bodies --------------------------------------------------------------------------------------

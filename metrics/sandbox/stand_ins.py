@@ -46,7 +46,6 @@ SEARCHED = [
     path for path in sys.path
     if any(f"{os.path.realpath(path)}/".startswith(f"{one}/") for one in landlock.readable_paths())
 ]  # fmt: skip
-STL_RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("spare", "<u2")])
 
 
 def forget_the_scorer() -> None:
@@ -148,7 +147,7 @@ def _written(
 def _stl(shape: cq.Shape) -> bytes:
     points, triangles = shape.tessellate(0.001, 0.1)
     places = np.array([point.toTuple() for point in points], dtype="<f4").reshape(-1, 3)
-    records = np.zeros(len(triangles), STL_RECORD)
+    records = np.zeros(len(triangles), cad_files.STL_TRIANGLE)
     records["corners"] = places[np.array(triangles, dtype=int).reshape(-1, 3)]
     return bytes(80) + len(triangles).to_bytes(4, "little") + records.tobytes()
 
