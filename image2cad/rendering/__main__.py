@@ -53,7 +53,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn by lot")
     parser.add_argument("--exact", action="store_true", help="build with OpenCASCADE")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
-    parser.add_argument("--deadline", type=float, default=20.0, help="seconds a picture")
+    parser.add_argument(
+        "--deadline", type=float, default=20.0, help="seconds a picture, CPU time for code"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished folder")
     options = parser.parse_args()
     look = Look(options.style, eye_of(options.eye), options.perspective, options.seed)
