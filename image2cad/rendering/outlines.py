@@ -19,6 +19,7 @@ from image2cad.rendering.camera import Camera
 from image2cad.rendering.raster import Drawable
 
 SAME_POINT = 1e-6  # of the longest side: corners that are nearer are one
+EDGE_ON = 1e-6  # cosine of a face that is not seen
 Lines = tuple[Array, Array]  # points (2 E, 3) and starts (E + 1,) of lines from point to point
 
 
@@ -50,7 +51,10 @@ def turning_lines(shape: Drawable, camera: Camera) -> Lines:
     corners = np.asarray(shape.vertices, dtype=np.float64)[triangles]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     towards = camera.eye - corners[:, 0] if camera.in_perspective else camera.eye
-    seen = (across * towards).sum(axis=1) > 0
+    cosine = (across * towards).sum(axis=1)
+    # A face that is seen edge on is turned away: its near side is the outline, its far side hidden.
+    edge_on = EDGE_ON * np.linalg.norm(across, axis=1) * np.linalg.norm(towards, axis=-1)
+    seen = cosine > edge_on
     turning = (borders.rows[:, 1] >= 0) & (seen[borders.rows[:, 0]] != seen[borders.rows[:, 1]])
     return _as_lines(borders.ends[turning])
 

@@ -38,7 +38,7 @@ from image2cad.rendering.raster import Drawable, Seen, draw, look, reduce
 Colour = tuple[float, float, float]  # 0 to 1
 Light = tuple[tuple[float, float, float], float]  # direction to the light, intensity
 WHITE_PAPER: Colour = (1.0, 1.0, 1.0)
-FINER = 2  # times as many pixels a side as the picture has, from which it is reduced
+FINER_PIXELS = 2  # times as many pixels a side as the picture has, from which it is reduced
 GLOSS = 20.0  # exponent of the highlight
 HEADLIGHT: tuple[Light, ...] = (((0.0, 0.0, 1.0), 1.0),)
 # Key, fill, two back lights and a headlight, as vtkLightKit has them.
@@ -291,7 +291,7 @@ def _resized(picture: Array, size: int) -> Array:
 def draw_view(shape: Drawable, style: Style, camera: Camera, size: tuple[int, int]) -> Array:
     """One view, (height, width, 3) uint8 for a `size` of (width, height) pixels."""
     width, height = size
-    fine = camera.zoomed(FINER)
+    fine = camera.zoomed(FINER_PIXELS)
     if not fine.sees(np.asarray(shape.vertices, dtype=np.float64)):
         raise ValueError("the part reaches behind the viewer; move the camera away from it")
     lines = (np.zeros((0, 3)), np.zeros(1, dtype=np.int64))
@@ -299,16 +299,16 @@ def draw_view(shape: Drawable, style: Style, camera: Camera, size: tuple[int, in
         lines = sharp_lines(shape, style.lines)
         if style.outlines:
             lines = both_lines(lines, turning_lines(shape, fine))
-    seen = look(shape, fine, (FINER * width, FINER * height), lines)
-    rise = np.linspace(1.0, 0.0, FINER * height)[:, None, None]
+    seen = look(shape, fine, (FINER_PIXELS * width, FINER_PIXELS * height), lines)
+    rise = np.linspace(1.0, 0.0, FINER_PIXELS * height)[:, None, None]
     bottom, top = (np.array(colour) for colour in style.ground)
     values = np.broadcast_to(bottom + rise * (top - bottom), (*seen.depth.shape, 3)).copy()
     part = np.isfinite(seen.depth)
     light = _light_on(shape, style, fine, seen, part)
     values[part] = np.clip(np.array(style.colour) * light[:, :1] + light[:, 1:], 0.0, 1.0)
-    ink = _widened(seen.line, FINER * style.line_width)
+    ink = _widened(seen.line, FINER_PIXELS * style.line_width)
     values[ink] = style.line_colour
-    blocks = values.reshape(height, FINER, width, FINER, 3).mean(axis=(1, 3))
+    blocks = values.reshape(height, FINER_PIXELS, width, FINER_PIXELS, 3).mean(axis=(1, 3))
     return np.rint(255 * blocks).astype(np.uint8)
 
 
