@@ -22,7 +22,7 @@ from image2cad.reading.tracing import caps
 from image2cad.rendering.camera import camera_of, filling
 from image2cad.rendering.raster import draw, draw_roughly
 from image2cad.verification import growing, library, pipeline
-from image2cad.verification.cost import cost_of, drawn, look_at
+from image2cad.verification.cost import cost_of, look_at
 from image2cad.verification.fitting import fit
 from image2cad.verification.parameters import levels, parameters, rebuilt
 from image2cad.verification.pipeline import verify
@@ -37,6 +37,10 @@ BOSS = Extrusion(Plane((0.0, 0.0, 10.0), *NAMED["XY"]), (Circle(-25, 0, 15),), 1
 SIDE = Extrusion(WALL, (Path((-30, -10), (Segment((30, -10)), Segment((0, 40)))),), 12)
 BRACKET = (PLATE, BOSS)
 NOTHING_SEEN = Image.new("RGB", (448, 448), "white")
+
+
+def drawn(program, camera=None):
+    return draw(build(program), camera=camera)
 
 
 def picture_of(program):

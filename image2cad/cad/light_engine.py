@@ -112,10 +112,7 @@ def _prism(step: Extrusion, deflection: float, grid: float) -> Prism | None:
     vertices = np.concatenate(ends) @ axes + np.array(plane.origin)
     # Two faces meant to be one plane differ by rounding, and would leave slivers.
     vertices = np.round(vertices / grid) * grid
-    rows, lengths = lines(shape)
-    seams: list[bool] = []
-    for corner, circle in zip(shape.corners, shape.whole, strict=True):
-        seams += [False, False, *[circle] * int(corner.sum())]
+    rows, lengths, seams = lines(shape)
     walls = {}
     for number, (centre, start, circle) in shape.arcs.items():
         walls[number] = _wall(plane, centre, start, circle)

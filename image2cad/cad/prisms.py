@@ -99,20 +99,25 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
     return Profile(rings, labels, corners, whole, arcs, caps) if len(caps) else None
 
 
-def lines(flat: Profile) -> tuple[Array, list[int]]:
-    """The edges of the extruded profile: rows of its low and then its high points, and lengths."""
+def lines(flat: Profile) -> tuple[Array, list[int], list[bool]]:
+    """The edges of the extruded profile: rows of its low and high points, lengths, which are seams.
+
+    A seam only closes a cylinder.
+    """
     count = sum(map(len, flat.rings))
     here = np.arange(count)
     rows: list[Array] = []
     lengths: list[int] = []
+    seams: list[bool] = []
     start = 0
-    for ring, corner in zip(flat.rings, flat.corners, strict=True):
+    for ring, corner, circle in zip(flat.rings, flat.corners, flat.whole, strict=True):
         around = np.append(here[start : start + len(ring)], start)
         upright = around[:-1][corner]
         rows += [around, around + count, np.stack([upright, upright + count], axis=1).ravel()]
         lengths += [len(around), len(around), *[2] * len(upright)]
+        seams += [False, False, *[circle] * len(upright)]
         start += len(ring)
-    return np.concatenate(rows), lengths
+    return np.concatenate(rows), lengths, seams
 
 
 def following(flat: Profile) -> Array:
@@ -156,7 +161,7 @@ def prism(step: Extrusion) -> Mesh | None:
     corners = np.concatenate([here, after, after + count, here + count])
     first, second, third, fourth = (2 * count + i * count + here for i in range(4))
     sides = np.concatenate([away[0], away[1], away[1], away[0]]) @ axes[:2]
-    rows, lengths = lines(shape)
+    rows, lengths, seams = lines(shape)
     return Mesh(
         vertices=np.concatenate([points, points[corners]]),
         normals=np.concatenate([np.repeat([-axes[2], axes[2]], count, axis=0), sides]),
@@ -167,6 +172,7 @@ def prism(step: Extrusion) -> Mesh | None:
         edge_points=points[rows],
         edge_starts=np.concatenate([[0], np.cumsum(lengths)]),
         bounding_box=np.stack([points.min(axis=0), points.max(axis=0)]),
+        seams=np.array(seams, dtype=np.bool_),
     )  # fmt: skip
 
 
@@ -176,6 +182,7 @@ def drawn_as_one(meshes: list[Mesh]) -> Mesh:
     points = np.cumsum([0, *(len(mesh.edge_points) for mesh in meshes)])
     firsts = list(zip(meshes, corners, points, strict=False))
     boxes = np.stack([mesh.bounding_box for mesh in meshes])
+    seams = [mesh.seams for mesh in meshes if mesh.seams is not None]
     return Mesh(
         vertices=np.concatenate([mesh.vertices for mesh in meshes]),
         normals=np.concatenate([mesh.normals for mesh in meshes]),
@@ -185,4 +192,5 @@ def drawn_as_one(meshes: list[Mesh]) -> Mesh:
             [[0], *(mesh.edge_starts[1:] + first for mesh, _, first in firsts)]
         ),
         bounding_box=np.stack([boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)]),
+        seams=np.concatenate(seams) if len(seams) == len(meshes) else None,
     )

@@ -1,16 +1,25 @@
-"""What a picture shows, read without a model: its flat faces as sketches. No torch."""
+"""What a picture shows, read without a model: its frame, its camera, its flat faces. No torch."""
 
 from typing import TYPE_CHECKING
 
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
+    from image2cad.reading.cameras import Sighting, seen_from, sightings
+    from image2cad.reading.contours import corners_of, squared_off
+    from image2cad.reading.framing import Place, gencads
+    from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
+    from image2cad.reading.regions import Scene, scene_of
+    from image2cad.reading.tiles import Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
-    from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, caps, face_shade
+    from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, UNIT_PIXELS, caps, caps_of
+    from image2cad.reading.tracing import face_shade
 
 __all__ = [
-    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "READ_CAMERA",
-    "SHADE_TOLERANCE", "caps", "face_shade",
+    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
+    "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
+    "caps_of", "corners_of", "face_shade", "gencads", "lying", "scene_of", "seen_from", "sightings",
+    "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

@@ -21,14 +21,23 @@ Node = tuple[Array, Array | None]  # a corner, and the middle of the arc that fo
 OUTLINE_TOLERANCE = 1.0  # pixels between outline and polygon
 BLUNT_SIDE = 6.0  # pixels of a side that is a corner cut off
 LEAST_TURN = 0.5  # radians an arc turns at least
+NEARLY_SQUARE = 0.92  # share of the rectangle around it that a loop fills which is meant to be one
 LARGEST_RADIUS = 500.0  # pixels of an arc's radius
 
 
-def loop_of(points: Array, flat: Array, pixel: float) -> tuple[Loop | None, float]:
+def loop_of(
+    points: Array,
+    flat: Array,
+    pixel: float,
+    tolerance: float = OUTLINE_TOLERANCE,
+    most_corners: int | None = None,
+) -> tuple[Loop | None, float]:
     """The loop of an outline, and the share of it along the sketch's axes or on arcs.
 
     points: (K, 2) pixels once around. flat: (K, 2) the same in sketch coordinates, in
-    which a pixel is about `pixel` long. None where fewer than three corners are left.
+    which a pixel is about `pixel` long. tolerance: pixels between outline and polygon.
+    None where fewer than three corners are left, or more than `most_corners`: so ragged an outline
+    is no sketch, and takes long.
     """
     if len(flat) > 8:
         centre, radius, error = circle_through(flat)
@@ -36,8 +45,8 @@ def loop_of(points: Array, flat: Array, pixel: float) -> tuple[Loop | None, floa
             error.max() < 1.6 * pixel + 0.03 * radius
         ):
             return Circle(float(centre[0]), float(centre[1]), float(radius)), 1.0
-    corners = _simplified(points, OUTLINE_TOLERANCE)
-    if len(corners) < 3:
+    corners = corners_of(points, tolerance)
+    if len(corners) < 3 or (most_corners is not None and len(corners) > most_corners):
         return None, 0.0
     nodes = _sharpened(
         [
@@ -123,7 +132,7 @@ def circle_through(points: Array) -> tuple[Array, float, Array]:
     return centre, radius, np.abs(np.hypot(*(points - centre).T) - radius)
 
 
-def _simplified(points: Array, tolerance: float) -> list[int]:
+def corners_of(points: Array, tolerance: float) -> list[int]:
     """Corners of the closed outline by Douglas and Peucker (1973), as sorted indices."""
     count = len(points)
     far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
@@ -131,7 +140,7 @@ def _simplified(points: Array, tolerance: float) -> list[int]:
     kept, open_ = {start, far}, [(start, far), (far, start)]
     while open_:
         first, last = open_.pop()
-        between = _range(first, last, count)[1:-1]
+        between = stretch(first, last, count)[1:-1]
         if not len(between):
             continue
         line, rest = points[last] - points[first], points[between] - points[first]
@@ -145,7 +154,7 @@ def _simplified(points: Array, tolerance: float) -> list[int]:
     return sorted(kept)
 
 
-def _range(first: int, last: int, count: int) -> Array:
+def stretch(first: int, last: int, count: int) -> Array:
     """Indices from `first` up to and including `last`, around the end of `count`."""
     return np.arange(first, last + (count if last <= first else 0) + 1) % count
 
@@ -156,7 +165,7 @@ def _with_arcs(flat: Array, corners: Sequence[int], pixel: float) -> list[tuple[
     runs = []
     for first in range(count):
         for length in range(count - 1, 2, -1):
-            steps = _range(corners[first], corners[(first + length) % count], len(flat))
+            steps = stretch(corners[first], corners[(first + length) % count], len(flat))
             if len(steps) > 0.95 * len(flat):
                 continue
             centre, radius, error = circle_through(flat[steps])
@@ -197,3 +206,18 @@ def _levelled(values: Array, near: float) -> Array:
         group.append(int(i))
         out[group] = values[group].mean()
     return out
+
+
+def squared_off(loop: Loop) -> Loop:
+    """The rectangle around a loop that nearly fills it; else the loop itself."""
+    if isinstance(loop, Circle | Rect) or any(side.mid is not None for side in loop.segments):
+        return loop
+    corners = np.array([loop.start, *(side.end for side in loop.segments)])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    x, y = (corners - low).T
+    area = abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    width, height = (high - low).tolist()
+    if area < NEARLY_SQUARE * width * height:
+        return loop
+    middle = (low + high) / 2
+    return Rect(float(middle[0]), float(middle[1]), width, height)

@@ -13,6 +13,7 @@ oblique and round faces.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -22,7 +23,7 @@ from scipy import ndimage
 
 from image2cad.cad import Circle, Loop, Path, Rect, shifted, zoomed
 from image2cad.common import Array
-from image2cad.reading.contours import circle_through, loop_of
+from image2cad.reading.contours import OUTLINE_TOLERANCE, circle_through, loop_of, squared_off
 from image2cad.rendering import MARGIN, SIZE, Camera, camera_of, shade_facing
 
 UNIT_PIXELS = 2.5  # pixels to a unit of length
@@ -71,14 +72,31 @@ def caps(picture: Array, most: int = 12, camera: Camera = READ_CAMERA) -> list[l
     A region is also read with fewer holes, as a rectangle and as full circles: something
     may stand in it or in front of it.
     """
+    return caps_of(flat_regions(picture, camera)[:most], camera)
+
+
+def caps_of(
+    found_regions: Sequence[tuple[Array, Sequence[int]]],
+    camera: Camera,
+    tolerance: float = OUTLINE_TOLERANCE,
+    most_corners: int | None = None,
+    square: bool = False,
+) -> list[list[Cap]]:
+    """The same of regions that are known, with the planes that each may lie on.
+
+    tolerance, most_corners: see `contours.loop_of`. square: also read what is nearly a rectangle
+    as one, where outlines are ragged.
+    """
     found = []
-    for mask, planes in flat_regions(picture, camera)[:most]:
+    for mask, planes in found_regions:
         readings: list[Cap] = []
         for plane in planes:
-            whole = _reading(mask, plane, camera)
+            whole = _reading(mask, plane, camera, tolerance, most_corners)
             if whole is not None:
                 readings.append(whole)
                 others = [*_with_fewer_holes(whole), *_completed(whole)]
+                if square:
+                    others.insert(0, tuple(squared_off(loop) for loop in whole.loops))
                 readings += [
                     Cap(plane, loops, whole.straight, mask, camera)
                     for loops in others
@@ -152,9 +170,11 @@ def face_shade(plane: int, camera: Camera = READ_CAMERA) -> int:
     return shade_facing(float(camera.view[FACING_AXES[plane]]))
 
 
-def _reading(mask: Array, plane: int, camera: Camera) -> Cap | None:
+def _reading(
+    mask: Array, plane: int, camera: Camera, tolerance: float, most_corners: int | None
+) -> Cap | None:
     filled = ndimage.binary_fill_holes(mask)
-    outer, straight = _loop(filled, plane, camera)
+    outer, straight = _loop(filled, plane, camera, tolerance, most_corners)
     if outer is None:
         return None
     loops: list[Loop] = [outer]
@@ -162,13 +182,13 @@ def _reading(mask: Array, plane: int, camera: Camera) -> Cap | None:
     for i in range(1, count + 1):
         hole = labels == i
         if hole.sum() >= LEAST_HOLE_PIXELS:
-            inner, _ = _loop(hole, plane, camera)
+            inner, _ = _loop(hole, plane, camera, tolerance, most_corners)
             if inner is not None:
                 loops.append(inner)
     return Cap(plane, tuple(loops), straight, mask, camera)
 
 
-def _outline(mask: Array) -> Array:
+def border_of(mask: Array) -> Array:
     """(K, 2) middles of the cracks around a region as (row, column), once around."""
     row = int(np.argmax(mask.any(axis=1)))
     corners = _follow(mask, row, int(np.argmax(mask[row]))).astype(float)
@@ -207,9 +227,16 @@ def _follow(mask, row, col):  # type: ignore[no-untyped-def]
     return out[:count]
 
 
-def _loop(mask: Array, plane: int, camera: Camera) -> tuple[Loop | None, float]:
-    points, axis = _outline(mask), FACING_AXES[plane]
-    # Seen obliquely, a pixel is longer on the plane; from GenCAD's eye the cosine is 1 / sqrt(3).
-    longer = sqrt(max(1.0, 1 / (sqrt(3) * camera.facing(axis))))
-    flat = camera.on_plane(points[:, ::-1], axis)
-    return loop_of(points, flat, longer / camera.scale)
+def _loop(
+    mask: Array, plane: int, camera: Camera, tolerance: float, most_corners: int | None
+) -> tuple[Loop | None, float]:
+    points = border_of(mask)
+    flat = camera.on_plane(points[:, ::-1], FACING_AXES[plane])
+    return loop_of(points, flat, pixel_on(plane, camera), tolerance, most_corners)
+
+
+def pixel_on(plane: int, camera: Camera) -> float:
+    """How long a pixel is on a main plane; seen obliquely it is longer."""
+    # From GenCAD's eye the cosine is 1 / sqrt(3).
+    longer = sqrt(max(1.0, 1 / (sqrt(3) * camera.facing(FACING_AXES[plane]))))
+    return longer / camera.scale

@@ -155,6 +155,22 @@ class Camera:
         matrix[1] += rows * matrix[3]
         return Camera(matrix, self.eye)
 
+    def enlarged(self, factor: float) -> Camera:
+        """The camera in a unit of length that is `factor` times as long."""
+        matrix = self.matrix.copy()
+        matrix[:, :3] *= factor
+        eye = self.eye / factor if self.in_perspective else self.eye
+        return Camera(matrix, eye)
+
+    def turned(self, rotation: Array) -> Camera:
+        """The camera that shows the model, turned about the origin by a (3, 3) rotation, as here.
+
+        The model's point p is then seen where `rotation` @ p is now.
+        """
+        matrix = self.matrix.copy()
+        matrix[:, :3] = matrix[:, :3] @ rotation
+        return Camera(matrix, rotation.T @ self.eye)
+
 
 # ---- Making cameras
 

@@ -6,7 +6,7 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.verification.choosing import Answer
-    from image2cad.verification.cost import features_of
+    from image2cad.verification.features import features_of
     from image2cad.verification.library import LIBRARY_BLOCK
     from image2cad.verification.many import answer_many, warm_up
     from image2cad.verification.pipeline import SOURCES, verify

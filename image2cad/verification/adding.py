@@ -21,13 +21,27 @@ from scipy import ndimage
 from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Program, build
 from image2cad.common import Array, Stop
 from image2cad.reading import FACING_AXES, FACING_PLANES, SHADE_TOLERANCE, Cap, face_shade
-from image2cad.rendering import SIZE, TONES, WHITE, Camera, Picture, draw_into
-from image2cad.verification.cost import Floats, Target, cost_of, features_of, picture_of, squared
+from image2cad.rendering import (
+    SIZE,
+    TONES,
+    WHITE,
+    Camera,
+    Painting,
+    blank_painting,
+    code_of,
+    draw_into,
+    paint,
+)
+from image2cad.verification.carving import Space
+from image2cad.verification.cost import Looks, Target, cost_of, gap_of, looks_of
+from image2cad.verification.features import Floats, squared
 from image2cad.verification.parameters import levels
 
 COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
 SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
+REGIONS_OF_A_VIEW, READINGS_OF_A_VIEW = 4, 3  # of several, from which extrusions are read
+STARTS_OF_A_VIEW, ENDS_OF_A_VIEW, HOLES_OF_A_VIEW = 4, 4, 4
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
 
 
@@ -43,13 +57,16 @@ def additions(
     program: Program, target: Target, regions: list[list[Cap]], stop: Stop
 ) -> Iterator[Addition]:
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
-    camera = target.camera
-    scene = _scene(program, camera)
-    goal, blank = target.features[COARSE_BLOCK], target.blank[COARSE_BLOCK]
+    if target.space is not None:
+        yield from _additions_in(target.space, program, target, regions, stop)
+        return
+    scene = _scene(program, target)
+    blank = target.blank[COARSE_BLOCK]
     for region, readings in enumerate(regions):
         if stop.due():
             return
-        if scene.picture is not None and _explained(readings[0], scene.picture):
+        camera = readings[0].camera
+        if scene.whole is not None and _explained(readings[0], scene.whole, target):
             continue
         best = max(cap.straight for cap in readings)
         for cap in readings:
@@ -72,8 +89,8 @@ def additions(
                 ends += [start + inwards * depth for depth in DEPTHS_TRIED]
                 loops = cap.at(start)
                 for end in ends:
-                    picture = _with(scene, block, axis, start, end)
-                    gap = features_of(picture, COARSE_BLOCK) - goal
+                    looks = _with(scene, block, target, cap, start, end)
+                    gap = gap_of(looks, target, COARSE_BLOCK)
                     step = _extrusion(cap.plane, loops, start, end)
                     yield Addition(squared(gap) / blank, step, region)
                 if program and (outermost - start) * inwards < -0.3:
@@ -82,47 +99,144 @@ def additions(
                     yield Addition(cost, step, region)
 
 
+def _additions_in(
+    space: Space, program: Program, target: Target, regions: list[list[Cap]], stop: Stop
+) -> Iterator[Addition]:
+    """The same where several views say how far off faces are and how deep they can reach."""
+    scene = _scene(program, target)
+    blank = target.blank[COARSE_BLOCK]
+    taken = [0] * len(target.sights)
+    for region, readings in enumerate(regions):
+        if stop.due():
+            return
+        mine = next(i for i, sight in enumerate(target.sights) if sight.has(readings[0]))
+        if scene.whole is not None and _explained(readings[0], scene.whole, target):
+            continue
+        taken[mine] += 1
+        if taken[mine] > REGIONS_OF_A_VIEW:
+            continue
+        best = max(cap.straight for cap in readings)
+        good = [cap for cap in readings if cap.straight >= best - 0.2]
+        for cap in sorted(good, key=lambda cap: -cap.straight)[:READINGS_OF_A_VIEW]:
+            for cost, step in _blocks_in(space, scene, program, target, cap, blank, stop):
+                yield Addition(cost, step, region)
+
+
+def _blocks_in(
+    space: Space,
+    scene: _Scene,
+    program: Program,
+    target: Target,
+    cap: Cap,
+    blank: float,
+    stop: Stop,
+) -> Iterator[tuple[float, Extrusion]]:
+    """Blocks, cuts and holes of one reading, with their coarse costs."""
+    axis = FACING_AXES[cap.plane]
+    inwards = cap.camera.inwards(axis)
+    block = build((_extrusion(cap.plane, cap.loops, 0.0, inwards),))
+    if block is None:
+        return
+    hull_low, hull_high = space.hull[:, axis].tolist()
+    span, (low, high) = hull_high - hull_low, space.levels_of(cap)
+    known = sorted({*(levels(program, axis) if program else []), hull_low, hull_high})
+    outer, inner = (high, low) if inwards < 0 else (low, high)
+    between = [t for t in known if low - 0.03 * span <= t <= high + 0.03 * span]
+    shares = [outer + share * (inner - outer) for share in (1.0, 0.5, 0.25, 0.75)]
+    starts = _spaced([outer, *between, *shares], 0.02 * span)[:STARTS_OF_A_VIEW]
+    for number, start in enumerate(starts):
+        if stop.due():
+            return
+        deepest = space.deepest(cap, start)
+        reached = [(t - start) * inwards for t in known]
+        inside = [depth for depth in reached if 0.3 < depth < 1.1 * deepest]
+        shorter = [share * deepest for share in (0.5, 0.25, 0.1)]
+        loops = cap.at(start)
+        for depth in _spaced([deepest, *inside, *shorter], 0.02 * span)[:ENDS_OF_A_VIEW]:
+            end = start + inwards * depth
+            looks = _with(scene, block, target, cap, start, end)
+            gap = gap_of(looks, target, COARSE_BLOCK)
+            yield squared(gap) / blank, _extrusion(cap.plane, loops, start, end)
+        edge = hull_high if inwards < 0 else hull_low
+        if program and number < 3 and (edge - start) * inwards < -0.02 * span:
+            # A floor: cut from outside down to it.
+            step = _extrusion(cap.plane, loops, start, edge - inwards, "cut")
+            yield cost_of((*program, step), target, COARSE_BLOCK, True), step
+    if program:
+        # The holes of a face that is seen, through all.
+        for loop in cap.at(outer)[1 : 1 + HOLES_OF_A_VIEW]:
+            step = _extrusion(cap.plane, (loop,), hull_low - 1, hull_high + 1, "cut")
+            yield cost_of((*program, step), target, COARSE_BLOCK, True), step
+
+
+def _spaced(values: list[float], apart: float) -> list[float]:
+    """Those that are not close to one before."""
+    out: list[float] = []
+    for value in values:
+        if all(abs(value - other) > apart for other in out):
+            out.append(value)
+    return out
+
+
 # ---- The part so far and one extrusion more, drawn small
 
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What a program looks like to the target's camera: depth and tone of each small pixel.
+    """How a program looks to the target's cameras, in small pictures.
 
-    camera: the target's, for pictures that small.
+    camera: the target's, for pictures that small. depth, tone: of each small pixel, in GenCAD's
+    style. paintings: in each sight. whole: how it looks at full size; None without a program.
     """
 
     camera: Camera
     depth: Floats
     tone: NDArray[np.int16]
-    picture: Picture | None
+    paintings: tuple[Painting, ...]
+    whole: Looks | None
 
 
-def _scene(program: Program, camera: Camera) -> _Scene:
-    small = camera.zoomed(SMALL_SIDE / SIZE)
+def _scene(program: Program, target: Target) -> _Scene:
+    small = target.camera.zoomed(SMALL_SIDE / SIZE)
     depth = np.full((SMALL_SIDE, SMALL_SIDE), -np.inf, dtype=np.float32)
     tone = np.full((SMALL_SIDE, SMALL_SIDE), WHITE, dtype=np.int16)
     drawing = build(program) if program else None
+    nothing = tuple(blank_painting(SMALL_SIDE) for _ in target.sights)
     if drawing is None:
-        return _Scene(small, depth, tone, None)
+        return _Scene(small, depth, tone, nothing, None)
+    whole = looks_of(drawing, target, True)
+    if target.sights:
+        looks = looks_of(drawing, target, True, SMALL_SIDE)
+        return _Scene(small, depth, tone, looks if isinstance(looks, tuple) else nothing, whole)
     _add(drawing, drawing.vertices, drawing.edge_points, small, depth, tone)
-    return _Scene(small, depth, tone, picture_of(drawing, camera))
+    return _Scene(small, depth, tone, (), whole)
 
 
-def _with(scene: _Scene, block: Drawing, axis: int, start: float, end: float) -> Picture:
-    """The small picture of the scene and a block one unit deep, stretched from start to end."""
-    depth, tone = scene.depth.copy(), scene.tone.copy()
+def _with(
+    scene: _Scene, block: Drawing, target: Target, cap: Cap, start: float, end: float
+) -> Looks:
+    """How the scene looks with a block one unit deep on the cap, stretched from start to end."""
+    axis = FACING_AXES[cap.plane]
     # A sketch whose plane moves along the line of sight looks the same.
-    t = scene.camera.slides(np.zeros(1), np.full(1, start), axis)
-    factor, shift = scene.camera.slide(float(t[0]))
+    t = cap.camera.slides(np.zeros(1), np.full(1, start), axis)
+    factor, shift = cap.camera.slide(float(t[0]))
 
     def stretched(points: Array) -> Array:
         out = factor * points + shift
         out[:, axis] = start + np.abs(points[:, axis]) * (end - start)
         return out
 
-    lines = stretched(block.edge_points)
-    _add(block, stretched(block.vertices), lines, scene.camera, depth, tone)
+    vertices, lines = stretched(block.vertices), stretched(block.edge_points)
+    if target.sights:
+        zoom = SMALL_SIDE / SIZE
+        return tuple(
+            paint(
+                block, sight.camera.zoomed(zoom), SMALL_SIDE, sight.lined, over, (vertices, lines)
+            )
+            for sight, over in zip(target.sights, scene.paintings, strict=True)
+        )
+    depth, tone = scene.depth.copy(), scene.tone.copy()
+    _add(block, vertices, lines, scene.camera, depth, tone)
     return TONES[tone]
 
 
@@ -138,10 +252,17 @@ def _add(
     )
 
 
-def _explained(cap: Cap, picture: Picture) -> bool:
-    """Whether the picture of the program has nearly the same flat region."""
-    shade = face_shade(cap.plane, cap.camera)
-    labels, _ = ndimage.label(np.abs(picture[..., 0].astype(int) - shade) <= SHADE_TOLERANCE)
+def _explained(cap: Cap, looks: Looks, target: Target) -> bool:
+    """Whether the program looks to have nearly the same flat region."""
+    if isinstance(looks, tuple):
+        axis = FACING_AXES[cap.plane]
+        normal = np.zeros(3)
+        normal[axis] = -cap.camera.inwards(axis)
+        mine = next(i for i, sight in enumerate(target.sights) if sight.has(cap))
+        labels, _ = ndimage.label((looks[mine].code == code_of(normal)) & ~looks[mine].ink)
+    else:
+        shade = face_shade(cap.plane, cap.camera)
+        labels, _ = ndimage.label(np.abs(looks[..., 0].astype(int) - shade) <= SHADE_TOLERANCE)
     inside = np.bincount(labels[cap.mask])
     inside[0] = 0
     both = int(inside.max())

@@ -18,13 +18,13 @@ from image2cad.cad import Program
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.cost import (
     BUILDS_NOTHING,
-    FINEST_BLOCK,
     Target,
     cost_of,
     growing_price,
     whole_price,
     worth_of,
 )
+from image2cad.verification.features import FINEST_BLOCK
 from image2cad.verification.parameters import numbers_of
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class Candidate:
     likeness: SSIM of drawing and picture, 0 to 1; -1 while it is not known. fate: why it is
     not the answer, in words. code: as a model wrote it, or as it is written down at the end.
     loose: pieces that touch no other, counted where no frame says how far off they may be.
+    charge: how many times the prices of what it is made of count; see `cost.Target`.
     """
 
     program: Program
@@ -49,6 +50,7 @@ class Candidate:
     fate: str = ""
     code: str = ""
     loose: int = 0
+    charge: float = 1.0
 
     @cached_property
     def numbers(self) -> int:
@@ -60,12 +62,12 @@ class Candidate:
     @property
     def growing_price(self) -> float:
         """The price by which programs that still grow are ranked; see `cost.growing_price`."""
-        return growing_price(self.cost, len(self.program), self.numbers, self.loose)
+        return growing_price(self.cost, len(self.program), self.numbers, self.loose, self.charge)
 
     @property
     def price(self) -> float:
         """The price by which whole programs are ranked; see `cost.whole_price`."""
-        return whole_price(self.cost, len(self.program), self.numbers, self.loose)
+        return whole_price(self.cost, len(self.program), self.numbers, self.loose, self.charge)
 
     @property
     def worth(self) -> float:
@@ -84,7 +86,7 @@ def judged(
     """The program as a candidate with its cost; see `cost.cost_of`."""
     cost = cost_of(program, target, block, fixed)
     loose = 0 if target.framed else loose_pieces(program)
-    return Candidate(program, source, cost, code=code, loose=loose)
+    return Candidate(program, source, cost, code=code, loose=loose, charge=target.charge)
 
 
 def distinct(ranked: Iterable[T], worth: Callable[[T], float], near: float) -> Iterator[T]:

@@ -1,6 +1,6 @@
 """Which of the programs that are left is the answer to a picture, and how far to trust it.
 
-    answer = choose(picture, finalists, tried, started)
+    answer = choose(target, finalists, tried, started)
 
 Finalists run in isolation, the most promising first, until none that is left can be better.
 """
@@ -15,8 +15,8 @@ import numpy as np
 
 from image2cad.cad import build
 from image2cad.common import NEVER, Stop
-from image2cad.rendering import Picture, draw, likeness
 from image2cad.verification.candidate import Candidate
+from image2cad.verification.cost import Target, likeness_of
 from metrics import Failure, Part, run_cadquery
 
 RUN_SECONDS = 5.0  # of CPU time that a finalist may run; one that sleeps is ended after 25 s
@@ -54,14 +54,14 @@ def confidence(value: float) -> float:
 
 
 def choose(
-    picture: Picture,
+    target: Target,
     finalists: Sequence[Candidate],
     tried: Sequence[Candidate],
     started: float,
     compare: bool = True,
     stop: Stop = NEVER,
 ) -> Answer:
-    """The finalist that runs in isolation and is most like the picture.
+    """The finalist that runs in isolation and is most like the target's picture.
 
     tried: all that have a fate, those of the finalists that were drawn among them. started:
     when, by `time.monotonic`, the picture came. compare: False takes the first that runs.
@@ -69,7 +69,7 @@ def choose(
     """
     best: tuple[Candidate, Part] | None = None
     fates = {one.code: one for one in tried}
-    hopes = (_looked_at(one, picture) for one in finalists)
+    hopes = (_looked_at(one, target) for one in finalists)
     for one, volume in sorted(hopes, key=lambda hope: -hope[0].worth) if compare else hopes:
         if best is not None and one.likeness >= 0 and one.worth <= best[0].worth:
             continue  # it draws the picture less well, and need not run
@@ -81,8 +81,8 @@ def choose(
             fates[one.code] = replace(one, fate=str(part))
             continue
         agrees = abs(volume - part.volume) <= VOLUME_TOLERANCE * part.volume
-        if not agrees:
-            one = replace(one, likeness=likeness(draw(part), picture))
+        if not agrees and not target.sights:
+            one = replace(one, likeness=likeness_of(part, target))
         if best is None or one.worth > best[0].worth:
             best = (one, part)
         if not compare:
@@ -96,7 +96,7 @@ def choose(
     return Answer(one.code, part, one.likeness, confidence(one.likeness), one.source, rest, seconds)
 
 
-def _looked_at(one: Candidate, picture: Picture) -> tuple[Candidate, float]:
+def _looked_at(one: Candidate, target: Target) -> tuple[Candidate, float]:
     """The candidate with its likeness, and its volume (-1: it has to run to be seen).
 
     Better seen so than as a part that was run, which has lost the edges between fused faces.
@@ -104,4 +104,6 @@ def _looked_at(one: Candidate, picture: Picture) -> tuple[Candidate, float]:
     drawing = build(one.program) if one.program else None
     if drawing is None:
         return replace(one, program=()), -1.0
-    return replace(one, likeness=likeness(draw(drawing), picture)), drawing.volume
+    if not target.sights:
+        one = replace(one, likeness=likeness_of(drawing, target))
+    return one, drawing.volume

@@ -17,21 +17,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from image2cad.cad import Program
 from image2cad.common import NEVER, Array, Effort, Stop
 from image2cad.rendering import SIZE
 from image2cad.verification.candidate import Candidate, distinct, judged
-from image2cad.verification.cost import (
-    BUILDS_NOTHING,
-    FINEST_BLOCK,
-    FIT_BLOCKS,
-    Floats,
-    Target,
-    drawn,
-    features_of,
-    squared,
-)
+from image2cad.verification.cost import BUILDS_NOTHING, Target, drawn, gap_of
+from image2cad.verification.features import FINEST_BLOCK, FIT_BLOCKS, Floats, squared
 from image2cad.verification.parameters import parameters, rebuilt
 
 MOST_STEPS_A_BLOCK = (6, 6, 6)  # of the fit, for each size of block
@@ -65,19 +58,60 @@ def fit(
         return judged(program, source, target, fixed=fixed)
     first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
 
-    camera = target.camera_for(fixed)
+    def gap(at: Array, block: int) -> Floats | None:
+        return _gap(rebuilt(layout, at), target, block, fixed)
+
+    values = _descended(values, gap, layout.size, blocks, iterations, first, stop)
+    return judged(rebuilt(layout, values), source, target, fixed=fixed)
+
+
+def fit_turning(
+    program: Program,
+    target: Target,
+    blocks: Sequence[int] = FIT_BLOCKS,
+    iterations: Sequence[int] = MOST_STEPS_A_BLOCK,
+    source: str = "",
+    stop: Stop = NEVER,
+) -> tuple[Candidate, Target]:
+    """The same with the cameras of all sights free to turn about the origin; and the target so."""
+    layout, values = parameters(program, 0.004)
+    if len(values) > MOST_NUMBERS:
+        return judged(program, source, target), target
+
+    def target_at(at: Array) -> Target:
+        return target.turned(Rotation.from_rotvec(at[-3:] / layout.size).as_matrix())
 
     def gap(at: Array, block: int) -> Floats | None:
-        size = ROUGH_SIZE if block > FINEST_BLOCK else SIZE
-        picture = drawn(rebuilt(layout, at), camera, size, quick=block >= FINEST_BLOCK)
-        return None if picture is None else features_of(picture, block) - target.features[block]
+        return _gap(rebuilt(layout, at[:-3]), target_at(at), block, True)
 
+    start = np.concatenate([values, np.zeros(3)])
+    values = _descended(start, gap, layout.size, blocks, iterations, 0, stop)
+    found = target_at(values)
+    return judged(rebuilt(layout, values[:-3]), source, found), found
+
+
+def _gap(program: Program, target: Target, block: int, fixed: bool) -> Floats | None:
+    size = ROUGH_SIZE if block > FINEST_BLOCK else SIZE
+    looks = drawn(program, target, fixed, size, quick=block >= FINEST_BLOCK)
+    return None if looks is None else gap_of(looks, target, block)
+
+
+def _descended(
+    values: Array,
+    gap: Callable[[Array, int], Floats | None],
+    size: float,
+    blocks: Sequence[int],
+    iterations: Sequence[int],
+    first: int,
+    stop: Stop,
+) -> Array:
+    """`values` after Levenberg and Marquardt's steps, block by block; those before `first` stay."""
     for block, steps in zip(blocks, iterations, strict=True):
         here = gap(values, block)
         if here is None or first == len(values):
             break
         cost, damping = squared(here), 0.03
-        move_of_number = DERIVATIVE_STEP * layout.size * block / 8
+        move_of_number = DERIVATIVE_STEP * size * block / 8
         for _ in range(steps):
             if stop.due():
                 break
@@ -91,7 +125,7 @@ def fit(
             for _ in range(4):
                 move = np.zeros(len(values))
                 move[first:] = -np.linalg.solve(curvature + damping * np.diag(spread), gradient)
-                move *= min(1.0, LONGEST_MOVE * layout.size / max(float(np.abs(move).max()), 1e-12))
+                move *= min(1.0, LONGEST_MOVE * size / max(float(np.abs(move).max()), 1e-12))
                 there = gap(values + move, block)
                 if there is not None and squared(there) < cost:
                     better = there
@@ -103,7 +137,7 @@ def fit(
             gained, cost = cost - squared(here), squared(here)
             if gained < SETTLED_GAIN * (cost + gained):
                 break
-    return judged(rebuilt(layout, values), source, target, fixed=fixed)
+    return values
 
 
 def _slopes(

@@ -14,13 +14,22 @@ from collections.abc import Sequence
 from itertools import islice
 from math import log
 
+import numpy as np
+
 from image2cad.cad import Extrusion, Program, build, centred
-from image2cad.common import NEVER, Stop
-from image2cad.reading import Cap, caps
-from image2cad.rendering import camera_of
+from image2cad.common import NEVER, Array, Stop
+from image2cad.reading import Cap
+from image2cad.rendering import Picture, camera_of, draw
 from image2cad.verification.adding import COARSE_BLOCK, Addition, additions
 from image2cad.verification.candidate import Candidate, distinct, judged
-from image2cad.verification.cost import BUILDS_NOTHING, NUMBER_PRICE, Target, cost_of
+from image2cad.verification.cost import (
+    BUILDS_NOTHING,
+    NUMBER_PRICE,
+    Target,
+    cost_of,
+    look_at,
+    regions_of,
+)
 from image2cad.verification.fitting import fit, refined
 from image2cad.verification.placing import aligned, settled
 
@@ -31,6 +40,8 @@ LEAST_GAIN = 0.02  # share of the cost that an addition must bring to be added w
 LEAST_TOGETHER = 0.7  # share of what it brings alone that it must bring after the others
 ALIKE_SHARE = 0.01  # of the price by which programs differ that do not look the same
 SEEDS = 2  # programs that are grown further
+FRAMINGS = 2  # times that a picture is moved to its frame
+WHITEST = 250  # greys from which a pixel shows the ground
 MOST_PLACED = 4  # ways to place the pieces of grown programs that are fitted
 
 
@@ -45,8 +56,8 @@ def grow(
     seeds: programs in front of the fixed camera to start from instead of nothing. Costs are
     those in that camera.
     """
-    regions = caps(target.picture, camera=target.camera)
-    nothing = Candidate((), "traced", 1.0)
+    regions = regions_of(target)
+    nothing = Candidate((), "traced", 1.0, charge=target.charge)
     states: list[Candidate] = list(seeds)
     done: list[Candidate] = []
     for _ in range(MOST_ROUNDS):
@@ -58,7 +69,10 @@ def grow(
         by_price = sorted(states + new, key=lambda one: one.growing_price)
         apart = distinct(by_price, lambda one: log(one.growing_price), ALIKE_SHARE)
         ranked = list(islice(apart, beam))
-        if states and ranked[0].growing_price > states[0].growing_price - NUMBER_PRICE:
+        if (
+            states
+            and ranked[0].growing_price > states[0].growing_price - target.charge * NUMBER_PRICE
+        ):
             return ranked
         states = ranked
         if not states or stop.due():
@@ -76,6 +90,30 @@ def grow_on(found: Sequence[Candidate], target: Target, stop: Stop = NEVER) -> l
         if program is not None:
             seeds.append(judged(program, found[0].source, target, fixed=True))
     return grow(target, stop, seeds) if seeds else []
+
+
+def reframed(picture: Picture, stop: Stop = NEVER) -> Picture:
+    """GenCAD's picture that lost its frame, moved by whole pixels to where its part belongs.
+
+    Growing assumes no frame; the part's own camera then says where its picture shows it.
+    """
+    for _ in range(FRAMINGS):
+        grown = grow(look_at(picture), stop, beam=2)
+        drawing = build(grown[0].program) if grown else None
+        if drawing is None or stop.due():
+            break
+        goal = _rim(draw(drawing))
+        shift = np.rint(goal.mean(axis=0) - _rim(picture).mean(axis=0)).astype(int)
+        if not shift.any():
+            break
+        picture = np.roll(picture, shift, axis=(0, 1))
+    return picture
+
+
+def _rim(picture: Picture) -> Array:
+    """(2, 2) first and last row and column of a part on white."""
+    rows, columns = np.nonzero(picture.min(axis=2) < WHITEST)
+    return np.array([[rows.min(), columns.min()], [rows.max(), columns.max()]])
 
 
 def placed(grown: Sequence[Candidate], target: Target, stop: Stop = NEVER) -> list[Candidate]:
@@ -126,6 +164,9 @@ def _extended(
                 program = settled(fine.program, target, known)
                 whole = judged(program, state.source, target, fixed=True)
                 out.append(_simplified(whole, target))
+    if not out and rough and target.sights:  # the time is over: better rough than nothing
+        best = min(rough, key=lambda one: one.cost)
+        out = [judged(best.program, state.source, target, fixed=True)]
     return out
 
 

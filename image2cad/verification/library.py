@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from image2cad.cad import NAMED, Circle, Extrusion, Loop, Plane, Program, Rect, Segment, parse
 from image2cad.cad import Path as Outline
 from image2cad.common import LIBRARY, InputError
-from image2cad.verification.cost import Floats, Target
+from image2cad.verification.cost import Target
+from image2cad.verification.features import Floats
 
 LIBRARY_BLOCK = 16  # pixels of 448 in a block of the features
 

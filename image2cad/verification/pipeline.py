@@ -19,21 +19,35 @@ from dataclasses import replace
 from PIL import Image
 
 from image2cad.cad import Program, as_drawn, parse
-from image2cad.common import NEVER, InputError, Stop, effort_named
-from image2cad.rendering import as_picture
+from image2cad.common import NEVER, Effort, InputError, Stop, effort_named
+from image2cad.reading import Sighting, Tile, gencads, scene_of, seen_from, sightings, views_in
+from image2cad.rendering import Camera, as_picture
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
-from image2cad.verification.cost import BUILDS_NOTHING, COARSEST_BLOCK, Target, look_at
+from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
+from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.finishing import noted, polished, written
 from image2cad.verification.fitting import improved
-from image2cad.verification.growing import grow, grow_on, placed
+from image2cad.verification.growing import grow, grow_on, placed, reframed
 from image2cad.verification.library import Library, load_library, nearest, templates
+from image2cad.verification.posing import posed
+from image2cad.verification.viewing import (
+    Explanation,
+    cameras_of_tiles,
+    programs_of_views,
+    seen_programs,
+)
 
 SOURCES = ("model", "traced", "library", "templates")
 MOST_EXTRUSIONS, MOST_LETTERS = 60, 20_000  # of a program that is drawn here; others only run
 EXPLAINED_COST = 2e-4  # from which nothing is left to explain
 CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other source
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
+STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
+SEVERAL_FACTOR = 2.4  # the same of several views
+ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
+REFRAMING_SHARE = 0.3  # of the time, to find GenCAD's frame again
+LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
 # end with what they have. The last is over 1: what was found is worth a little more time to run.
@@ -41,20 +55,25 @@ TIME_SHARES = (0.5, 0.6, 0.8, 0.9, 0.95, 1.1)
 
 
 def verify(
-    image: Image.Image,
+    image: Image.Image | Sequence[Image.Image],
     codes: Sequence[str] = (),
     effort: str = "low",
     seconds: float | None = None,
     sources: Sequence[str] = SOURCES,
     library: Library | None = None,
     stop: Stop = NEVER,
+    camera: Camera | Sequence[float] | None = None,
 ) -> Answer:
     """The program whose drawing is most like `image`.
 
-    codes: programs of a model, its best guess first. effort: "none" takes the first code
-    that is valid; "low" and "high" also propose, fit and grow for about 8 and 50 seconds,
-    or `seconds`. stop: when it is due, the best that is there is the answer. Raises InputError
-    for an unknown effort or source.
+    image: one picture, or a list of views of one part. A picture that holds several views, a
+    board's composite or a drawing sheet, is cut apart. codes: programs of a model, its best guess
+    first. effort: "none" takes the first code that is valid; "low" and "high" also propose, fit and
+    grow for about 8 and 50 seconds, or `seconds`; a picture that GenCAD's renderer did not draw has
+    half as much again, several views more than twice as much. camera: of one picture, in its
+    pixels, or the direction to its viewer with z up; else it is estimated. stop: when it is due,
+    the best that is there is the answer. Raises InputError for an unknown effort or source, for no
+    picture, and for a camera that is given with several pictures.
     """
     started = time.monotonic()
     allowed = effort_named(effort)
@@ -64,10 +83,23 @@ def verify(
     until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
         stop.within(share * budget) for share in TIME_SHARES
     )
-    picture = as_picture(image)
+    views = [image] if isinstance(image, Image.Image) else list(image)
+    if not views:
+        raise InputError("there is no picture")
+    if camera is not None and len(views) > 1:
+        raise InputError("a camera can be given with one picture only")
+    picture = as_picture(views[0])
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
     if effort == "none":
-        return choose(picture, own, (), started, compare=False, stop=stop)
+        return choose(look_at(picture), own, (), started, compare=False, stop=stop)
+    own_picture = gencads(views[0]) if len(views) == 1 and camera is None else None
+    if own_picture is not None:
+        picture, framed = own_picture
+        picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
+    else:
+        seen = _seen(views, camera, budget, started, stop)
+        if seen is not None:
+            return _written(seen, own, allowed, started, stop)
     target = look_at(picture)
 
     # Guess and draw. What the light engine does not understand may still run.
@@ -101,7 +133,54 @@ def verify(
     finalists = [one for one in (written(one, target) for one in found[:count]) if one]
     tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
-    return choose(picture, [*finalists, *only_run], tried, started, stop=until_run)
+    return choose(target, [*finalists, *only_run], tried, started, stop=until_run)
+
+
+def _seen(
+    views: Sequence[Image.Image],
+    camera: Camera | Sequence[float] | None,
+    budget: float,
+    started: float,
+    stop: Stop,
+) -> Explanation | None:
+    """Programs for pictures that GenCAD's renderer did not draw; None where they show no part."""
+
+    def left(factor: float) -> float:
+        return max(factor * budget - (time.monotonic() - started), LEAST_SECONDS)
+
+    tiles = [tile for view in views for tile in views_in(view)]
+    cameras: list[Sighting] = []
+    if isinstance(camera, Camera):
+        tiles = [Tile(views[0], camera)]
+    elif camera is not None:
+        cameras = [seen_from(camera)]
+    known = cameras_of_tiles(tiles)
+    if known and len(known) == len(tiles):
+        factor = STRANGE_FACTOR if len(known) == 1 else SEVERAL_FACTOR
+        return programs_of_views(known, left(factor), stop)
+    found = [scene for scene in (scene_of(tile.image) for tile in tiles) if scene is not None]
+    if not found:
+        return None
+    first, *others = found
+    cameras = cameras or sightings(first)
+    if not others:
+        return seen_programs(first, cameras, left(STRANGE_FACTOR), stop)
+    alone = seen_programs(first, cameras, ALONE_SHARE * left(SEVERAL_FACTOR), stop)
+    if not alone.candidates:
+        return alone
+    together = posed(alone.candidates[0].program, alone.target, others)
+    return programs_of_views(together, left(SEVERAL_FACTOR), stop, alone.candidates[:2])
+
+
+def _written(
+    seen: Explanation, own: list[Candidate], allowed: Effort, started: float, stop: Stop
+) -> Answer:
+    """The answer among programs of which the first that runs is the best; else the model's own."""
+    count, target = allowed.finalists, seen.target
+    finalists = [one for one in (written(one, target) for one in seen.candidates[:count]) if one]
+    tried = [*finalists, *(noted(one) for one in seen.candidates[count:])]
+    tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
+    return choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
 
 
 def _read(code: str) -> Candidate:

@@ -63,6 +63,9 @@ def aligned(
     """
     if oblique(program):
         return [program]
+    if target.space is not None:  # other views say where pieces stand
+        cost = cost_of(program, target, PLACING_BLOCK) + _loose_price(program, target)
+        return [_with_ends(program, cost, target, stop)[1]]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
     boxes = [box_of(_steps(program, piece)) for piece in pieces]
@@ -104,7 +107,7 @@ def settled(program: Program, target: Target, first: int) -> Program:
     Seen by the target's camera, to which a piece looks the same wherever it is, but
     for what it hides and what hides it.
     """
-    if oblique(program):
+    if oblique(program) or target.space is not None:
         return program
     for i in range(first, len(program)):
         rest = (*program[:i], *program[i + 1 :])

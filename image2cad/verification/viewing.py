@@ -1,0 +1,286 @@
+"""A picture in any style to programs: from where it is seen, by trying, and what then explains it.
+
+    found = seen_programs(scene, effort, stop_at)      # Explanation(candidates, target, sighting)
+
+The few likeliest cameras (reading/cameras.py) get a little growing each; the one whose program
+draws best, with a discount for how likely the camera was, gets the rest of the time, its program
+going on as a seed. In the last fits the camera may turn. Left out: GenCAD's own pictures, whose
+camera and tones are known (pipeline.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, sqrt
+
+import numpy as np
+
+from image2cad.cad import (
+    NAMED,
+    Circle,
+    Extrusion,
+    Plane,
+    Program,
+    Rect,
+    build,
+    centred,
+    moved,
+)
+from image2cad.common import Stop
+from image2cad.reading import UNIT_PIXELS, Scene, Sighting, Tile, scene_of
+from image2cad.rendering import Camera
+from image2cad.verification.boxes import loose_pieces
+from image2cad.verification.candidate import Candidate, judged
+from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
+from image2cad.verification.features import COARSEST_BLOCK
+from image2cad.verification.fitting import fit, fit_turning
+from image2cad.verification.growing import grow, placed
+from image2cad.verification.library import templates
+from image2cad.verification.parameters import levels
+from image2cad.verification.plainer import plainer
+from image2cad.verification.sights import outline_block, sight_of
+
+CAMERAS_TRIED = 4  # cameras that get a quick try
+CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
+SCORE_WORTH = 9.0  # how much dearer a program is whose camera is behind
+QUICK_SHARE = 0.17  # of the time, for each quick try
+EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
+POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
+TEMPLATES_FITTED = 4
+STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
+HULL_SHARES = (
+    1.0,
+    0.8,
+    0.62,
+)  # of the sides of what silhouettes leave: few leave more than the part
+TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
+TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may add, drawn in
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Programs for a picture, those of the lowest price first, and what they are compared with."""
+
+    candidates: list[Candidate]
+    target: Target
+
+
+def target_of(scene: Scene, camera: Camera) -> Target:
+    """One picture seen by one camera of its canvas."""
+    return look_at_sights([sight_of(scene, camera)])
+
+
+def seen_programs(
+    scene: Scene, cameras: Sequence[Sighting], seconds: float, stop: Stop
+) -> Explanation:
+    """Programs that explain a scene. cameras: the likeliest first; seconds: there are from now."""
+    first = cameras[0]
+    near = [one for one in cameras[:CAMERAS_TRIED] if first.score - one.score < CLOSE_BEHIND]
+    tries: list[tuple[float, Target, Candidate | None]] = []
+    started = stop.within(seconds)
+    for one in near:
+        target = target_of(scene, one.camera)
+        if len(near) == 1:
+            tries.append((0.0, target, None))
+            break
+        quick = _quick(target, started.within(QUICK_SHARE * seconds))
+        if quick is not None:
+            quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
+        price = BUILDS_NOTHING if quick is None else quick.growing_price
+        tries.append((_rank(price, first.score - one.score), target, quick))
+        if one is first and price < EXPLAINED_PRICE:
+            break
+    tries.sort(key=lambda one: one[0])
+    _, target, seed = tries[0]
+    found = _explained_by(target, [] if seed is None else [seed], started)
+    if found:
+        best, turned = _turned(found[0], target, scene, stop.within(0.1 * seconds))
+        if turned is not target:
+            # What was found by the camera as it was is judged by the camera as it is now.
+            target = turned
+            again = (judged(one.program, one.source, target) for one in found[1:])
+            found = _by_price([best, *again])
+    return Explanation(found, target)
+
+
+def programs_of_views(
+    views: Sequence[tuple[Scene, Camera]],
+    seconds: float,
+    stop: Stop,
+    known: Sequence[Candidate] = (),
+) -> Explanation:
+    """The same of several views of one part, each with its camera, in units that all share.
+
+    known: programs to start from.
+    """
+    target = look_at_sights([sight_of(scene, camera) for scene, camera in views])
+    seeds = [judged(one.program, one.source, target) for one in known]
+    seeds = [one for one in seeds if one.cost < BUILDS_NOTHING]
+    return Explanation(_explained_by(target, seeds, stop.within(seconds)), target)
+
+
+def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
+    """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or so."""
+    found = []
+    for tile in tiles:
+        scene = scene_of(tile.image)
+        if scene is not None and tile.camera is not None:
+            found.append((scene, scene.place.camera(tile.camera)))
+    unit = UNIT_PIXELS / float(np.mean([camera.scale for _, camera in found] or [1.0]))
+    return [(scene, camera.enlarged(unit)) for scene, camera in found]
+
+
+def _rank(price: float, behind: float) -> float:
+    return sqrt(price + 0.002) * exp(SCORE_WORTH * behind)
+
+
+def _by_price(found: Sequence[Candidate]) -> list[Candidate]:
+    whole = [one for one in found if one.cost < BUILDS_NOTHING]
+    return sorted(whole, key=lambda one: one.growing_price)
+
+
+def _quick(target: Target, stop: Stop) -> Candidate | None:
+    """The best program that grows in little time, or a template."""
+    grown = grow(target, stop, beam=2)
+    if grown:
+        return grown[0]
+    rough = [_fitted(one, "templates", target, (16, 8), stop) for one in _laid(target)[:2]]
+    return min(rough, key=lambda one: one.growing_price) if rough else None
+
+
+def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[Candidate, Target]:
+    """Program and camera fitted together, where that pays."""
+    other, turned = fit_turning(one.program, target, (8, 4), (4, 3), one.source, stop)
+    if other.cost > TURNING_GAIN * one.cost:
+        return one, target
+    target = target_of(scene, turned.camera)
+    return judged(other.program, one.source, target), target
+
+
+def _fitted(
+    program: Program, source: str, target: Target, blocks: Sequence[int], stop: Stop
+) -> Candidate:
+    if stop.due():
+        return judged(program, source, target)
+    return fit(program, target, blocks, (4,) * len(blocks), source=source, stop=stop)
+
+
+def _laid(target: Target) -> list[Program]:
+    """Templates as large as the part in the first view, and what silhouettes leave, best first."""
+    part = target.sights[0].scene.part
+    rows, columns = np.nonzero(part)
+    wide, high = np.ptp(columns) + 1, np.ptp(rows) + 1
+    middle = (0.0, 0.0, 0.0)
+    if target.space is not None:
+        x, y, z = target.space.hull.mean(axis=0).tolist()
+        middle = (x, y, z)
+    laid: list[Program] = []
+    for program in templates():
+        drawing = build(program)
+        if drawing is None:
+            continue
+        box = drawing.bounding_box
+        seen = target.camera.project(drawing.vertices - box.mean(axis=0))[:, :2]
+        across, down = np.ptp(seen, axis=0)
+        laid.append(moved(centred(program, box, float(min(wide / across, high / down))), middle))
+    costs = [(cost_of(one, target, COARSEST_BLOCK), one) for one in [*laid, *_floors(target)]]
+    costs.sort(key=lambda one: one[0])
+    return [program for cost, program in costs if cost < BUILDS_NOTHING]
+
+
+def _least_cost(found: Sequence[Candidate]) -> float:
+    return min((one.cost for one in found), default=BUILDS_NOTHING)
+
+
+def _floors(target: Target) -> list[Program]:
+    """Of several views: the box, the cylinders and the block of outlines that they leave."""
+    if target.space is None:
+        return []
+    low, high = target.space.hull
+    out: list[Program] = []
+    for share, plane in itertools.product(HULL_SHARES, NAMED):
+        middle, sides = (low + high) / 2, share * (high - low)
+        x, normal = NAMED[plane]
+        axis = int(np.argmax(np.abs(normal)))
+        u, v = (other for other in range(3) if other != axis)
+        origin = [0.0, 0.0, 0.0]
+        origin[axis] = float(middle[axis] - np.sign(normal[axis]) * sides[axis] / 2)
+        at = Plane((origin[0], origin[1], origin[2]), x, normal)
+        round_ = Circle(float(middle[u]), float(middle[v]), float(min(sides[u], sides[v]) / 2))
+        square = Rect(*(float(value) for value in (middle[u], middle[v], sides[u], sides[v])))
+        out += [(Extrusion(at, (loop,), float(sides[axis])),) for loop in (round_, square)]
+    blocks = []
+    for sight in target.sights:
+        axis = int(np.argmax(np.abs(sight.camera.view)))
+        if abs(sight.camera.view[axis]) > STRAIGHT_ALONG:
+            blocks.append(outline_block(sight, axis, float(low[axis]), float(high[axis])))
+    whole = [block for block in blocks if block is not None]
+    if len(whole) > 1:
+        first, *others = whole
+        out.append((first, *(replace(other, operation="intersect") for other in others)))
+    return out
+
+
+def _explained_by(target: Target, seeds: list[Candidate], stop: Stop) -> list[Candidate]:
+    """Programs that explain the target, best first."""
+    left = max(stop.deadline - time.monotonic(), 0.0)
+    until = [stop.within(share * left) for share in (0.55, 0.7, 0.85, 0.93, 1.0)]
+    grown = grow(target, until[0], seeds)
+    grown += [one for one in seeds if not any(one is other for other in grown)]
+    found = placed(grown, target, until[1])
+    if target.space is not None or not found or _least_cost(found) > HARDLY_EXPLAINED:
+        laid = _laid(target)[:TEMPLATES_FITTED]
+        found += [_fitted(one, "templates", target, (16, 8), until[2]) for one in laid]
+    found = _by_price(found)
+    if found and found[0].cost > POORLY_EXPLAINED and not until[2].due():
+        grown = grow(target, until[3], found[:2])[:2]
+        found = _by_price(found + placed(grown, target, until[4]))
+    if found and not until[3].due():
+        best = fit(found[0].program, target, (4, 2), (4, 3), source=found[0].source, stop=until[4])
+        if best.cost <= found[0].cost:
+            found[0] = best
+    plain = [plainer(one, target, until[4]) for one in found[:2]]
+    found = _by_price([*plain, *found[2:]])
+    return _by_price([*(_tucked(one, target) for one in found[:3]), *found[3:]])
+
+
+def _tucked(one: Candidate, target: Target) -> Candidate:
+    """With each hidden end drawn in to the nearest level at which nothing changes."""
+    program, cost = one.program, one.cost
+    if len(program) < 2 or any(step.plane.name is None for step in program):
+        return one
+    loose = loose_pieces(program)
+    for i, step in enumerate(program):
+        if i and step.operation != "union":
+            continue  # a cut that goes through stays through
+        axis = int(np.argmax(np.abs(step.plane.normal)))
+        way = step.plane.normal[axis]
+        start = step.plane.origin[axis]
+        end = start + way * step.depth
+        rest = program[:i] + program[i + 1 :]
+        low, high = min(start, end) + 0.3, max(start, end) - 0.3
+        inner = [level for level in levels(rest, axis) if low < level < high]
+        inner += [start + (end - start) * share for share in (0.15, 0.4, 0.7)]
+        options = []
+        for level in inner:
+            origin = list(step.plane.origin)
+            origin[axis] = level
+            plane = replace(step.plane, origin=(origin[0], origin[1], origin[2]))
+            options.append((abs(level - start), replace(step, depth=(level - start) * way)))
+            options.append(
+                (abs(level - end), replace(step, plane=plane, depth=(end - level) * way))
+            )
+        for _, other in sorted(options, key=lambda pair: pair[0]):
+            if other.depth * step.depth <= 0:
+                continue
+            tucked = (*program[:i], other, *program[i + 1 :])
+            if loose_pieces(tucked) > loose:
+                continue
+            value = cost_of(tucked, target)
+            if value <= TUCKED_LOSS * cost + TUCKED_COST:
+                program, cost = tucked, max(value, cost * 0.999)
+                break
+    return one if program is one.program else judged(program, one.source, target)

@@ -1,0 +1,189 @@
+"""Protects pictures of any style: the part is found, the camera too, and a program comes back.
+
+VTK draws the pictures (benchmarks/vtk_pictures.py), so that nothing is compared with its like.
+"""
+
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import vtk_pictures
+from image2cad.cad.light_engine import build
+from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
+from image2cad.common.errors import InputError
+from image2cad.reading import gencads, scene_of, sightings, views_in
+from image2cad.rendering import camera_from, draw, paint
+from image2cad.verification import verify
+from metrics import iou_aligned, iou_unit_box
+from metrics.execution import run_many
+
+FLOOR = Plane((0.0, 0.0, 0.0), *NAMED["XY"])
+PART = (
+    Extrusion(FLOOR, (Rect(0, 0, 100, 60), Circle(25, 0, 10)), 20),
+    Extrusion(Plane((0.0, 0.0, 20.0), *NAMED["XY"]), (Rect(-30, 0, 40, 60),), 30),
+)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    (part,) = run_many([to_code(PART)])
+    return part
+
+
+@pytest.fixture(scope="module")
+def solid(truth):
+    return vtk_pictures.solid_of(truth)
+
+
+@pytest.fixture(scope="module")
+def shots(solid):
+    """A picture of the part in each of VTK's looks."""
+    looks = ("colours", "perspective", "lines", "shaded", "sheet", "benchcad")
+    return {look: vtk_pictures.taken(look, "part 4", solid) for look in looks}
+
+
+def iou(answer, truth):
+    (part,) = run_many([answer.code])
+    return iou_aligned(part, truth, alignment="best")
+
+
+# ---- Where the part is
+
+
+def dressed(picture):
+    """One picture with other grounds, margins and formats; and where it then lies."""
+    part = np.asarray(picture).min(axis=2) < 250
+    dark = Image.fromarray(
+        np.where(part[..., None], np.asarray(picture), (40, 42, 48)).astype("u1")
+    )
+    opacity = np.where(part, 255, 0).astype("u1")
+    clear = Image.fromarray(np.dstack([np.asarray(picture), opacity]), "RGBA")
+    wide = Image.new("RGB", (700, 500), "white")
+    wide.paste(picture, (200, 30))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=50)
+    return {
+        "as it is": (picture, (0, 0)),
+        "dark": (dark, (0, 0)),
+        "transparent": (clear, (0, 0)),
+        "margins": (wide, (200, 30)),
+        "JPEG": (Image.open(file).convert("RGB"), (0, 0)),
+    }
+
+
+def test_a_part_is_found_on_any_ground_and_never_squashed():
+    picture = Image.fromarray(draw(build(PART)))
+    part = np.asarray(picture).min(axis=2) < 250
+    rows, columns = np.nonzero(part)
+    assert gencads(picture)[1]
+    for name, (image, (left, top)) in dressed(picture).items():
+        scene = scene_of(image)
+        place = scene.place
+        # The canvas's pixels, back in the picture's.
+        ours = np.argwhere(scene.part) + 0.5
+        found_rows, found_columns = ours[:, 0] / place.scale, ours[:, 1] / place.scale
+        edges = [
+            found_columns.min() + place.left - left - columns.min(),
+            found_columns.max() + place.left - left - columns.max() - 1,
+            found_rows.min() + place.top - top - rows.min(),
+            found_rows.max() + place.top - top - rows.max() - 1,
+        ]
+        assert np.abs(edges).max() < 2.5, name
+        assert scene.part.sum() / place.scale**2 == pytest.approx(part.sum(), rel=0.03), name
+        own = gencads(image)
+        assert (own is None) == (name == "JPEG"), name
+        if own is not None and own[1]:
+            assert (own[0] == np.asarray(picture)).all(), name
+        assert own is None or own[1] == (name != "margins"), name
+    assert scene_of(Image.new("RGB", (300, 200), (90, 90, 90))) is None
+
+
+def test_regions_are_the_faces_whatever_the_style(shots):
+    for look in ("colours", "lines", "perspective"):
+        scene = scene_of(shots[look].image)
+        assert scene.has_lines and scene.drawing == (look == "lines"), look
+        assert 4 <= len([mask for mask, _ in scene.masks if mask.sum() > 300]) <= 9, look
+    assert not scene_of(shots["shaded"].image).has_lines
+
+
+# ---- Where it is seen from
+
+
+def turn_at(camera, point):
+    """(3, 3) right, up and view of a camera at a point, unit vectors."""
+    eye = camera.eye - point if camera.in_perspective else camera.eye
+    seen = camera.project(np.vstack([point, point + 1e-4 * np.eye(3)]))[:, :2]
+    ways = (seen[1:] - seen[0]).T * [[1], [-1]]
+    return np.vstack(
+        [ways / np.linalg.norm(ways, axis=1, keepdims=True), eye / np.linalg.norm(eye)]
+    )
+
+
+def degrees_apart(one, other):
+    """Between two turns, whatever axes are called."""
+    best = 180.0
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            names = np.zeros((3, 3))
+            names[range(3), order] = signs
+            if np.linalg.det(names) > 0:
+                cosine = (np.trace(one @ names @ other.T) - 1) / 2
+                best = min(best, np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    return best
+
+
+@pytest.mark.parametrize("look", ["colours", "perspective", "lines"])
+def test_the_camera_is_among_the_likeliest(look, shots):
+    shot = shots[look]
+    right = turn_at(camera_from(np.array(shot.cameras[0]["matrix"])), np.zeros(3))
+    found = sightings(scene_of(shot.image))
+    apart = [degrees_apart(turn_at(one.camera, np.zeros(3)), right) for one in found]
+    # In perspective the middle of the canvas is not the middle of the part.
+    assert min(apart[:3]) < (5 if look == "perspective" else 1)
+
+
+def test_lines_on_one_plane_are_not_drawn():
+    flush = (PART[0], Extrusion(FLOOR, (Rect(80, 0, 60, 60),), 20))
+    camera = scene_camera(flush)
+    whole = (Extrusion(FLOOR, (Rect(30, 0, 160, 60), Circle(25, 0, 10)), 20),)
+    one, other = (paint(build(program), camera, 448).ink for program in (flush, whole))
+    assert one.sum() == pytest.approx(other.sum(), rel=0.03)
+
+
+def scene_camera(program):
+    from image2cad.rendering import filling
+
+    return filling(build(program).vertices, (1, -0.6, 0.8))
+
+
+# ---- What comes back
+
+
+@pytest.mark.parametrize("look", ["colours", "lines"])
+def test_a_picture_of_another_viewer_is_answered(look, shots, truth):
+    answer = verify(shots[look].image, seconds=5)
+    assert iou(answer, truth) > 0.8
+    assert answer.likeness > 0.7
+
+
+def test_sheets_and_composites_are_cut_apart(shots, truth):
+    for look, count in (("sheet", 3), ("benchcad", 4)):
+        tiles = views_in(shots[look].image)
+        assert len(tiles) == count
+        answer = verify(shots[look].image, seconds=5)
+        assert iou(answer, truth) > 0.85, look
+        # The cameras are known, so it stands in the picture's own axes.
+        (part,) = run_many([answer.code])
+        assert iou_unit_box(part, truth) > 0.8, look
+    assert len(views_in(shots["colours"].image)) == 1
+
+
+def test_what_cannot_be_asked_is_refused(shots):
+    picture = shots["colours"].image
+    with pytest.raises(InputError, match="no picture"):
+        verify([])
+    with pytest.raises(InputError, match="one picture"):
+        verify([picture, picture], camera=(1, -1, 1))
