@@ -5,16 +5,18 @@ VTK draws the pictures (benchmarks/vtk_pictures.py), so that nothing is compared
 
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import vtk_pictures
+from image2cad.cad import renamed_axes, scaled
 from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
 from image2cad.common.errors import InputError
-from image2cad.reading import gencads, scene_of, sightings, views_in
+from image2cad.reading import gencads, lying, namings, scene_of, sightings, views_in
 from image2cad.rendering import camera_from, draw, paint
 from image2cad.verification import verify
 from metrics import iou_aligned, iou_unit_box
@@ -179,6 +181,10 @@ def test_sheets_and_composites_are_cut_apart(shots, truth):
         (part,) = run_many([answer.code])
         assert iou_unit_box(part, truth) > 0.8, look
     assert len(views_in(shots["colours"].image)) == 1
+    # A view along an axis shows one plane, even for what reads as no sketch on it.
+    front = views_in(shots["sheet"].image)[0].camera
+    slanted = scene_of(shots["perspective"].image)
+    assert {planes for _, planes in lying(slanted, front)} == {(1,)}
 
 
 def test_what_cannot_be_asked_is_refused(shots):
@@ -187,3 +193,16 @@ def test_what_cannot_be_asked_is_refused(shots):
         verify([])
     with pytest.raises(InputError, match="one picture"):
         verify([picture, picture], camera=(1, -1, 1))
+
+
+def test_guesses_of_a_backend_are_turned_scaled_and_fitted(shots, truth):
+    """They stand in axes and units of their own; one that is nearly right needs no growing."""
+    for turn in namings()[::5]:
+        turned = build(renamed_axes(PART, turn))
+        box = np.sort((build(PART).bounding_box @ turn.T), axis=0)
+        assert turned.bounding_box == pytest.approx(box)
+        assert turned.volume == pytest.approx(build(PART).volume)
+    rough = (replace(PART[0], depth=26), PART[1])
+    guess = to_code(scaled(renamed_axes(rough, namings()[7]), 0.3))
+    answer = verify(shots["shaded"].image, [guess], seconds=3)
+    assert iou(answer, truth) > 0.85

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from image2cad.cad.reply import extract_code
     from image2cad.cad.tidying import PART_SIDE, cleaned, ordered
     from image2cad.cad.transforms import canonical, centred, extent, grounded, mapped, mirrored
-    from image2cad.cad.transforms import moved, rounded, scaled, shifted, snapped, transposed
-    from image2cad.cad.transforms import zoomed
+    from image2cad.cad.transforms import moved, renamed_axes, rounded, scaled, shifted, snapped
+    from image2cad.cad.transforms import transposed, zoomed
 
 __all__ = [
     "Circle", "Drawing", "Extrusion", "FORMATS", "Loop", "Mesh", "NAMED", "NotBuilt", "Operation",
     "PART_SIDE", "Path", "Plane", "Point", "Program", "Rect", "Segment", "Unread", "as_drawn",
     "build", "build_exactly", "canonical", "centred", "cleaned", "compact", "compact_many",
     "drawn_as_one", "export", "extent", "extract_code", "grounded", "mapped", "mirrored", "moved",
-    "ordered", "parse", "prism", "rounded", "scaled", "shifted", "snapped", "tangled", "to_code",
-    "transposed", "zoomed",
+    "ordered", "parse", "prism", "renamed_axes", "rounded", "scaled", "shifted", "snapped",
+    "tangled", "to_code", "transposed", "zoomed",
 ]  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
     small = scaled(moved(program, (-10, 0, 0)), 0.5)
 
-Each function takes a `Program` and returns a new one. Left out: rotations, which
-would leave the named planes.
+Each function takes a `Program` and returns a new one. Left out: rotations but those that bring
+axes onto axes; others would leave the named planes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from image2cad.cad.program import (
+    NAMED,
     Circle,
     Extrusion,
     Loop,
@@ -83,6 +84,53 @@ def centred(program: Program, box: np.ndarray, factor: float) -> Program:
     """The same part with the middle of `box` (2, 3) at the origin, `factor` times as large."""
     x, y, z = (-(box[0] + box[1]) / 2).tolist()
     return scaled(moved(program, (x, y, z)), factor)
+
+
+def renamed_axes(program: Program, rotation: np.ndarray) -> Program:
+    """The same part turned by a (3, 3) rotation that brings axes onto axes, on named planes."""
+    out = []
+    for step in program:
+        plane = step.plane
+        x, y, normal = (rotation @ np.array(way) for way in (plane.x, plane.y, plane.normal))
+        origin = _vector(rotation @ np.array(plane.origin))
+        here = [
+            axes
+            for axes in NAMED.values()
+            if abs(abs(float(normal @ np.array(axes[1]))) - 1) < 1e-9
+        ]
+        if not here:
+            turned = replace(plane, origin=origin, x=_vector(x), normal=_vector(normal))
+            out.append(replace(step, plane=turned))
+            continue
+        named_x, named_normal = here[0]
+        ways = np.array(named_x), np.cross(np.array(named_normal), np.array(named_x))
+        flat = np.array([[way @ x, way @ y] for way in ways])
+        depth = step.depth * float(normal @ np.array(named_normal))
+        named = replace(plane, origin=origin, x=named_x, normal=named_normal)
+        loops = tuple(_turned_flat(loop, flat) for loop in step.loops)
+        out.append(grounded(replace(step, plane=named, loops=loops, depth=depth)))
+    return tuple(out)
+
+
+def _vector(values: np.ndarray) -> Vector:
+    x, y, z = (float(value) + 0.0 for value in values)
+    return x, y, z
+
+
+def _turned_flat(loop: Loop, flat: np.ndarray) -> Loop:
+    """`loop` with its points multiplied by (2, 2) `flat`, which brings axes onto axes."""
+
+    def turned(p: Point) -> Point:
+        u, v = (flat @ np.array(p)).tolist()
+        return u, v
+
+    if isinstance(loop, Path):
+        return mapped(loop, turned)
+    x, y = turned((loop.x, loop.y))
+    if isinstance(loop, Circle):
+        return Circle(x, y, loop.radius)
+    width, height = np.abs(flat @ np.array([loop.width, loop.height])).tolist()
+    return Rect(x, y, width, height)
 
 
 def grounded(step: Extrusion) -> Extrusion:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,7 @@ ANGLES_TRIED = (20.0, 30.0, 45.0)  # degrees of view, of perspective cameras
 LONGEST_FOCAL = 6.0 * SIZE  # pixels, from which a picture is as good as orthographic
 CANDIDATES_APART, KEPT_APART = 5.0, 3.5  # degrees between cameras that are two
 LEVEL_KEPT, PERSPECTIVE_KEPT, ROLLED_KEPT = 9, 6, 5
+MOST_READ_WITH = 10  # cameras by which outlines are read
 OUTLINES_READ = 9  # of the largest flat regions
 MOST_CORNERS = 28  # of an outline that says something of the camera
 
@@ -86,7 +87,9 @@ def sightings(scene: Scene, most: int = 5) -> list[Sighting]:
     """The likeliest cameras of a picture, best first; GenCAD's alone where nothing shows one."""
     strokes = strokes_of(scene)
     shapes = _shapes(scene)
-    judged = [_judged(one, strokes, shapes) for one in _hypotheses(scene, strokes)]
+    by_lines = [_judged(one, strokes) for one in _hypotheses(scene, strokes)]
+    by_lines.sort(key=lambda one: -one.score)
+    judged = [_read_with(one, shapes) for one in by_lines[:MOST_READ_WITH]]
     judged.sort(key=lambda one: -one.score)
     kept: list[Sighting] = []
     for one in judged:
@@ -118,7 +121,7 @@ def camera_turned(turn: Array, lens: Lens | None = None) -> Camera:
     return camera_from(inner @ np.column_stack([axes, place]))
 
 
-def level(azimuth: float, elevation: float) -> Array:
+def level_turn(azimuth: float, elevation: float) -> Array:
     """(3, 3) the turn of a camera without roll, by the direction of its eye in degrees."""
     a, e = np.radians([azimuth, elevation])
     view = np.array([np.cos(a) * np.cos(e), np.sin(a) * np.cos(e), np.sin(e)])
@@ -126,20 +129,23 @@ def level(azimuth: float, elevation: float) -> Array:
     return np.stack([right, np.cross(view, right), view])
 
 
-def renamed(turn: Array) -> Array:
-    """The turn with its axes named so that the eye is at (+, -, +), and z as upright as can be."""
-    best: tuple[float, Array] | None = None
+def namings() -> list[Array]:
+    """The 24 rotations (3, 3) that bring axes onto axes."""
+    out = []
     for order in itertools.permutations(range(3)):
         for signs in itertools.product((1.0, -1.0), repeat=3):
             axes = np.zeros((3, 3))
             axes[range(3), order] = signs
-            other = turn @ axes.T
-            eye = other[2]
-            if np.linalg.det(axes) < 0 or eye[0] < 0 or eye[1] > 0 or eye[2] < 0:
-                continue
-            if best is None or other[1, 2] > best[0]:
-                best = (float(other[1, 2]), other)
-    return turn if best is None else best[1]
+            if np.linalg.det(axes) > 0:
+                out.append(axes)
+    return out
+
+
+def renamed(turn: Array) -> Array:
+    """The turn with its axes named so that the eye is at (+, -, +), and z as upright as can be."""
+    ways = [turn @ axes.T for axes in namings()]
+    front = [way for way in ways if way[2, 0] >= 0 and way[2, 1] <= 0 and way[2, 2] >= 0]
+    return max(front, key=lambda way: float(way[1, 2]), default=turn)
 
 
 # ---- How many lines a camera explains
@@ -247,11 +253,11 @@ def _fit(strokes: Strokes, turns: Array, lenses: _Lenses, spread: float) -> Arra
 
 
 _GRID = [(float(a), float(e)) for a in AZIMUTHS for e in ELEVATION_TICKS]
-_GRID_TURNS = np.stack([level(*one) for one in _GRID])
+_GRID_TURNS = np.stack([level_turn(*one) for one in _GRID])
 
 
 def _hypotheses(scene: Scene, strokes: Strokes) -> list[Sighting]:
-    found = [Sighting(level(*ISOMETRIC), None, "isometric")]
+    found = [Sighting(level_turn(*ISOMETRIC), None, "isometric")]
     if not len(strokes.segments) + len(strokes.ellipses):
         return found
     found += _level_cameras(strokes)
@@ -271,7 +277,7 @@ def _level_cameras(strokes: Strokes) -> list[Sighting]:
     ranked = [(float(worth[k]), *_GRID[k]) for k in np.argsort(-worth, kind="stable")[:250]]
     pairs = _from_pairs(strokes)
     if pairs:
-        worth = _fit(strokes, np.stack([level(*pair) for pair in pairs]), None, 1.5)
+        worth = _fit(strokes, np.stack([level_turn(*pair) for pair in pairs]), None, 1.5)
         best = np.argsort(-worth, kind="stable")[:80]
         ranked += [(float(worth[k]) + 0.02, *pairs[k]) for k in best]
     tops: list[tuple[float, float]] = []
@@ -345,12 +351,12 @@ def _refined(
             tried[0] = best
             tried[:, 1] = np.clip(tried[:, 1], 3, 88)
             tried[:, 2] = np.clip(tried[:, 2], np.log(350), np.log(9000))
-            turns = np.stack([level(a, e) for a, e in tried[:, :2]])
+            turns = np.stack([level_turn(a, e) for a, e in tried[:, :2]])
             lenses = None if lens is None else (np.exp(tried[:, 2]), lens.column, lens.row)
             best = tried[_fit(strokes, turns, lenses, spread).argmax()]
             step = step * 0.6
     better = None if lens is None else Lens(float(np.exp(best[2])), lens.column, lens.row)
-    return level(best[0], best[1]), better
+    return level_turn(best[0], best[1]), better
 
 
 def _rolled_turns(strokes: Strokes, most: int = 7) -> list[Array]:
@@ -394,7 +400,8 @@ def _rolled_turns(strokes: Strokes, most: int = 7) -> list[Array]:
 # ---- Which are kept
 
 
-def _judged(one: Sighting, strokes: Strokes, shapes: list[tuple[float, Array]]) -> Sighting:
+def _judged(one: Sighting, strokes: Strokes) -> Sighting:
+    """Its score by lines, circles and what is usual."""
     turns, lenses = one.turn[None], _lenses(one.lens, 1)
     free, by_region, along = _support(strokes, turns, lenses, 1.0)
     axes = np.sort(along[0])
@@ -407,7 +414,6 @@ def _judged(one: Sighting, strokes: Strokes, shapes: list[tuple[float, Array]]) 
         "by region": float(by_region[0]),
         "least": float(axes[0]),
         "second": float(axes[1]),
-        "sketches": _sketches(shapes, one.camera),
         "arcs": length / (length + strokes.total) * arcs,
         "diagonals": _diagonals(strokes, one),
         "edge on": max(0.0, 12 - float(angles.min())) / 12,
@@ -417,7 +423,13 @@ def _judged(one: Sighting, strokes: Strokes, shapes: list[tuple[float, Array]]) 
         "isometric": float(one.kind == "isometric"),
     }
     score = sum(WEIGHTS[name] * value for name, value in traits.items())
-    return Sighting(one.turn, one.lens, one.kind, score)
+    return replace(one, score=score)
+
+
+def _read_with(one: Sighting, shapes: list[tuple[float, Array]]) -> Sighting:
+    """The score with how well regions read as sketches, which takes longest to see."""
+    score = one.score + WEIGHTS["sketches"] * _sketches(shapes, one.camera)
+    return replace(one, score=score)
 
 
 def _locals(turns: Array, lens: Lens) -> Array:

@@ -16,7 +16,7 @@ from image2cad.common import Array
 from image2cad.reading.cameras import sketch_quality
 from image2cad.reading.framing import greys
 from image2cad.reading.regions import Scene
-from image2cad.reading.tracing import border_of
+from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, border_of
 from image2cad.rendering import Camera
 
 MOST_SKETCH_CORNERS = 64  # of an outline that is a sketch
@@ -34,6 +34,7 @@ def lying(scene: Scene, camera: Camera) -> list[tuple[Array, tuple[int, ...]]]:
     masks = scene.masks[:MOST_REGIONS_READ]
     sizes = {label: int(mask.sum()) for mask, label in masks}
     total = sum(sizes.values())
+    facing = [p for p, axis in enumerate(FACING_AXES) if camera.facing(axis) > LEAST_FACING]
     worth = {}
     for mask, label in masks:
         points = border_of(ndimage.binary_fill_holes(mask))
@@ -68,7 +69,7 @@ def lying(scene: Scene, camera: Camera) -> list[tuple[Array, tuple[int, ...]]]:
             if quality[plane] > max(best - ALLOWED_BEHIND, LEAST_QUALITY)
         ]
         if not planes and share > LARGE_SHARE:
-            planes = [0, 1, 2]
+            planes = list(facing)
         if scene.flat[label] and (best < DOUBTED_QUALITY or len(planes) > 1):
             apart = [(float(np.abs(tint - scene.tints[label]).max()), at) for tint, at in sure]
             near = {plane for off, plane in apart if off < alike}

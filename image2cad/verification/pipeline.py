@@ -7,7 +7,8 @@ A picture of a part is an exact drawing, so a guess can be checked: draw it, com
 the best, fit its numbers. Guesses come from a model, from the picture's own flat faces
 (growing.py), from the nearest pictures of a library and from templates (library.py).
 Programs that are read (cad/parsing.py) are drawn without running them; others, and the
-finalists, run in isolation (choosing.py). Left out: views other than GenCAD's, photographs.
+finalists, run in isolation (choosing.py). Pictures that GenCAD's renderer did not draw go another
+way to the same place (viewing.py). Left out: photographs.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def verify(
     board's composite or a drawing sheet, is cut apart. codes: programs of a model, its best guess
     first. effort: "none" takes the first code that is valid; "low" and "high" also propose, fit and
     grow for about 8 and 50 seconds, or `seconds`; a picture that GenCAD's renderer did not draw has
-    half as much again, several views more than twice as much. camera: of one picture, in its
+    STRANGE_FACTOR times as much, several views SEVERAL_FACTOR times. camera: of one picture, in its
     pixels, or the direction to its viewer with z up; else it is estimated. stop: when it is due,
     the best that is there is the answer. Raises InputError for an unknown effort or source, for no
     picture, and for a camera that is given with several pictures.
@@ -97,7 +98,8 @@ def verify(
         picture, framed = own_picture
         picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
     else:
-        seen = _seen(views, camera, budget, started, stop)
+        programs = [one.program for one in own if one.program]
+        seen = _seen(views, camera, programs, budget, started, stop)
         if seen is not None:
             return _written(seen, own, allowed, started, stop)
     target = look_at(picture)
@@ -139,6 +141,7 @@ def verify(
 def _seen(
     views: Sequence[Image.Image],
     camera: Camera | Sequence[float] | None,
+    guesses: Sequence[Program],
     budget: float,
     started: float,
     stop: Stop,
@@ -157,19 +160,19 @@ def _seen(
     known = cameras_of_tiles(tiles)
     if known and len(known) == len(tiles):
         factor = STRANGE_FACTOR if len(known) == 1 else SEVERAL_FACTOR
-        return programs_of_views(known, left(factor), stop)
+        return programs_of_views(known, left(factor), stop, guesses)
     found = [scene for scene in (scene_of(tile.image) for tile in tiles) if scene is not None]
     if not found:
         return None
     first, *others = found
     cameras = cameras or sightings(first)
     if not others:
-        return seen_programs(first, cameras, left(STRANGE_FACTOR), stop)
+        return seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
     alone = seen_programs(first, cameras, ALONE_SHARE * left(SEVERAL_FACTOR), stop)
     if not alone.candidates:
         return alone
     together = posed(alone.candidates[0].program, alone.target, others)
-    return programs_of_views(together, left(SEVERAL_FACTOR), stop, alone.candidates[:2])
+    return programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, alone.candidates[:2])
 
 
 def _written(

@@ -10,7 +10,6 @@ axes of their own.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from image2cad.cad import Program, build
 from image2cad.common import Array
-from image2cad.reading import Scene, Sighting, sightings
+from image2cad.reading import Scene, Sighting, namings, sightings
 from image2cad.rendering import Camera
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
@@ -51,7 +50,7 @@ def _ways(program: Program, scene: Scene, sighting: Sighting) -> list[tuple[floa
     goal = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]])
     known = look_at_sights([sight_of(scene, sighting.camera)])
     out = []
-    for turn in _namings():
+    for turn in namings():
         camera = _onto(drawing.vertices, sighting.camera.turned(turn), goal)
         target = replace(known, camera=camera, sights=(replace(known.sights[0], camera=camera),))
         cost = cost_of(program, target, COARSEST_BLOCK)
@@ -67,15 +66,3 @@ def _onto(points: Array, camera: Camera, goal: Array) -> Camera:
     factor = float(np.sqrt(np.prod(goal[1] - goal[0]) / max(np.prod(high - low), 1e-9)))
     left, top = goal.mean(axis=0) - factor * (low + high) / 2
     return camera.zoomed(factor).panned(float(left), float(top))
-
-
-def _namings() -> list[Array]:
-    """The 24 rotations that bring axes onto axes."""
-    out = []
-    for order in itertools.permutations(range(3)):
-        for signs in itertools.product((1.0, -1.0), repeat=3):
-            turn = np.zeros((3, 3))
-            turn[range(3), order] = signs
-            if np.linalg.det(turn) > 0:
-                out.append(turn)
-    return out

@@ -1,6 +1,7 @@
 """A picture in any style to programs: from where it is seen, by trying, and what then explains it.
 
-    found = seen_programs(scene, effort, stop_at)      # Explanation(candidates, target, sighting)
+    found = seen_programs(scene, sightings(scene), seconds, stop)
+    found.candidates, found.target         # best first, and what they are compared with
 
 The few likeliest cameras (reading/cameras.py) get a little growing each; the one whose program
 draws best, with a discount for how likely the camera was, gets the rest of the time, its program
@@ -28,9 +29,10 @@ from image2cad.cad import (
     build,
     centred,
     moved,
+    renamed_axes,
 )
 from image2cad.common import Stop
-from image2cad.reading import UNIT_PIXELS, Scene, Sighting, Tile, scene_of
+from image2cad.reading import UNIT_PIXELS, Scene, Sighting, Tile, namings, scene_of
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged
@@ -51,11 +53,9 @@ EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
 STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
-HULL_SHARES = (
-    1.0,
-    0.8,
-    0.62,
-)  # of the sides of what silhouettes leave: few leave more than the part
+HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which few fill
+LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
+GUESSES_TURNED = 4  # of a model's, that are looked at from all sides
 TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
 TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may add, drawn in
 
@@ -74,9 +74,17 @@ def target_of(scene: Scene, camera: Camera) -> Target:
 
 
 def seen_programs(
-    scene: Scene, cameras: Sequence[Sighting], seconds: float, stop: Stop
+    scene: Scene,
+    cameras: Sequence[Sighting],
+    seconds: float,
+    stop: Stop,
+    guesses: Sequence[Program] = (),
 ) -> Explanation:
-    """Programs that explain a scene. cameras: the likeliest first; seconds: there are from now."""
+    """Programs that explain a scene.
+
+    cameras: the likeliest first. seconds: there are from now. guesses: a model's programs, in axes
+    and units of its own.
+    """
     first = cameras[0]
     near = [one for one in cameras[:CAMERAS_TRIED] if first.score - one.score < CLOSE_BEHIND]
     tries: list[tuple[float, Target, Candidate | None]] = []
@@ -95,7 +103,7 @@ def seen_programs(
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
-    found = _explained_by(target, [] if seed is None else [seed], started)
+    found = _explained_by(target, [] if seed is None else [seed], started, guesses)
     if found:
         best, turned = _turned(found[0], target, scene, stop.within(0.1 * seconds))
         if turned is not target:
@@ -110,16 +118,18 @@ def programs_of_views(
     views: Sequence[tuple[Scene, Camera]],
     seconds: float,
     stop: Stop,
+    guesses: Sequence[Program] = (),
     known: Sequence[Candidate] = (),
 ) -> Explanation:
     """The same of several views of one part, each with its camera, in units that all share.
 
-    known: programs to start from.
+    known: programs to start from, in these axes and units.
     """
     target = look_at_sights([sight_of(scene, camera) for scene, camera in views])
     seeds = [judged(one.program, one.source, target) for one in known]
     seeds = [one for one in seeds if one.cost < BUILDS_NOTHING]
-    return Explanation(_explained_by(target, seeds, stop.within(seconds)), target)
+    found = _explained_by(target, seeds, stop.within(seconds), guesses)
+    return Explanation(found, target)
 
 
 def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
@@ -170,6 +180,11 @@ def _fitted(
 
 def _laid(target: Target) -> list[Program]:
     """Templates as large as the part in the first view, and what silhouettes leave, best first."""
+    return _ranked([*laid_on(templates(), target), *_floors(target)], target)
+
+
+def laid_on(programs: Sequence[Program], target: Target) -> list[Program]:
+    """Programs in the middle of the first view, and as large as the part there."""
     part = target.sights[0].scene.part
     rows, columns = np.nonzero(part)
     wide, high = np.ptp(columns) + 1, np.ptp(rows) + 1
@@ -177,18 +192,36 @@ def _laid(target: Target) -> list[Program]:
     if target.space is not None:
         x, y, z = target.space.hull.mean(axis=0).tolist()
         middle = (x, y, z)
-    laid: list[Program] = []
-    for program in templates():
+    out: list[Program] = []
+    for program in programs:
         drawing = build(program)
         if drawing is None:
             continue
         box = drawing.bounding_box
         seen = target.camera.project(drawing.vertices - box.mean(axis=0))[:, :2]
         across, down = np.ptp(seen, axis=0)
-        laid.append(moved(centred(program, box, float(min(wide / across, high / down))), middle))
-    costs = [(cost_of(one, target, COARSEST_BLOCK), one) for one in [*laid, *_floors(target)]]
+        out.append(moved(centred(program, box, float(min(wide / across, high / down))), middle))
+    return out
+
+
+def _ranked(programs: Sequence[Program], target: Target) -> list[Program]:
+    """Those that can be drawn, the most alike first."""
+    costs = [(cost_of(one, target, COARSEST_BLOCK), one) for one in programs]
     costs.sort(key=lambda one: one[0])
     return [program for cost, program in costs if cost < BUILDS_NOTHING]
+
+
+def _guessed(guesses: Sequence[Program], target: Target, stop: Stop) -> list[Candidate]:
+    """A model's programs, whatever it calls the axes, fitted: the best of 24 ways each."""
+    out = []
+    for guess in guesses[:GUESSES_TURNED]:
+        if stop.due():
+            break
+        ways = [renamed_axes(guess, turn) for turn in namings()]
+        for program in _ranked(laid_on(ways, target), target)[:1]:
+            if cost_of(program, target, COARSEST_BLOCK) < LIKELY_GUESS:
+                out.append(_fitted(program, "model", target, (16, 8, 4), stop))
+    return out
 
 
 def _least_cost(found: Sequence[Candidate]) -> float:
@@ -224,13 +257,15 @@ def _floors(target: Target) -> list[Program]:
     return out
 
 
-def _explained_by(target: Target, seeds: list[Candidate], stop: Stop) -> list[Candidate]:
+def _explained_by(
+    target: Target, seeds: list[Candidate], stop: Stop, guesses: Sequence[Program]
+) -> list[Candidate]:
     """Programs that explain the target, best first."""
     left = max(stop.deadline - time.monotonic(), 0.0)
     until = [stop.within(share * left) for share in (0.55, 0.7, 0.85, 0.93, 1.0)]
     grown = grow(target, until[0], seeds)
     grown += [one for one in seeds if not any(one is other for other in grown)]
-    found = placed(grown, target, until[1])
+    found = placed(grown, target, until[1]) + _guessed(guesses, target, until[2])
     if target.space is not None or not found or _least_cost(found) > HARDLY_EXPLAINED:
         laid = _laid(target)[:TEMPLATES_FITTED]
         found += [_fitted(one, "templates", target, (16, 8), until[2]) for one in laid]
