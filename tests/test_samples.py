@@ -179,7 +179,7 @@ def test_every_bad_source_is_one_clear_line(tmp_path):
             load(source)
         assert "\n" not in str(caught.value), source
     with pytest.raises(InputError, match="from the hub"):
-        load("CADCODER/GenCAD-Code", streaming=True, split="train[:5]")
+        load("CADCODER/GenCAD-Code", split="train[:5]")
     with pytest.raises(InputError, match="cannot read the split 'train:30'"):
         load(str(empty.parent / "no_code"), split="train:30")
 
