@@ -10,19 +10,17 @@ a column alone can be read. Left out: what a row has to hold (sources.py, sample
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm.auto import tqdm
 
+from image2cad.common import keep_trying
+
 BLOCK_BYTES = 1 << 20  # fetched at once where whole row groups are read
 SMALL_BLOCK_BYTES = 1 << 14  # where one narrow column is
-ROWS_AT_ONCE = 64  # of a row group
-WAITS = (2.0, 10.0, 30.0)  # seconds before a stalled download is tried again
-
-Got = TypeVar("Got")
+ROWS_AT_ONCE = 64  # of a row group that become Python objects
 
 
 def parquet_files(source: str) -> dict[str, list[str]]:
@@ -54,10 +52,7 @@ def grouped_rows(
         yield from _runs(files, skip, None)
         return
     yield from _runs(files, skip, marked)
-    rest = max(skip - len(marked), 0)
-    for place, (number, row) in enumerate(_runs(files, 0, marked, wanted=False)):
-        if place >= rest:
-            yield number, row
+    yield from _runs(files, max(skip - len(marked), 0), marked, wanted=False)
 
 
 def _runs(
@@ -108,30 +103,19 @@ class _File:
         self.columns = self.parquet.schema_arrow.names
 
     def _open(self) -> None:
-        self.parquet = _again(lambda: _parquet(self.name, self.block))
+        self.parquet = keep_trying(lambda: _parquet(self.name, self.block))
 
     def rows(self, group: int) -> Iterator[dict[str, Any]]:
-        """The rows of a row group; after a broken connection those that were given are left out."""
-        given = 0
-        for wait in (*WAITS, None):
-            place = 0
-            try:
-                batches = self.parquet.iter_batches(ROWS_AT_ONCE, row_groups=[group])
-                for batch in batches:
-                    rows = batch.to_pylist()
-                    yield from rows[max(given - place, 0) :]
-                    place += len(rows)
-                    given = max(given, place)
-                return
-            except Exception as error:
-                if wait is None or not _passing(error):
-                    raise
-                _pause(wait, error)
-                self._open()
+        """The rows of a row group."""
+        for batch in self._table(group, None).to_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
 
     def column(self, group: int, name: str) -> list[Any]:
         """One column of a row group."""
-        return _again(lambda: self.parquet.read_row_group(group, columns=[name])[name].to_pylist())
+        return list(self._table(group, [name])[name].to_pylist())
+
+    def _table(self, group: int, columns: list[str] | None) -> Any:
+        return keep_trying(lambda: self.parquet.read_row_group(group, columns), self._open)
 
 
 def _parquet(name: str, block: int) -> Any:
@@ -142,33 +126,3 @@ def _parquet(name: str, block: int) -> Any:
     from huggingface_hub import HfFileSystem
 
     return pq.ParquetFile(HfFileSystem().open(name, block_size=block))
-
-
-def _again(action: Callable[[], Got]) -> Got:
-    """What `action` gives; it is tried again where the network failed."""
-    for wait in WAITS:
-        try:
-            return action()
-        except Exception as error:
-            if not _passing(error):
-                raise
-            _pause(wait, error)
-    return action()
-
-
-def _pause(wait: float, error: Exception) -> None:
-    print(f"the download stalled ({type(error).__name__}); again in {wait:g} s")
-    time.sleep(wait)
-
-
-def _passing(error: Exception) -> bool:
-    """Whether an error of the network may be gone in a while."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    if isinstance(error, OfflineModeIsEnabled | FileNotFoundError | PermissionError):
-        return False
-    if isinstance(error, HfHubHTTPError):
-        status = getattr(error.response, "status_code", 0)
-        return status == 429 or status >= 500
-    module = type(error).__module__.split(".")[0]
-    return isinstance(error, ConnectionError | TimeoutError) or module in ("httpx", "requests")
