@@ -27,6 +27,7 @@ from image2cad.data import Sample
 from image2cad.evaluation.report import interval_text, write_report, write_sheet
 from metrics import ALIGNMENTS, Failure, Part, bootstrap_interval, compute, run_many
 
+PUBLISHED_ROWS = 100  # of hundred_subset
 TOTALS_BEFORE = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 
@@ -146,6 +147,12 @@ def summary_text(summary: dict[str, Any]) -> str:
         f"{summary['n']} samples, 95 % bootstrap intervals, alignment {summary['alignment']!r}, "
         f"against the {summary['reference']}"
     )
+    if published := summary.get("published"):
+        lines.append(
+            "these are the hundred that papers score on; compare with --alignment published"
+            if published == summary["n"] == PUBLISHED_ROWS
+            else f"{published} of the hundred that papers score on: this is no published figure"
+        )
     return "\n".join(lines)
 
 
