@@ -53,9 +53,9 @@ class TrainingSettings:
     per_device_train_batch_size: samples a device and forward pass; gradient_accumulation_steps:
     passes a step; learning_rate: peak of a cosine schedule; warmup_steps: steps until the peak,
     below 1 a share of all; save_steps: steps between checkpoints, and between validations;
-    logging_steps: between logged losses; early_stopping_patience: validations without a better
-    loss before the run ends, 0: never; tower_rate: share of the learning rate for everything
-    outside the language model.
+    logging_steps: between logged losses; report_to: "none" or a tracker as transformers names it;
+    early_stopping_patience: validations without a better loss before the run ends, 0: never;
+    tower_rate: share of the learning rate for everything outside the language model.
 
     The levers: optim: "adamw_torch", or "paged_adamw_8bit" (CUDA); recompute: activations made
     again in the backward pass, of "nothing", the "language" model or "everything"; labelled_only:
@@ -72,6 +72,7 @@ class TrainingSettings:
     save_steps: int = 50
     logging_steps: int = 5
     early_stopping_patience: int = 0
+    report_to: str = "none"
     seed: int = 0
     tower_rate: float = 1.0
     optim: str = "adamw_torch"
@@ -128,7 +129,7 @@ def fine_tune(
         use_cpu=not torch.cuda.is_available(),
         ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,  # the pinning thread cannot copy the features' container
-        report_to="none",
+        disable_tqdm=False,  # `quiet` would take the bar with the time left away
     )
     if arguments.n_gpu > 1:
         print(f"{arguments.n_gpu} GPUs, one is used; `accelerate launch` starts one process each")
@@ -141,6 +142,7 @@ def fine_tune(
         order = LengthOrder(lengths, batch, settings.seed)
     patience = settings.early_stopping_patience if validation else 0
     stops = [EarlyStoppingCallback(patience)] if patience else []
+    watch = _Watch(order)
     trainer = _ResumableTrainer(
         model=model,
         args=arguments,
@@ -148,7 +150,7 @@ def fine_tune(
         eval_dataset=validation,
         data_collator=lambda examples: collate(examples, pad, settings.labelled_only),
         compute_loss_func=labelled_loss,
-        callbacks=[_Watch(order), *stops],
+        callbacks=[watch, *stops],
         optimizers=(_two_rates(model, settings) if settings.tower_rate != 1.0 else None, None),
     )
     trainer.order = order
@@ -157,6 +159,8 @@ def fine_tune(
         trainer.train(resume_from_checkpoint=last)
     finally:
         restore_forward(model)
+    if watch.skipped:
+        print(f"{watch.skipped} of {watch.steps} steps changed nothing: gradients left float16")
     names = {"loss": "loss", "eval_loss": "validation_loss"}
     history = [
         {"step": float(entry["step"]), name: float(entry[key])}
@@ -179,10 +183,20 @@ class _ResumableTrainer(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Stops a run that cannot be learning, and tells the order which epoch it is."""
+    """Stops a run that cannot be learning, tells the order which epoch it is, counts skipped steps.
+
+    Of float16, whose loss scale is lowered when gradients overflow; a few at the start are usual.
+    """
 
     def __init__(self, order: LengthOrder | None) -> None:
         self.order = order
+        self.steps = self.skipped = 0
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any
+    ) -> None:
+        self.steps += 1
+        self.skipped += bool(getattr(optimizer, "step_was_skipped", False))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.order is not None:
@@ -267,7 +281,8 @@ def restore_forward(*modules: Any) -> None:
 def memory_text() -> str:
     """Peak memory so far: the GPU's where there is one, else the process's."""
     if torch.cuda.is_available():
-        return f"peak GPU memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
+        used = [torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()]
+        return "peak GPU memory {:.2f} GiB, reserved {:.2f} GiB".format(*(x / 2**30 for x in used))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux counts kibibytes, macOS bytes.
     return f"peak memory {peak / (2**30 if sys.platform == 'darwin' else 2**20):.2f} GiB"
