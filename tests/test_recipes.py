@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -45,6 +46,8 @@ def test_a_recipe_runs_from_pictures_to_report(base: Path, tmp_path: Path) -> No
     assert page.count("<figure>") == 4 and "data:image/png" in page
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
     assert "before" in done.stdout and str(out / "report.html") in done.stdout
+    # The bar of training, with the time that is left; those of generation begin with their name.
+    assert re.search(r"(?:^|[\r\n])\s*\d+%\|[^|]*\| (\d+)/\1 \[\d\d:\d\d<", done.stderr)
     before = {file: file.read_bytes() for file in out.glob("*.*")}
     again = run_recipe(script, *flags, *quick)
     assert again.returncode == 2 and "Traceback" not in again.stderr
@@ -91,6 +94,39 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         else:
             assert message in str(stopped.value) and "\n" not in str(stopped.value), flags
         assert not out.exists() and not list(empty.iterdir()), flags
+
+
+def test_the_colab_recipe_gives_its_scores_whatever_the_check_says_and_goes_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr("image2cad.vlm.publishing.LARGEST_DIFFERENCE", -1.0)
+    flags = ["--base", str(base), "--data", "bundled", "--max-train-samples", "6"]
+    flags += ["--validation", "2", "--held-out", "2", "--num-train-epochs", "1"]
+    flags += ["--no-check-code", "--no-compact", "--no-load-in-4bit"]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags, *more])
+        runpy.run_path(str(ROOT / "colab_training.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    said = run("--max-new-tokens", "16", "--effort", "none")
+    assert said.index("IoU_best, failures 0") < said.index("warning: the adapter in runs/colab-001")
+    wanted = ["no GPU", "1 steps are few", "before training the base says of", "written by "]
+    wanted += ["solid = cq.Workplane", "half of them up to"]
+    assert not [text for text in wanted if text not in said], said
+    out = Path("runs/colab-001")
+    assert len(list(out.glob("picture-*.png"))) == 1, "without a picture, one that is held out"
+    (out / "metrics.json").unlink()  # as if it had been cut off after training
+    trained = (out / "trained.safetensors").read_bytes()
+    picture = str(ROOT / "data/samples/test/s20200000.png")
+    run("--resume", "--max-new-tokens", "8", "--effort", "none", "--picture", picture)
+    assert (out / "metrics.json").is_file() and (out / "picture-s20200000.png").is_file()
+    assert (out / "trained.safetensors").read_bytes() == trained
+    (out / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\)"):
+        run("--resume", "--seed", "1")
 
 
 def test_the_default_recipe_loads_no_room_that_it_does_not_need(base: Path, tmp_path: Path) -> None:
