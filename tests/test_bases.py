@@ -1,7 +1,8 @@
-"""Protects the promise that one flag changes the base: four architectures through the recipe.
+"""Protects the promise that one flag changes the base: seven architectures through the recipe.
 
-Tiny random models of LLaVA-1.5, Qwen2.5-VL, SmolVLM and GLM-4.5V: their prompts, what LoRA and
-4 bits touch, the whole of colab_training.py, and what it leaves: adapter, card, merged model.
+Tiny random models of LLaVA-1.5, Qwen2.5-VL, Qwen3-VL, Gemma 3, InternVL3, SmolVLM and GLM-4.5V:
+their prompts, what LoRA and 4 bits touch, the size of their pictures, the whole of
+colab_training.py, and what it leaves: adapter, card, merged model.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = {
     "llava": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
     "qwen": "USER: <|vision_start|><|image_pad|><|vision_end|>\nGenerate CADQuery code: ASSISTANT:",
+    "qwen3": "USER: <|vision_start|><|image_pad|><|vision_end|>\n"
+    "Generate CADQuery code: ASSISTANT:",
+    "gemma": "<s>USER: <start_of_image>\nGenerate CADQuery code: ASSISTANT:",
+    "internvl": "USER: <IMG_CONTEXT>\nGenerate CADQuery code: ASSISTANT:",
     "smolvlm": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
     "glm": "[gMASK]<sop>USER: <|begin_of_image|><|image|><|end_of_image|>\n"
     "Generate CADQuery code: ASSISTANT:",

@@ -27,12 +27,14 @@ PADDING_VALUES = {
     "input_ids": None,  # the tokenizer's own
     "attention_mask": 0,
     "mm_token_type_ids": 0,
+    "token_type_ids": 0,
     "labels": IGNORED,
 }
 
 # Processors whose bases expect more around a picture than its own token: before all, before, after.
 PICTURE_MARKS = {
     "Qwen2_5_VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
+    "Qwen3VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
     "Glm4vProcessor": ("[gMASK]<sop>", "<|begin_of_image|>", "<|end_of_image|>"),
 }
 
