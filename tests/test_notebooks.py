@@ -24,6 +24,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
     "colab_training": "colab_training.py",
+    "kaggle_training": "kaggle_training.py",
     "train_cpu": "train_cpu.py",
     "evaluate": "score_predictions.py",
     "train_reward": "train_reward.py",

@@ -21,6 +21,7 @@ from transformers import (
     AutoImageProcessor,
     AutoProcessor,
     AutoTokenizer,
+    AutoVideoProcessor,
     Glm4vProcessor,
     InternVLProcessor,
     ProcessorMixin,
@@ -38,10 +39,10 @@ ATTENTION = "q_proj|k_proj|v_proj|o_proj"
 class Architecture:
     """language: the language model's name in the base; sight: those of tower and projector,
     which stay frozen and in full precision; trained: the linear layers that LoRA is added to;
-    resized: how the size at which it sees a picture is set, by a number of "pixels", of "tiles",
-    by the "longest_edge", or not at all; several: whether it was made for several pictures at a
-    time; float16: whether its activations stay within float16; remark: what the recipe cannot do
-    with it."""
+    resized: how the size at which it sees a picture is set, by a number of "pixels", of those of
+    all "frames" of a video, of "tiles", by the "longest_edge", or not at all; several: whether it
+    was made for several pictures at a time; float16: whether its activations stay within float16;
+    remark: what the recipe cannot do with it."""
 
     language: str
     sight: tuple[str, ...]
@@ -62,12 +63,12 @@ ARCHITECTURES = {
     "smolvlm": Architecture(
         "model.text_model", ("model.vision_model", "model.connector"), resized="longest_edge"
     ),
-    "glm4v": Architecture("model.language_model", ("model.visual",), resized="pixels"),
+    "glm4v": Architecture("model.language_model", ("model.visual",), resized="frames"),
     "glm4v_moe": Architecture(
         "model.language_model",
         ("model.visual",),
         ATTENTION,  # PEFT takes any other name for a name of experts
-        resized="pixels",
+        resized="frames",
         remark="GLM-4.5V: attention alone is trained, and its experts are not stored in 4 bits",
     ),
 }
@@ -141,7 +142,7 @@ WITHOUT_VIDEOS: dict[str, Any] = {
 
 
 def load_processor(where: str, base: str | None = None, image_size: int | None = None) -> Any:
-    """The processor in a folder or on the hub; for pictures only where packages for videos lack.
+    """The processor in a folder or on the hub; for pictures only where those for videos lack.
 
     Pictures are prepared by Pillow whether torchvision is installed or not: torchvision has no
     averaging over areas, and what it makes of a picture differs. base: the base it belongs to,
@@ -150,17 +151,28 @@ def load_processor(where: str, base: str | None = None, image_size: int | None =
     """
     kind = AutoConfig.from_pretrained(base or where).model_type
     images = AutoImageProcessor.from_pretrained(where, backend="pil")
-    videos = ["torchvision", *(["num2words"] if kind == "smolvlm" else [])]
-    if kind not in WITHOUT_VIDEOS or all(importlib.util.find_spec(name) for name in videos):
-        processor = AutoProcessor.from_pretrained(where, backend="pil")
-        processor.image_processor = images
-    else:
+    if kind in WITHOUT_VIDEOS and not _has_videos(where, kind):
         said = ProcessorMixin.get_processor_dict(where)[0]
         rest = {name: said[name] for name in SAVED if name in said}
         processor = WITHOUT_VIDEOS[kind](images, AutoTokenizer.from_pretrained(where), **rest)
+    else:
+        processor = AutoProcessor.from_pretrained(where)  # a backend would be asked of videos, too
+        processor.image_processor = images
     if image_size is not None:
         resize_pictures(processor, kind, image_size)
     return processor
+
+
+def _has_videos(where: str, kind: str) -> bool:
+    """Whether the packages for videos are here, and were where the processor was saved."""
+    packages = ["torchvision", *(["num2words"] if kind == "smolvlm" else [])]
+    if not all(importlib.util.find_spec(name) for name in packages):
+        return False
+    try:
+        AutoVideoProcessor.from_pretrained(where)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def resize_pictures(processor: Any, kind: str, side: int) -> None:
@@ -171,9 +183,10 @@ def resize_pictures(processor: Any, kind: str, side: int) -> None:
     """
     how = architecture_named(kind).resized
     images = processor.image_processor
-    if how == "pixels":
-        # so transformers names the least and the most pixels of these bases
-        images.size = {"shortest_edge": side * side, "longest_edge": side * side}
+    if how in ("pixels", "frames"):
+        pixels = side * side * (images.temporal_patch_size if how == "frames" else 1)
+        # so transformers calls the least and the most pixels of these bases
+        images.size = {"shortest_edge": pixels, "longest_edge": pixels}
         return
     if not how:
         raise InputError(f"a {kind} sees pictures at one size; leave --image-size out")
