@@ -129,6 +129,35 @@ def test_pictures_of_several_sizes_share_a_batch(any_base: Path, samples: list[S
     assert generate_codes(model, processor, images, 3, 8, progress=False) == alone
 
 
+def test_several_views_stand_one_behind_the_other_where_the_base_takes_them(
+    kind: str, any_base: Path, samples: list[Sample]
+) -> None:
+    model, processor = load_model(any_base)
+    views = [samples[0].image, samples[1].image.resize((224, 448))]
+    if kind == "llava":
+        with pytest.raises(InputError, match="one picture at a time, not 2"):
+            encode_prompt(processor, [views])
+        return
+    whole = processor(
+        images=[views], text=[prompt_text(processor, 2)], add_special_tokens=False,
+        return_tensors="pt",
+    )["input_ids"][0].tolist()  # fmt: skip
+    bos = [] if processor.tokenizer.bos_token_id is None else [processor.tokenizer.bos_token_id]
+    assert encode_prompt(processor, [views])["input_ids"][0].tolist() == [*bos, *whole]
+    parts = [views, views[0], views[::-1]]
+    alone = [generate_codes(model, processor, [part], 1, 8, progress=False)[0] for part in parts]
+    assert generate_codes(model, processor, parts, 3, 8, progress=False) == alone
+    with torch.no_grad():
+        rows = [model(**encode_prompt(processor, [part])).logits[0, -1] for part in parts]
+    assert (rows[0] - rows[1]).abs().max() > 1e-4, "the second view makes no difference"
+    processor.chat_template = chat_template(processor)
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": QUESTION}]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    assert chat == (processor.tokenizer.bos_token or "") + prompt_text(processor, 2)
+
+
 def test_a_picture_is_seen_at_the_size_asked_for_where_the_base_leaves_it_open(
     kind: str, any_base: Path, samples: list[Sample], tmp_path: Path
 ) -> None:

@@ -40,22 +40,20 @@ class Architecture:
     """language: the language model's name in the base; sight: those of tower and projector,
     which stay frozen and in full precision; trained: the linear layers that LoRA is added to;
     resized: how the size at which it sees a picture is set, by a number of "pixels", of those of
-    all "frames" of a video, of "tiles", by the "longest_edge", or not at all; several: whether it
-    was made for several pictures at a time; float16: whether its activations stay within float16;
-    remark: what the recipe cannot do with it."""
+    all "frames" of a video, of "tiles", by the "longest_edge", or not at all; float16: whether its
+    activations stay within float16; remark: what the recipe cannot do with it."""
 
     language: str
     sight: tuple[str, ...]
     trained: str = f"{ATTENTION}|gate_proj|up_proj|down_proj|gate_up_proj"
     resized: str = ""
-    several: bool = True
     float16: bool = True
     remark: str = ""
 
 
 _TOWER = ("model.vision_tower", "model.multi_modal_projector")
 ARCHITECTURES = {
-    "llava": Architecture("model.language_model", _TOWER, several=False),
+    "llava": Architecture("model.language_model", _TOWER),
     "qwen2_5_vl": Architecture("model.language_model", ("model.visual",), resized="pixels"),
     "qwen3_vl": Architecture("model.language_model", ("model.visual",), resized="pixels"),
     "gemma3": Architecture("model.language_model", _TOWER, float16=False),
