@@ -59,6 +59,7 @@ bench: $(INSTALLED)
 # --update keeps the ids of cells, so that nothing changes where nothing changed
 KERNEL := "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB := "accelerator": "GPU", "colab": {"gpuType": "T4"}
+KAGGLE := "kaggle": {"accelerator": "nvidiaTeslaT4", "isGpuEnabled": true, "isInternetEnabled": true}
 JUPYTEXT := $(PY) -m jupytext --quiet --update --from py:percent --to ipynb
 
 NOTEBOOKS ?= notebooks
@@ -70,6 +71,8 @@ endif
 	@mkdir -p $(NOTEBOOKS)
 	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(COLAB)}' \
 		--output $(NOTEBOOKS)/colab_training.ipynb colab_training.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(KAGGLE)}' \
+		--output $(NOTEBOOKS)/kaggle_training.ipynb kaggle_training.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
 		--output $(NOTEBOOKS)/train_cpu.ipynb train_cpu.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \

@@ -38,6 +38,13 @@ BASE = "llava-hf/llava-1.5-7b-hf"  # @param {type:"string"}
 LOAD_IN_4BIT = True  # @param {type:"boolean"}
 LORA_R = 16  # @param {type:"integer"}
 LORA_ALPHA = 32  # @param {type:"integer"}
+# @markdown TARGET_MODULES: as "q_proj,v_proj". LAYERS_TO_TRANSFORM: as "16-31"; None: all.
+# @markdown IMAGE_SIZE: pixels a side that the base sees; None: its own.
+TARGET_MODULES = "all-linear"  # @param {type:"string"}
+LAYERS_TO_TRANSFORM: str | None = None  # @param {type:"raw"}
+USE_RSLORA = False  # @param {type:"boolean"}
+USE_DORA = False  # @param {type:"boolean"}
+IMAGE_SIZE: int | None = None  # @param {type:"raw"}
 # @markdown ### Training
 # @markdown PATIENCE: the run ends after this share of it without a better validation.
 NUM_TRAIN_EPOCHS = 3.0  # @param {type:"number"}
@@ -299,7 +306,13 @@ settings = read_flags(__doc__, globals())
 at_least(
     settings,
     {"max_train_samples": 1, "validation": 0, "held_out": 1, "max_length": 64}
-    | {"lora_r": 1, "lora_alpha": 1, "num_train_epochs": 0.01, "learning_rate": 1e-9}
+    | {
+        "lora_r": 1,
+        "lora_alpha": 1,
+        "image_size": 28,
+        "num_train_epochs": 0.01,
+        "learning_rate": 1e-9,
+    }
     | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
@@ -348,8 +361,16 @@ for sample in rows.train[:3]:  # what is learned from
 with process.main_process_first():
     fetch_base(settings.base)
 set_seed(settings.seed)
-model, processor = load_base(settings.base, settings.load_in_4bit)
-model = attach_lora(model, settings.lora_r, settings.lora_alpha)
+model, processor = load_base(settings.base, settings.load_in_4bit, settings.image_size)
+model = attach_lora(
+    model,
+    settings.lora_r,
+    settings.lora_alpha,
+    use_rslora=settings.use_rslora,
+    use_dora=settings.use_dora,
+    target_modules=settings.target_modules,
+    layers_to_transform=settings.layers_to_transform,
+)
 print(trainable_share(model))
 
 # Tower and projector are frozen: what they make of a picture is computed once.

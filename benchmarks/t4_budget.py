@@ -47,7 +47,11 @@ from image2cad.cad.transforms import scaled  # noqa: E402
 from image2cad.rendering.raster import draw  # noqa: E402
 from image2cad.synthesis.parts import random_parts  # noqa: E402
 from image2cad.training import supervised as training  # noqa: E402
-from image2cad.training.vision_cache import cache_features, read_features  # noqa: E402
+from image2cad.training.vision_cache import (  # noqa: E402
+    cache_features,
+    read_features,
+    takes_features,
+)
 from image2cad.vlm import loading as modeling  # noqa: E402
 from image2cad.vlm.nano import train_tokenizer  # noqa: E402
 from image2cad.vlm.prompting import add_code, encode_code, encode_picture, padding_id  # noqa: E402
@@ -153,6 +157,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def kept_features(model: Any, processor: Any, images: list[Image.Image], at: Path) -> Path | None:
+    """Where the pictures' features are; None, and a remark, where the base takes none."""
+    if takes_features(model):
+        return cache_features(model, processor, images, at, progress=False)
+    print("this version of the base takes no picture features: they are computed every time")
+    return None
+
+
 def compare(
     model: Any,
     data: Rows,
@@ -160,7 +172,7 @@ def compare(
     base: training.TrainingSettings,
     steps: int,
     pad: int,
-    place: Path,
+    place: Path | None,
 ) -> None:
     """Print a line for the plain recipe and one for the recipe without each lever."""
     gpu = torch.cuda.is_available()
@@ -214,7 +226,7 @@ def on_gpu(options: argparse.Namespace, folder: Path) -> None:
     )
     chance = random.Random(0)
     images = [Image.effect_noise((448, 448), 10 + i).convert("RGB") for i in range(8)]
-    place = cache_features(model, processor, images, folder / "features", progress=False)
+    place = kept_features(model, processor, images, folder / "features")
     for tokens in (1024, 2700):
         print(f"\n{tokens} tokens")
         head = len(encode_picture(processor, images[0])["input_ids"])
@@ -232,7 +244,7 @@ def on_cpu(options: argparse.Namespace, folder: Path) -> None:
     model, processor = modeling.load_base("models/nano")
     model = modeling.attach_lora(model, lora_dropout=0.0)
     print(modeling.trainable_share(model))
-    place = cache_features(model, processor, images, folder / "features", progress=False)
+    place = kept_features(model, processor, images, folder / "features")
     data, plain = (
         Rows(
             processor, [(i, encode_code(processor, c)) for i, c in zip(images, codes, strict=True)]

@@ -1,7 +1,8 @@
-"""Protects the promise that one flag changes the base: four architectures through the recipe.
+"""Protects the promise that one flag changes the base: seven architectures through the recipe.
 
-Tiny random models of LLaVA-1.5, Qwen2.5-VL, SmolVLM and GLM-4.5V: their prompts, what LoRA and
-4 bits touch, the whole of colab_training.py, and what it leaves: adapter, card, merged model.
+Tiny random models of LLaVA-1.5, Qwen2.5-VL, Qwen3-VL, Gemma 3, InternVL3, SmolVLM and GLM-4.5V:
+their prompts, what LoRA and 4 bits touch, the size of their pictures, the whole of
+colab_training.py, and what it leaves: adapter, card, merged model.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import pipeline
+from transformers import AutoImageProcessor, pipeline
 
 from image2cad.common.errors import InputError
 from image2cad.common.gencad import QUESTION
 from image2cad.data.samples import Sample
+from image2cad.vlm import loading
 from image2cad.vlm.bases import load_processor
 from image2cad.vlm.generation import generate_codes
 from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
@@ -39,6 +42,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = {
     "llava": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
     "qwen": "USER: <|vision_start|><|image_pad|><|vision_end|>\nGenerate CADQuery code: ASSISTANT:",
+    "qwen3": "USER: <|vision_start|><|image_pad|><|vision_end|>\n"
+    "Generate CADQuery code: ASSISTANT:",
+    "gemma": "<s>USER: <start_of_image>\nGenerate CADQuery code: ASSISTANT:",
+    "internvl": "USER: <IMG_CONTEXT>\nGenerate CADQuery code: ASSISTANT:",
     "smolvlm": "<s>USER: <image>\nGenerate CADQuery code: ASSISTANT:",
     "glm": "[gMASK]<sop>USER: <|begin_of_image|><|image|><|end_of_image|>\n"
     "Generate CADQuery code: ASSISTANT:",
@@ -122,6 +129,155 @@ def test_pictures_of_several_sizes_share_a_batch(any_base: Path, samples: list[S
     assert generate_codes(model, processor, images, 3, 8, progress=False) == alone
 
 
+def test_several_views_stand_one_behind_the_other_where_the_base_takes_them(
+    kind: str, any_base: Path, samples: list[Sample]
+) -> None:
+    model, processor = load_model(any_base)
+    views = [samples[0].image, samples[1].image.resize((224, 448))]
+    if kind == "llava":
+        with pytest.raises(InputError, match="one picture at a time, not 2"):
+            encode_prompt(processor, [views])
+        return
+    whole = processor(
+        images=[views], text=[prompt_text(processor, 2)], add_special_tokens=False,
+        return_tensors="pt",
+    )["input_ids"][0].tolist()  # fmt: skip
+    bos = [] if processor.tokenizer.bos_token_id is None else [processor.tokenizer.bos_token_id]
+    assert encode_prompt(processor, [views])["input_ids"][0].tolist() == [*bos, *whole]
+    parts = [views, views[0], views[::-1]]
+    alone = [generate_codes(model, processor, [part], 1, 8, progress=False)[0] for part in parts]
+    assert generate_codes(model, processor, parts, 3, 8, progress=False) == alone
+    with torch.no_grad():
+        rows = [model(**encode_prompt(processor, [part])).logits[0, -1] for part in parts]
+    assert (rows[0] - rows[1]).abs().max() > 1e-4, "the second view makes no difference"
+    processor.chat_template = chat_template(processor)
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": QUESTION}]
+    chat = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    assert chat == (processor.tokenizer.bos_token or "") + prompt_text(processor, 2)
+
+
+def test_a_picture_is_seen_at_the_size_asked_for_where_the_base_leaves_it_open(
+    kind: str, any_base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    def picture_tokens(processor: Any) -> int:
+        ids = encode_prompt(processor, [samples[0].image])["input_ids"][0].tolist()
+        return max(ids.count(token) for token in set(ids))
+
+    sides = {  # to tokens of a square picture: patches of 28 or 32 pixels, tiles of 56
+        "qwen": {112: 16, 224: 64},
+        "qwen3": {128: 16, 256: 64},
+        "internvl": {56: 4, 112: 5 * 4},
+        "smolvlm": {56: 4, 112: 5 * 4},
+        "glm": {112: 16, 224: 64},
+    }
+    if kind not in sides:
+        with pytest.raises(InputError, match="sees pictures at one size; leave --image-size"):
+            load_base(any_base, image_size=112)
+        return
+    if kind in ("internvl", "smolvlm"):
+        with pytest.raises(InputError, match="sees tiles of 56 pixels"):
+            load_base(any_base, image_size=28)
+    for side, tokens in sides[kind].items():
+        model, processor = load_base(any_base, image_size=side)
+        assert picture_tokens(processor) == tokens
+    save_adapter(attach_lora(model, r=4), processor, tmp_path, any_base, "card")
+    model, processor = load_model(tmp_path)
+    assert picture_tokens(processor) == tokens, "the adapter forgot the size it was trained at"
+    assert generate_codes(model, processor, [samples[0].image], 1, 4, progress=False)
+
+
+def test_what_peft_offers_is_trained_saved_and_merged(
+    base: Path, samples: list[Sample], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    options = {"target_modules": "q_proj, down_proj", "layers_to_transform": "0"}
+    options |= {"use_rslora": True, "use_dora": True}
+    batch: Any = None
+    for load_in_4bit in (True, False):
+        model, processor = load_base(base, load_in_4bit)
+        model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0, **options)
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        assert {p.dtype for p in trained.values()} == {torch.float32}
+        assert len(trained) == 6 and all("q_proj" in n or "down_proj" in n for n in trained)
+        for parameter in trained.values():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+        batch = encode_prompt(processor, [samples[0].image])
+        model(**batch).logits.sum().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained.values())
+    save_adapter(model, processor, tmp_path / "adapter", base, "card")
+    assert merge(tmp_path / "adapter", tmp_path / "merged", progress=False) == 2
+    others = (load_model(place)[0] for place in (tmp_path / "adapter", tmp_path / "merged", base))
+    with torch.no_grad():
+        wanted, again, merged, plain = (m.eval()(**batch).logits for m in (model, *others))
+    assert torch.equal(again, wanted)
+    assert (merged - wanted).abs().max() < 0.01 * (plain - wanted).abs().max()
+
+    model, _ = load_base(base)
+    wrong = {"target_modules": ["q_proj,router", "conv"], "layers_to_transform": ["1", "0-x", ""]}
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(InputError, match=f"--{name.replace('_', '-')} is "):
+                attach_lora(model, **{name: value})
+
+
+def test_a_base_that_overflows_float16_is_refused_before_its_weights_are_read(
+    tmp_path: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.gemma(tmp_path, [sample.cadquery for sample in samples])
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr(loading, "precision", lambda: torch.float16)
+    with pytest.raises(InputError, match="gemma3 overflows float16, and this GPU has no bfloat16"):
+        load_base(tmp_path)
+
+
+def test_an_old_torchao_is_left_alone(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Colab has torchao 0.10; PEFT raises where it finds one older than 0.16."""
+    from peft.tuners.lora import torchao
+
+    def too_old() -> bool:
+        raise ImportError("Found an incompatible version of torchao. Found version 0.10.0")
+
+    monkeypatch.setattr(torchao, "is_torchao_available", too_old)
+    model, processor = load_base(base)
+    save_adapter(attach_lora(model, r=4), processor, tmp_path, base, "card")
+    monkeypatch.setattr(torchao, "is_torchao_available", too_old)
+    model, _ = load_model(tmp_path)
+    assert model(**encode_prompt(processor, [samples[0].image])).logits.isfinite().all()
+
+
+def test_pictures_are_prepared_by_pillow_where_torchvision_is_installed(
+    tmp_path: Path, samples: list[Sample]
+) -> None:
+    """Colab has torchvision, which cannot average over areas as models/nano wants it."""
+    pytest.importorskip("torchvision", reason="this environment has no torchvision")
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLVideoProcessor
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+    processor = load_processor(str(ROOT / "models/nano"))
+    row = encode_example(processor, samples[0].image, samples[0].cadquery)
+    side = processor.image_processor.size["height"]
+    wanted = np.asarray(samples[0].image.resize((side, side), Image.Resampling.BOX)) / 255
+    assert np.abs(row["pixel_values"][0].permute(1, 2, 0) - (wanted - 0.8) / 0.3).max() < 1e-5
+
+    # A base from the hub has a processor for videos, which stays for those who serve it.
+    base = tiny.qwen(tmp_path / "base", [sample.cadquery for sample in samples])
+    pictures_only = load_processor(str(base))
+    size = dict(pictures_only.image_processor.size)
+    whole = Qwen2_5_VLProcessor(
+        Qwen2VLImageProcessor(size=size), pictures_only.tokenizer, Qwen2VLVideoProcessor()
+    )
+    whole.save_pretrained(base)
+    loaded = load_processor(str(base))
+    assert loaded.video_processor is not None and "Pil" in type(loaded.image_processor).__name__
+    prompts = [encode_prompt(p, [samples[0].image]) for p in (pictures_only, loaded)]
+    assert torch.equal(prompts[0]["pixel_values"], prompts[1]["pixel_values"])
+    assert torch.equal(prompts[0]["input_ids"], prompts[1]["input_ids"])
+
+
 def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     kind: str,
     any_base: Path,
@@ -177,7 +333,9 @@ def test_a_pipeline_serves_the_merged_model(
     model = attach_lora(model, r=4, lora_alpha=8)
     save_adapter(model, processor, tmp_path / "adapter", base, "card")
     assert merge(tmp_path / "adapter", tmp_path / "merged", progress=False) == 7
-    pipe = pipeline("image-text-to-text", model=str(tmp_path / "merged"), dtype=torch.float32)
+    place = str(tmp_path / "merged")
+    pipe = pipeline("image-text-to-text", model=place, dtype=torch.float32)
+    pipe.processor.image_processor = AutoImageProcessor.from_pretrained(place, backend="pil")
     content = [{"type": "image", "image": samples[0].image}, {"type": "text", "text": QUESTION}]
     said = pipe(
         text=[{"role": "user", "content": content}], return_full_text=False, max_new_tokens=9

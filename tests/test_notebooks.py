@@ -22,10 +22,12 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
     "colab_training": "colab_training.py",
+    "kaggle_training": "kaggle_training.py",
     "train_cpu": "train_cpu.py",
     "evaluate": "score_predictions.py",
     "train_reward": "train_reward.py",
@@ -372,6 +374,36 @@ def test_the_notebook_alone_gets_the_project_from_a_zip_and_runs_its_five_cells(
         assert text in said, text
     page = (no_project / "runs/colab-001/report.html").read_text()
     assert "<polyline" in page and "validation loss" in page
+
+
+def test_the_kaggle_notebook_trains_with_two_processes_and_goes_on_with_attached_output(
+    no_project: Path, project: Path, kernel: None
+) -> None:
+    quick = {**QUICK, "MAX_TRAIN_SAMPLES": 8, "VALIDATION": 2, "NUM_TRAIN_EPOCHS": 2.0}
+    quick |= {"GRADIENT_ACCUMULATION_STEPS": 1, "MORE": "--no-compact --no-check-code"}
+    # As Kaggle does it: an attached archive is unpacked, in a folder of its own.
+    attached = no_project / "input"
+    shutil.copytree(project, attached / "datasets" / "image2cad")
+    working = no_project / "working"
+    working.mkdir()
+    quick["ATTACHED"] = str(attached)
+
+    said = run_notebook("kaggle_training", working, **quick)
+    assert said.count("8 samples to train on") == 1, "the second process says nothing"
+    assert "gain in IoU_best" in said or "iou_best" in said.lower()
+    out = working / "runs/kaggle"
+    losses = json.loads((out / "metrics.json").read_text())["losses"]
+    assert losses[-1]["step"] == 8, "8 rows, twice, a row a process and step"
+
+    # The output of an interrupted run, attached to a new session.
+    (out / "metrics.json").unlink()
+    (out / "trained.safetensors").unlink(missing_ok=True)
+    shutil.move(working / "runs", attached / "earlier")
+    said = run_notebook("kaggle_training", working, **quick, RESUME=True)
+    assert json.loads((out / "metrics.json").read_text())["losses"][-1]["step"] == 8
+
+    with pytest.raises(CellExecutionError, match="unrecognized arguments: --nonsense"):
+        run_notebook("kaggle_training", working, **quick | {"OUT": "runs/b", "MORE": "--nonsense"})
 
 
 def test_the_laptop_notebook_runs(tmp_path: Path, kernel: None) -> None:

@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from image2cad.common import InputError
 from image2cad.data import Rejected, Sample
 from image2cad.training.vision_cache import read_features
-from image2cad.vlm import IGNORED, add_code, encode_code, encode_picture, stack
+from image2cad.vlm import (
+    IGNORED,
+    add_code,
+    encode_code,
+    encode_picture,
+    encoder_outputs,
+    stack,
+)
 
 SORTED_TOGETHER = 50  # batches
 
@@ -108,8 +114,7 @@ def collate(
     plain = [{k: v for k, v in example.items() if k != "features"} for example in examples]
     batch: dict[str, Any] = stack(plain, pad)
     if "features" in examples[0]:
-        features = [example["features"] for example in examples]
-        batch["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+        batch["mm_encoder_outputs"] = encoder_outputs([one["features"] for one in examples])
     if labelled_only:
         batch["logits_to_keep"] = (batch["labels"][:, 1:] != IGNORED).any(0).nonzero()[:, 0]
     return batch

@@ -1,7 +1,7 @@
 """Picture features, computed once per picture and kept on disk.
 
     folder = cache_features(model, processor, images, Path("runs/features"))
-    features = read_features(folder, images[0])         # (tokens, width)
+    features = read_features(folder, images[0])         # as vlm/features.py gives them
 
 Tower and projector are frozen, so what they make of a picture never changes: training reads it
 from disk instead of computing it in every epoch. Features are kept in the precision in which the
@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from image2cad.common import write_whole
 from image2cad.data import Sample
-from image2cad.vlm import PADDING_VALUES, encode_picture, sight_parameters
+from image2cad.vlm import PADDING_VALUES, encode_picture, picture_features, sight_parameters
 
 _TENSOR = "features"  # its name in a file
 
@@ -77,7 +77,7 @@ def cache_features(
 
 
 def read_features(place: Path, image: Image.Image) -> torch.Tensor:
-    """The features (tokens, width) of a picture that `cache_features` has seen."""
+    """The features of a picture that `cache_features` has seen."""
     return load_file(_file(place, image))[_TENSOR]
 
 
@@ -111,9 +111,9 @@ def _features(model: Any, processor: Any, image: Image.Image) -> torch.Tensor:
     fields["pixel_values"] = fields["pixel_values"].to(model.dtype)
     training = model.training
     model.eval()
-    found = model.get_image_features(**fields, return_dict=True).pooler_output
+    found = picture_features(model, fields)
     model.train(training)
-    return torch.cat(list(found)).cpu().contiguous()
+    return found.cpu().contiguous()
 
 
 def _file(place: Path, image: Image.Image) -> Path:

@@ -6,6 +6,7 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.vlm.bases import language_model, sight_parameters
+    from image2cad.vlm.features import encoder_outputs, picture_features
     from image2cad.vlm.generation import generate_codes, propose
     from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable, portable
     from image2cad.vlm.loading import precision, quiet, save_adapter, trainable_share
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "attach_lora", "build_nano",
-    "chat_template", "encode_code", "encode_picture", "encode_prompt", "generate_codes",
-    "language_model", "load_base", "load_model", "load_trainable", "merge", "model_card",
-    "padding_id", "portable", "precision", "propose", "push", "quiet", "reload_and_compare",
-    "save_adapter", "sight_parameters", "stack", "train_tokenizer", "trainable_share",
+    "chat_template", "encode_code", "encode_picture", "encode_prompt", "encoder_outputs",
+    "generate_codes", "language_model", "load_base", "load_model", "load_trainable", "merge",
+    "model_card", "padding_id", "picture_features", "portable", "precision", "propose", "push",
+    "quiet", "reload_and_compare", "save_adapter", "sight_parameters", "stack",
+    "train_tokenizer", "trainable_share",
 ]  # fmt: skip
 
 

@@ -24,14 +24,14 @@ from image2cad.vlm.watching import TokenWatch
 def generate_codes(
     model: Any,
     processor: Any,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Sequence[Image.Image]],
     batch_size: int = 8,
     max_new_tokens: int = 1024,
     temperature: float = 0.0,
     seed: int = 0,
     progress: bool = True,
 ) -> list[str]:
-    """One program a picture, in order, as text taken from the model's reply.
+    """One program a picture, or a list of views of one part, in order, taken from the reply.
 
     A reply that has not ended after `max_new_tokens`, or that only repeats itself
     (watching.py), is returned as it is and will most likely fail to run. temperature: 0

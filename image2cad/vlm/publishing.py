@@ -53,8 +53,10 @@ Its programs are untrusted code: run them through `metrics.run_cadquery`.
 Merged into its base (`python -m image2cad.vlm.merging this_folder merged`) it is a plain float16
 model, whose chat template writes the trained prompt:
 
-    from transformers import pipeline
+    from transformers import AutoImageProcessor, pipeline
     pipe = pipeline("image-text-to-text", model="merged")
+    # as in training, by Pillow, even where torchvision is installed
+    pipe.processor.image_processor = AutoImageProcessor.from_pretrained("merged", backend="pil")
     content = [{{"type": "image", "image": "part.png"}},
                {{"type": "text", "text": "Generate CADQuery code:"}}]
     pipe(text=[{{"role": "user", "content": content}}], return_full_text=False, max_new_tokens=1024)
