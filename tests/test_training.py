@@ -22,7 +22,13 @@ from image2cad.data.samples import Sample
 from image2cad.training.examples import CodeDataset, collate
 from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
 from image2cad.vlm.generation import generate_codes
-from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
+from image2cad.vlm.loading import (
+    attach_lora,
+    load_base,
+    load_model,
+    save_adapter,
+    trainable_share,
+)
 from image2cad.vlm.prompting import IGNORED, encode_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +181,8 @@ def test_four_bits_store_the_language_model_only_and_still_train(
     stored = {name for name, p in model.named_parameters() if p.dtype == torch.uint8}
     assert stored and all("language_model.layers" in name for name in stored)
     model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0)
+    whole = attach_lora(load_base(base)[0], r=4, lora_alpha=8, lora_dropout=0.0)
+    assert trainable_share(model) == trainable_share(whole), "two numbers share a byte"
     assert all(p.dtype == torch.float32 for _, p in adapter_of(model).items())
     before = adapter_of(model)
     pad = processor.tokenizer.pad_token_id

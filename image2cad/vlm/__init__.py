@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.vlm.bases import language_model, sight_parameters
+    from image2cad.vlm.bases import language_head, language_model, sight_parameters
     from image2cad.vlm.generation import generate_codes, propose
     from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable, portable
     from image2cad.vlm.loading import precision, quiet, save_adapter, trainable_share
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "attach_lora", "build_nano",
     "chat_template", "encode_code", "encode_picture", "encode_prompt", "generate_codes",
-    "language_model", "load_base", "load_model", "load_trainable", "merge", "model_card",
-    "padding_id", "portable", "precision", "propose", "push", "quiet", "reload_and_compare",
-    "save_adapter", "sight_parameters", "stack", "train_tokenizer", "trainable_share",
+    "language_head", "language_model", "load_base", "load_model", "load_trainable", "merge",
+    "model_card", "padding_id", "portable", "precision", "propose", "push", "quiet",
+    "reload_and_compare", "save_adapter", "sight_parameters", "stack", "train_tokenizer",
+    "trainable_share",
 ]  # fmt: skip
 
 

@@ -151,9 +151,11 @@ def load_model(
 
 
 def trainable_share(model: Any) -> str:
-    """How many parameters are trained, in words."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """How many parameters of a model with an adapter are trained, in words.
+
+    Numbers are counted, also where two of them share a byte.
+    """
+    trained, total = model.get_nb_trainable_parameters()
     return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters are trained"
 
 
