@@ -23,11 +23,11 @@ from image2cad.training import supervised, vision_cache
 from image2cad.training.examples import CodeDataset, LengthOrder, collate
 from image2cad.training.supervised import (
     TrainingSettings,
+    as_trained,
     fine_tune,
     labelled_loss,
     layers_for,
     recompute_activations,
-    without_head,
 )
 from image2cad.training.vision_cache import cache_features
 from image2cad.vlm.bases import language_head, language_model
@@ -65,7 +65,7 @@ def chunked_loss_and_gradient(model: Any, batch: dict[str, Any]) -> tuple[float,
     batch = dict(batch)
     labels = batch.pop("labels")
     model.zero_grad()
-    with without_head(model, torch.float32) as head:
+    with as_trained(model, torch.float32) as head:
         loss = labelled_loss(model(**batch), labels, head=head)
         loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -150,7 +150,7 @@ def fine_tune(
     patience = settings.early_stopping_patience if validation else 0
     stops = [EarlyStoppingCallback(patience)] if patience else []
     last = last_whole_checkpoint(checkpoints) if resume else None
-    with without_head(model, dtype, settings.loss_in_chunks) as head:
+    with as_trained(model, dtype, settings.loss_in_chunks) as head:
         trainer = _OurTrainer(
             model=model,
             args=arguments,
@@ -265,7 +265,7 @@ def labelled_loss(
 
     Takes logits (N, L, V) of all positions, or (N, K, V) of the positions before the K
     columns that hold a label in any row, which is what `collate` asks the base for. With a
-    `head`, of `without_head`, what stands there in the place of logits are hidden states (..., H):
+    `head`, of `as_trained`, what stands there in the place of logits are hidden states (..., H):
     the head makes logits of some rows at a time, and makes them again on the way back.
     """
     wanted = labels[:, 1:]
@@ -300,28 +300,29 @@ def _summed_loss(
 
 
 @contextmanager
-def without_head(
-    model: Any, dtype: torch.dtype, wanted: bool = True
+def as_trained(
+    model: Any, dtype: torch.dtype, loss_in_chunks: bool = True
 ) -> Iterator[LogitsHead | None]:
-    """The base gives hidden states where it gave logits; what is yielded makes logits of them.
+    """The base keeps no keys and values, and gives hidden states where it gave logits.
 
-    dtype: the precision of autocast, in which the base's forward pass would have made them. Where
-    it is not `wanted`, nothing happens and None is yielded.
+    What is yielded makes logits of them. dtype: the precision of autocast, in which the base's
+    forward pass would have made them. Without `loss_in_chunks` logits come as ever, and None is
+    yielded.
     """
-    if not wanted:
-        yield None
-        return
-    module = language_head(model)
-    kept = module.__dict__.get("forward")
-    forward = module.forward
-    head = LogitsHead(forward, module.weight.shape[0], dtype)
-    module.forward = _as_it_is
+    text, module = language_model(model).config, language_head(model)
+    kept = {"use_cache": text.use_cache, "forward": module.__dict__.get("forward")}
+    text.use_cache = False
+    head = None
+    if loss_in_chunks:
+        head = LogitsHead(module.forward, module.weight.shape[0], dtype)
+        module.forward = _as_it_is
     try:
         yield head
     finally:
-        del module.forward
-        if kept is not None:
-            module.forward = kept
+        text.use_cache = kept["use_cache"]
+        module.__dict__.pop("forward", None)
+        if kept["forward"] is not None:
+            module.forward = kept["forward"]
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,7 @@ def load_base(name: str | Path, load_in_4bit: bool = False) -> tuple[Any, Any]:
     except LOADER_ERRORS as error:
         raise InputError(_why_not(name, error)) from error
     if load_in_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=skipped,
-        )
+        options["quantization_config"] = four_bits(dtype, skipped)
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
@@ -71,6 +65,17 @@ def load_base(name: str | Path, load_in_4bit: bool = False) -> tuple[Any, Any]:
     if remark := architecture(model).remark:
         print(remark)
     return model, processor
+
+
+def four_bits(dtype: torch.dtype, skipped: list[str]) -> BitsAndBytesConfig:
+    """Storage in NF4 with double quantisation, of all linear layers but the `skipped` ones."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
 
 
 def attach_lora(model: Any, r: int = 16, lora_alpha: int = 32, lora_dropout: float = 0.05) -> Any:
