@@ -15,10 +15,11 @@
     python colab_training.py --max-train-samples none --num-train-epochs 1   # all, from disk
     accelerate launch colab_training.py --max-train-samples none    # on several GPUs
     python colab_training.py --base models/nano --data bundled      # the whole file on a CPU
+    python colab_training.py --plan --gpu T4         # what it will need; no network, no GPU
 
 As a notebook: notebooks/colab_training.ipynb is made from this file. Leaves the adapter,
 predictions.jsonl, metrics.json and report.html in runs/colab-NNN, or on the mounted Drive.
-Not measured on a GPU yet: memory and time on a T4 (benchmarks/t4_budget.py measures them).
+Memory and time on a T4 are predicted, not measured (benchmarks/t4_budget.py measures them).
 """
 
 import argparse
@@ -54,10 +55,14 @@ LORA_R = 16  # @param {type:"integer"}
 LORA_ALPHA = 32  # @param {type:"integer"}
 # @markdown ### Training
 # @markdown PATIENCE: the run ends after this share of it without a better validation.
+# @markdown PER_DEVICE_TRAIN_BATCH_SIZE: 0 chooses rows a pass; a step has as many rows as
+# @markdown GRADIENT_ACCUMULATION_STEPS then. RECOMPUTE: "auto" as much as memory demands, or
+# @markdown "nothing", "language", "everything", or a number of layers.
 NUM_TRAIN_EPOCHS = 3.0  # @param {type:"number"}
-PER_DEVICE_TRAIN_BATCH_SIZE = 1  # @param {type:"integer"}
+PER_DEVICE_TRAIN_BATCH_SIZE = 0  # @param {type:"integer"}
 GRADIENT_ACCUMULATION_STEPS = 8  # @param {type:"integer"}
 LEARNING_RATE = 2e-4  # @param {type:"number"}
+RECOMPUTE = "auto"  # @param {type:"string"}
 CACHE_FEATURES = True  # @param {type:"boolean"}
 PATIENCE = 0.3  # @param {type:"number"}
 SAVE_STEPS = 50  # @param {type:"integer"}
@@ -68,6 +73,9 @@ MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
 PICTURE: str | None = None  # @param {type:"raw"}
 EFFORT = "low"  # @param ["none", "low", "high"]
 # @markdown ### The run, and where it goes
+# @markdown PLAN: only say what it will need, here or on a GPU as "T4", "L4", "A100", "24 GiB".
+PLAN = False  # @param {type:"boolean"}
+GPU: str | None = None  # @param {type:"raw"}
 # @markdown DRIVE: to Google Drive. HUB_MODEL_ID: a name on the hub that the model is pushed to.
 DRIVE = False  # @param {type:"boolean"}
 OUT: str | None = None  # @param {type:"raw"}
@@ -168,7 +176,16 @@ from image2cad.common import (
 )
 from image2cad.data import Sample, load_rows
 from image2cad.evaluation import evaluate, summarise, summary_text, write_results, write_sheet
-from image2cad.training import CodeDataset, TrainingSettings, features_for, fine_tune, memory_text
+from image2cad.training import (
+    CodeDataset,
+    TrainingSettings,
+    card_here,
+    card_named,
+    features_for,
+    fine_tune,
+    memory_text,
+    plan_run,
+)
 from image2cad.verification import verify
 from image2cad.vlm import (
     attach_lora,
@@ -193,7 +210,7 @@ at_least(
     settings,
     {"max_train_samples": 1, "validation": 0, "held_out": 1, "max_length": 64}
     | {"lora_r": 1, "lora_alpha": 1, "num_train_epochs": 0.01, "learning_rate": 1e-9}
-    | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    | {"per_device_train_batch_size": 0, "gradient_accumulation_steps": 1}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
 effort_named(settings.effort)
@@ -203,6 +220,11 @@ if settings.picture and settings.picture != "upload" and not Path(settings.pictu
 process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
 if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+card = card_named(settings.gpu) if settings.plan and settings.gpu else card_here()
+plan = plan_run(vars(settings), card, processes=process.num_processes)
+print(plan.text())  # before anything is downloaded
+if settings.plan:
+    sys.exit()
 if settings.resume and not unfinished("colab", settings.out):
     print("no unfinished run to go on with: this is a new one")  # cut off before it trained
     settings.resume = False
@@ -257,20 +279,21 @@ print(f"{len(data)} samples to train on, {counts}")
 if process.is_main_process:
     prepare_run(out, vars(settings), settings.resume)
 process.wait_for_everyone()
-batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-batch *= process.num_processes
-steps = max(int(len(data) * settings.num_train_epochs / batch), 1)
+if card.cuda:  # now that the lengths of the rows are known
+    plan = plan_run(vars(settings), card, data.lengths, process.num_processes)
+    print(plan.text())
+steps = plan.steps_of(len(data))
 save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
 training = TrainingSettings(
     num_train_epochs=settings.num_train_epochs,
-    per_device_train_batch_size=settings.per_device_train_batch_size,
-    gradient_accumulation_steps=settings.gradient_accumulation_steps,
+    per_device_train_batch_size=plan.rows,
+    gradient_accumulation_steps=plan.accumulation,
     learning_rate=settings.learning_rate,
     save_steps=save_steps,
     early_stopping_patience=math.ceil(settings.patience * steps / save_steps),
     seed=settings.seed,
     optim="paged_adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
-    recompute="language",
+    recompute=plan.recompute,
     group_by_length=True,
 )
 pad = padding_id(processor)
@@ -282,8 +305,8 @@ if not process.is_main_process:
 
 # %% 4. Generate, score, try your own picture
 with model.disable_adapter():
-    before = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
-after = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
+    before = evaluate(model, processor, rows.held_out, plan.pictures, settings.max_new_tokens)
+after = evaluate(model, processor, rows.held_out, plan.pictures, settings.max_new_tokens)
 facts = {"trained_on": len(data), "left_out": left_out, "losses": losses}
 summary = summarise(after, before, {"settings": vars(settings), **facts})
 adapter = out / "adapter"

@@ -7,6 +7,8 @@ from image2cad.common.lazy import load
 if TYPE_CHECKING:
     from image2cad.training.examples import CodeDataset, collate
     from image2cad.training.grpo import check_enough, grpo_config, train_grpo
+    from image2cad.training.planning.cards import Card, card_here, card_named
+    from image2cad.training.planning.plans import Plan, plan_run
     from image2cad.training.rejection import best_of
     from image2cad.training.rewards import Reward, iou_reward, validity_reward
     from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
@@ -15,9 +17,10 @@ if TYPE_CHECKING:
     from image2cad.training.vision_cache import features_for
 
 __all__ = [
-    "CodeDataset", "Reward", "TrainingSettings", "best_of", "check_enough", "collate",
-    "features_for", "fine_tune", "fresh_rows", "grpo_config", "iou_reward", "labelled_loss",
-    "memory_text", "train_grpo", "validity_reward",
+    "Card", "CodeDataset", "Plan", "Reward", "TrainingSettings", "best_of", "card_here",
+    "card_named", "check_enough", "collate", "features_for", "fine_tune", "fresh_rows",
+    "grpo_config", "iou_reward", "labelled_loss", "memory_text", "plan_run", "train_grpo",
+    "validity_reward",
 ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ CONTEXT = int(0.45 * GIB)
 # Of a card's memory, left free: by so much figures of published runs were above the predicted ones.
 LEFT_FREE = 0.05
 PER_OPERATOR = 20e-6  # s that Python and torch take to start one, on Colab's processors; a guess
+_STEP = GIB // 4
 AMPERE = 8  # the compute capability from which on a card has bfloat16 and flash attention
 
 
@@ -31,7 +32,8 @@ class Card:
     half, single: FLOP/s at most in 16 bits (tensor cores) and in float32; bandwidth: B/s at most;
     matrices, attention: the share of these FLOP/s that products and attention reach (attention's
     FLOPs count the masked half, which kernels leave out); moving: the share of the bandwidth that
-    element-wise work reaches. half is 0 where the speed is not known."""
+    element-wise work reaches; as_fast_as: the card whose speed was taken, where its own is not
+    known. half is 0 for a processor, whose speed is not predicted."""
 
     name: str
     memory: int
@@ -42,6 +44,7 @@ class Card:
     matrices: float = 0.6
     attention: float = 1.2
     moving: float = 0.8
+    as_fast_as: str = ""
 
     @property
     def cuda(self) -> bool:
@@ -97,23 +100,30 @@ def card_named(name: str) -> Card:
             return card
     size = re.fullmatch(r"(\d+(?:\.\d+)?) ?Gi?B", name.strip(), re.IGNORECASE)
     if size:
-        return Card(name.strip(), int(float(size[1]) * GIB), AMPERE)
+        return _unknown(name.strip(), int(float(size[1]) * GIB), AMPERE)
     raise InputError(f'--gpu is {", ".join(CARDS)}, or a memory as "24 GiB", not {name!r}')
 
 
 def card_here() -> Card:
-    """This machine's card, with the memory that is free on it now, or its processor."""
+    """This machine's card, without the memory that others hold on it now, or its processor."""
     if not torch.cuda.is_available():
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return Card("CPU", free, 0)
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return Card("CPU", pages, 0)
     name, device = torch.cuda.get_device_name(), torch.cuda.current_device()
     free, total = torch.cuda.mem_get_info(device)
-    mine = torch.cuda.memory_reserved(device)
-    memory = min(total, free + mine + CONTEXT)  # the context is there already
+    taken = total - free - torch.cuda.memory_reserved(device) - CONTEXT  # by others
+    # in whole steps, so that a resumed run plans as the first did
+    memory = total - max(-(-taken // _STEP), 0) * _STEP
     capability = torch.cuda.get_device_capability(device)[0]
     words = re.split(r"[ -]", name)
     known = [card for card in CARDS.values() if card.name.split("-")[0] in words]
     if not known:
-        return Card(name, memory, capability)
+        return _unknown(name, memory, capability)
     nearest = min(known, key=lambda card: abs(card.memory - total))
     return replace(nearest, name=name, memory=memory, capability=capability)
+
+
+def _unknown(name: str, memory: int, capability: int) -> Card:
+    """A card of that memory, taken to be as fast as an L4, or before Ampere as a T4."""
+    like = CARDS["L4" if capability >= AMPERE else "T4"]
+    return replace(like, name=name, memory=memory, capability=capability, as_fast_as=like.name)
