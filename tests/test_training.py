@@ -237,3 +237,27 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(
     with pytest.raises(InputError, match="nothing to resume"):
         prepare_run(tmp_path / "other", {}, resume=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_large_model_on_a_processor_gives_freed_memory_back() -> None:
+    script = """
+import resource, torch
+from image2cad.training import supervised
+from image2cad.training.supervised import give_freed_memory_back
+model = torch.nn.Linear(10, 10)
+assert not give_freed_memory_back(model), "a small one is quicker without"
+supervised.MUCH_OF_RAM = 0.0
+done = give_freed_memory_back(model)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    torch.ones(2**20)
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    worked, faults = done.stdout.split()
+    if sys.platform.startswith("linux") and not torch.cuda.is_available():
+        assert worked == "True" and int(faults) > 40 * 1024, "each block of 4 MiB is a new one"
+    else:
+        assert worked == "False"

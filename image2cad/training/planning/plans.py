@@ -17,6 +17,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from image2cad.common import InputError
 from image2cad.training.planning.allocator import needed
 from image2cad.training.planning.cards import CONTEXT, GIB, Card
@@ -35,7 +37,7 @@ from image2cad.vlm import BaseFacts, base_facts
 # What is taken for granted before the data is read
 ALL_ROWS = 147_289  # of GenCAD-Code's training split
 PROMPT_TOKENS = 17  # beside the picture's
-CODE_TOKENS = {False: 611, True: 220}  # of an average program as it is, and written shorter
+CODE_TOKENS = {False: 611, True: 170}  # of an average program as it is, and written shorter
 GAP = int(0.9 * GIB)  # between what is in use and what the allocator has to hold, to begin with
 
 MOST_PICTURES = 8  # answered at a time
@@ -136,7 +138,7 @@ class Plan:
 def plan_run(
     settings: Mapping[str, Any],
     card: Card,
-    lengths: Sequence[int] | None = None,
+    lengths: Sequence[int] | np.ndarray | None = None,
     processes: int = 1,
 ) -> Plan:
     """Plan a run of a recipe on a card.
@@ -150,8 +152,8 @@ def plan_run(
     maker = _Maker(wanted, facts, card)
     head = facts.picture_tokens + PROMPT_TOKENS
     longest = int(max(lengths)) if lengths is not None else wanted.max_length
-    mean = round(sum(lengths) / len(lengths)) if lengths is not None else 0
-    mean = mean or min(head + CODE_TOKENS[wanted.compact], longest)
+    guess = min(head + CODE_TOKENS[wanted.compact], longest)
+    mean = round(float(np.mean(lengths))) if lengths is not None else guess
     if longest <= head + 1:
         raise InputError(
             f"--max-length is {wanted.max_length}, and picture and prompt alone are {head} tokens"
