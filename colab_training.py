@@ -16,10 +16,11 @@
     python colab_training.py --max-train-samples none --num-train-epochs 1   # all, from disk
     accelerate launch colab_training.py --max-train-samples none    # on several GPUs
     python colab_training.py --base models/nano --data bundled      # the whole file on a CPU
+    python colab_training.py --plan --gpu T4         # what it will need; no network, no GPU
 
 As a notebook: notebooks/colab_training.ipynb is made from this file. Leaves the adapter,
 predictions.jsonl, metrics.json and report.html in runs/colab-NNN, or on the mounted Drive.
-Not measured on a GPU yet: memory and time on a T4 (benchmarks/t4_budget.py measures them).
+Memory and time on a T4 are predicted, not measured (benchmarks/t4_budget.py measures them).
 """
 
 # @markdown ### Data
@@ -47,10 +48,14 @@ USE_DORA = False  # @param {type:"boolean"}
 IMAGE_SIZE: int | None = None  # @param {type:"raw"}
 # @markdown ### Training
 # @markdown PATIENCE: the run ends after this share of it without a better validation.
+# @markdown PER_DEVICE_TRAIN_BATCH_SIZE: 0 chooses rows a pass; a step has as many rows as
+# @markdown GRADIENT_ACCUMULATION_STEPS then. RECOMPUTE: "auto" as much as memory demands, or
+# @markdown "nothing", "language", "everything", or a number of layers.
 NUM_TRAIN_EPOCHS = 3.0  # @param {type:"number"}
-PER_DEVICE_TRAIN_BATCH_SIZE = 1  # @param {type:"integer"}
+PER_DEVICE_TRAIN_BATCH_SIZE = 0  # @param {type:"integer"}
 GRADIENT_ACCUMULATION_STEPS = 8  # @param {type:"integer"}
 LEARNING_RATE = 2e-4  # @param {type:"number"}
+RECOMPUTE = "auto"  # @param {type:"string"}
 CACHE_FEATURES = True  # @param {type:"boolean"}
 PATIENCE = 0.3  # @param {type:"number"}
 SAVE_STEPS = 50  # @param {type:"integer"}
@@ -62,6 +67,9 @@ MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
 PICTURE: str | None = None  # @param {type:"raw"}
 EFFORT = "low"  # @param ["none", "low", "high"]
 # @markdown ### The run, and where it goes
+# @markdown PLAN: only say what it will need, here or on a GPU as "T4", "L4", "A100", "24 GiB".
+PLAN = False  # @param {type:"boolean"}
+GPU: str | None = None  # @param {type:"raw"}
 # @markdown DRIVE: to Google Drive. HUB_MODEL_ID: a name on the hub that the model is pushed to.
 DRIVE = False  # @param {type:"boolean"}
 OUT: str | None = None  # @param {type:"raw"}
@@ -275,6 +283,8 @@ from image2cad.evaluation import (
 from image2cad.training import (
     CodeDataset,
     TrainingSettings,
+    card_here,
+    card_named,
     check_base,
     check_login,
     check_tracker,
@@ -283,8 +293,7 @@ from image2cad.training import (
     fine_tune,
     machine_text,
     memory_text,
-)
-from image2cad.verification import verify, warm_up
+    plan_run,
 from image2cad.vlm import (
     attach_lora,
     generate_codes,
@@ -313,7 +322,7 @@ at_least(
         "num_train_epochs": 0.01,
         "learning_rate": 1e-9,
     }
-    | {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+    | {"per_device_train_batch_size": 0, "gradient_accumulation_steps": 1}
     | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
 )
 effort_named(settings.effort)
@@ -326,12 +335,17 @@ if settings.hub_model_id:
 process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
 if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+card = card_named(settings.gpu) if settings.plan and settings.gpu else card_here()
+plan = plan_run(vars(settings), card, processes=process.num_processes)
+print(plan.text())  # before anything is downloaded
+if settings.plan:
+    sys.exit()
 if settings.resume and not unfinished("colab", settings.out):
     print("no unfinished run to go on with: this is a new one")  # cut off before it trained
     settings.resume = False
 # What a run that goes on may change, because what it learns does not depend on it.
 free = ["cache_features", "drive", "effort", "hub_model_id", "max_new_tokens", "merge"]
-free += ["picture", "report_to", "repository", "tag"]
+free += ["gpu", "picture", "plan", "recompute", "report_to", "repository", "tag"]
 out = run_folder("colab", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume, free)
 process.wait_for_everyone()  # none may claim the folder before all have looked
@@ -404,23 +418,24 @@ if process.is_main_process:
     with model.disable_adapter():
         [said] = generate_codes(model, processor, [one.image], 1, min(settings.max_new_tokens, 256))
     print(f"before training the base says of {one.id}:\n{said}")
-batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-batch *= process.num_processes
-steps = max(int(len(data) * settings.num_train_epochs / batch), 1)
+if card.cuda:  # now that the lengths of the rows are known
+    plan = plan_run(vars(settings), card, data.lengths, process.num_processes)
+    print(plan.text())
+steps = plan.steps_of(len(data))
 if steps < 30:
     print(f"{steps} steps are few: expect the form of an answer, not the part; take more samples")
 save_steps = min(settings.save_steps, max(steps // 3, 1))  # a short run is validated too
 training = TrainingSettings(
     num_train_epochs=settings.num_train_epochs,
-    per_device_train_batch_size=settings.per_device_train_batch_size,
-    gradient_accumulation_steps=settings.gradient_accumulation_steps,
+    per_device_train_batch_size=plan.rows,
+    gradient_accumulation_steps=plan.accumulation,
     learning_rate=settings.learning_rate,
     save_steps=save_steps,
     early_stopping_patience=math.ceil(settings.patience * steps / save_steps),
     report_to=settings.report_to,
     seed=settings.seed,
     optim="paged_adamw_8bit" if torch.cuda.is_available() else "adamw_torch",
-    recompute="language",
+    recompute=plan.recompute,
     group_by_length=True,
 )
 pad = padding_id(processor)
@@ -433,8 +448,8 @@ if not process.is_main_process:
 
 # %% 4. Scores
 with model.disable_adapter():
-    before = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
-after = evaluate(model, processor, rows.held_out, 4, settings.max_new_tokens)
+    before = evaluate(model, processor, rows.held_out, plan.pictures, settings.max_new_tokens)
+after = evaluate(model, processor, rows.held_out, plan.pictures, settings.max_new_tokens)
 facts = {"trained_on": len(data), "left_out": left_out, "losses": losses}
 facts["published"] = sum(sample.published for sample in rows.held_out)
 summary = summarise(after, before, {"settings": vars(settings), **facts})

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.vlm.bases import language_model, sight_parameters
+    from image2cad.vlm.bases import architecture, language_head, language_model, sight_parameters
+    from image2cad.vlm.facts import BaseFacts, base_facts, shipped_bases
     from image2cad.vlm.features import encoder_outputs, picture_features
     from image2cad.vlm.generation import generate_codes, propose
-    from image2cad.vlm.loading import attach_lora, load_base, load_model, load_trainable, portable
-    from image2cad.vlm.loading import precision, quiet, save_adapter, trainable_share
+    from image2cad.vlm.loading import attach_lora, four_bits, load_base, load_model, load_trainable
+    from image2cad.vlm.loading import portable, precision, quiet, save_adapter, trainable_share
     from image2cad.vlm.merging import merge
     from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
     from image2cad.vlm.prompting import IGNORED, PADDING_VALUES, add_code, chat_template
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
     from image2cad.vlm.publishing import model_card, push, reload_and_compare
 
 __all__ = [
-    "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "attach_lora", "build_nano",
-    "chat_template", "encode_code", "encode_picture", "encode_prompt", "encoder_outputs",
-    "generate_codes", "language_model", "load_base", "load_model", "load_trainable", "merge",
-    "model_card", "padding_id", "picture_features", "portable", "precision", "propose", "push",
-    "quiet", "reload_and_compare", "save_adapter", "sight_parameters", "stack",
+    "BaseFacts", "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "architecture",
+    "attach_lora", "base_facts", "build_nano", "chat_template", "encode_code", "encode_picture",
+    "encode_prompt", "encoder_outputs", "four_bits", "generate_codes", "language_head",
+    "language_model", "load_base", "load_model", "load_trainable", "merge", "model_card",
+    "padding_id", "picture_features", "portable", "precision", "propose", "push", "quiet",
+    "reload_and_compare", "save_adapter", "shipped_bases", "sight_parameters", "stack",
     "train_tokenizer", "trainable_share",
 ]  # fmt: skip
 

@@ -275,6 +275,11 @@ def language_model(model: Any) -> Any:
     return _base(model).get_submodule(architecture(model).language)
 
 
+def language_head(model: Any) -> Any:
+    """The linear layer that makes logits of the language model's hidden states."""
+    return _base(model).get_output_embeddings()
+
+
 def sight_parameters(model: Any) -> Iterator[tuple[str, Any]]:
     """Name and value of every parameter of tower and projector."""
     for name in architecture(model).sight:

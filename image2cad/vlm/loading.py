@@ -62,13 +62,7 @@ def load_base(
     if dtype == torch.float16:
         check_float16(kind)
     if load_in_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=unquantised(kind),
-        )
+        options["quantization_config"] = four_bits(dtype, unquantised(kind))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
@@ -83,6 +77,17 @@ def load_base(
     if known.remark:
         print(known.remark)
     return model, processor
+
+
+def four_bits(dtype: torch.dtype, skipped: list[str]) -> BitsAndBytesConfig:
+    """Storage in NF4 with double quantisation, of all linear layers but the `skipped` ones."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
 
 
 def attach_lora(
@@ -193,9 +198,11 @@ def load_model(
 
 
 def trainable_share(model: Any) -> str:
-    """How many parameters are trained, in words."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """How many parameters of a model with an adapter are trained, in words.
+
+    Numbers are counted, also where two of them share a byte.
+    """
+    trained, total = model.get_nb_trainable_parameters()
     return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters are trained"
 
 

@@ -1,0 +1,72 @@
+"""What is known of a base without fetching its weights: its config and the size of its pictures.
+
+    facts = base_facts("llava-hf/llava-1.5-7b-hf")      # facts.config, facts.picture_tokens
+
+The configs of the bases that the docs name ship with the project (configs/), with what gives shapes
+and nothing else, so that a run can be planned without a network. Left out: weights, processors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from image2cad.common import InputError
+from image2cad.vlm.loading import LOADER_ERRORS, locate
+
+CONFIGS = Path(__file__).parent / "configs"
+PICTURE_TOKENS = 256  # where neither a config nor a file of ours says it
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """config: of transformers; picture_tokens: that one of our pictures (448 x 448) becomes;
+    local: the weights lie here and need no download."""
+
+    config: Any
+    picture_tokens: int
+    local: bool
+
+
+def base_facts(name: str | Path) -> BaseFacts:
+    """Of a folder, of a base whose config ships with the project, or of one on the hub.
+
+    Raises InputError, naming those that ship, where there is no config of it to be had.
+    """
+    folder = Path(locate(name))
+    if folder.is_dir():
+        config = _config(name, str(folder))
+        return BaseFacts(config, _picture_tokens(config), True)
+    shipped = shipped_bases()
+    if str(name) in shipped:
+        known = shipped[str(name)]
+        return BaseFacts(AutoConfig.for_model(**known["config"]), known["picture_tokens"], False)
+    config = _config(name, str(name))
+    return BaseFacts(config, _picture_tokens(config), False)
+
+
+@cache
+def shipped_bases() -> dict[str, dict[str, Any]]:
+    """{name on the hub: {"picture_tokens", "config"}} of every file in configs/."""
+    files = sorted(CONFIGS.glob("*.json"))
+    read = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    return {one["name"]: one for one in read}
+
+
+def _config(name: str | Path, where: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(where)
+    except LOADER_ERRORS as error:
+        raise InputError(
+            f"there is no config of {name} here, and the hub does not have it or is not reached; "
+            f"known without it: {', '.join(shipped_bases())}"
+        ) from error
+
+
+def _picture_tokens(config: Any) -> int:
+    return int(getattr(config, "image_seq_length", None) or PICTURE_TOKENS)
