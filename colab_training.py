@@ -294,6 +294,8 @@ from image2cad.training import (
     machine_text,
     memory_text,
     plan_run,
+)
+from image2cad.verification import verify, warm_up
 from image2cad.vlm import (
     attach_lora,
     generate_codes,
