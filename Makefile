@@ -92,6 +92,7 @@ COLAB_PIP = $(COLAB_VENV)/bin/python -m pip install --quiet --disable-pip-versio
 
 colab-check: zip
 	$(COLAB_PYTHON) -m venv $(COLAB_VENV)
+	$(COLAB_VENV)/bin/python -m pip uninstall --quiet --yes bitsandbytes cadquery manifold3d trimesh
 	$(COLAB_PIP) -r tests/colab_image.txt
 	$(COLAB_VENV)/bin/python --version
 	$(COLAB_VENV)/bin/python tests/colab_check.py image2cad.zip

@@ -22,7 +22,15 @@ import torch
 from image2cad.common import ROOT, InputError, keep_trying
 from image2cad.vlm import precision
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "datasets", "cadquery")
+VERSIONS_SHOWN = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "datasets",
+    "cadquery",
+)
 TRACKERS = {"none": "", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
 LARGEST_FOR_CPU = 6e9  # bytes to fetch where there is no GPU
 SPARE_DISK = 2e9  # bytes left free beside a download
@@ -35,7 +43,7 @@ def machine_text() -> str:
     disk = shutil.disk_usage(Path.cwd()).free
     words = [_gpu_text(), _memory_text(), f"disk {disk / 1e9:.0f} GB free"]
     versions = [f"Python {platform.python_version()}"]
-    for name in LIBRARIES:
+    for name in VERSIONS_SHOWN:
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
