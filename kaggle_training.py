@@ -42,6 +42,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,8 +106,7 @@ def from_zip(home: Path, archive: Path) -> Path:
     part = place.with_name(f"{place.name}.{os.getpid()}")
     if not place.is_dir():
         zipfile.ZipFile(archive).extractall(part)
-        if not place.is_dir():  # else another process was faster
-            part.rename(place)
+        settle(part, place)
     print(f"project: {archive.name}, sha256 {digest}")
     return inside(place, str(archive))
 
@@ -131,10 +131,16 @@ def from_git(home: Path, address: str, name: str) -> Path:
         git(part, "init", "--quiet")
         git(part, "fetch", "--quiet", "--depth=1", address, name)
         git(part, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD")
-        if not place.is_dir():
-            part.rename(place)
+        settle(part, place)
     print(f"project: {address}, {name}, commit {git(place, 'rev-parse', 'HEAD')}")
     return inside(place, address)
+
+
+def settle(part: Path, place: Path) -> None:
+    try:
+        part.rename(place)
+    except OSError:  # another process was faster
+        shutil.rmtree(part)
 
 
 def inside(place: Path, source: str) -> Path:
