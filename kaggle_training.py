@@ -200,7 +200,6 @@ if needed := lacking(needs):
     install(needed)
 
 import shlex
-import shutil
 
 from image2cad.common import InputError, friendly_exit, in_notebook, read_flags
 
