@@ -1,8 +1,9 @@
 """Protects what docs/bases.md says of llama.cpp: which merged bases its converter takes.
 
 Runs where LLAMA_CPP names a checkout of llama.cpp (there is one in the source archive of
-llama-cpp-python). Tiny models stand in for the real ones, so what the converter looks up of those
-is put in: the kind of tokenizer, names of weights that transformers 5 saves otherwise.
+llama-cpp-python) and sentencepiece is installed, which its converter wants. Tiny models stand in
+for the real ones, so what the converter looks up of those is put in: the kind of tokenizer, names
+of weights that transformers 5 saves otherwise.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ convert_hf_to_gguf.main()
 def place() -> str:
     if not (Path(CHECKOUT) / "convert_hf_to_gguf.py").is_file():
         pytest.skip("LLAMA_CPP names no checkout of llama.cpp")
+    pytest.importorskip("sentencepiece", reason="llama.cpp's converter wants sentencepiece")
     return os.pathsep.join([CHECKOUT, str(Path(CHECKOUT) / "gguf-py")])
 
 
@@ -87,6 +89,7 @@ def test_the_converter_takes_these_and_refuses_those(
         monkeypatch.syspath_prepend(folder)
     from gguf import GGUFReader
 
+    assert text.exists(), said[-500:]
     reader = GGUFReader(text)
     weights = load_file(merged / "model.safetensors")
     (name,) = [n for n in weights if "layers.0.mlp.gate_proj" in n]
