@@ -6,7 +6,7 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.vlm.bases import architecture, language_head, language_model, sight_parameters
-    from image2cad.vlm.facts import BaseFacts, base_facts, shipped_bases
+    from image2cad.vlm.facts import BaseFacts, base_facts, picture_token, shipped_bases
     from image2cad.vlm.generation import generate_codes, propose
     from image2cad.vlm.loading import attach_lora, four_bits, load_base, load_model, load_trainable
     from image2cad.vlm.loading import portable, precision, quiet, save_adapter, trainable_share
@@ -21,9 +21,9 @@ __all__ = [
     "BaseFacts", "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "architecture",
     "attach_lora", "base_facts", "build_nano", "chat_template", "encode_code", "encode_picture",
     "encode_prompt", "four_bits", "generate_codes", "language_head", "language_model", "load_base",
-    "load_model", "load_trainable", "merge", "model_card", "padding_id", "portable", "precision",
-    "propose", "push", "quiet", "reload_and_compare", "save_adapter", "shipped_bases",
-    "sight_parameters", "stack", "train_tokenizer", "trainable_share",
+    "load_model", "load_trainable", "merge", "model_card", "padding_id", "picture_token",
+    "portable", "precision", "propose", "push", "quiet", "reload_and_compare", "save_adapter",
+    "shipped_bases", "sight_parameters", "stack", "train_tokenizer", "trainable_share",
 ]  # fmt: skip
 
 
