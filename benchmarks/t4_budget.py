@@ -368,12 +368,12 @@ def main() -> None:
     logging.disable(logging.WARNING)
     modeling.quiet()
     if options.predict:
-        return predict()
+        predict()
+        return
     with tempfile.TemporaryDirectory() as folder:
         (on_gpu if torch.cuda.is_available() else on_cpu)(options, Path(folder))
     if not torch.cuda.is_available():
         predict()
-    return None
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def middling(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NANO_WORK = Work(
     256, 200, 49, rows=4, load_in_4bit=False, optim="adamw_torch", recompute="language"
 )
-MIDDLING_WORK = replace(NANO_WORK, tokens=320, labelled=48, picture=256, rows=2)
+MIDDLING_WORK = replace(NANO_WORK, tokens=320, labelled=48, picture=256, rows=1)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_the_predicted_peak_is_the_one_that_is_measured(
     weights, peak = measured(base, work, tmp_path)
     assert use.weights == pytest.approx(weights, rel=1e-3)
     assert use.peak == pytest.approx(peak, rel=0.02)
-    assert use.peak - use.weights == pytest.approx(peak - weights, rel=0.02)
+    assert use.peak - use.weights == pytest.approx(peak - weights, rel=0.05)
 
 
 # ---- Figures for cards

@@ -403,7 +403,7 @@ def give_freed_memory_back(model: Any) -> bool:
 
     glibc keeps blocks of up to 32 MiB that were freed, in pieces: a step of a 7B in 4 bits took
     more than 15 GiB, and 7.1 with blocks from 1 MB on given back. It costs time, as new blocks are
-    made of zeros: 1.3 to 1.8 times for models of 3 and 164 M, which therefore keep the default.
+    made of zeros: 1.5 and 1.8 times for models of 3 and 164 M, which therefore keep the default.
     Returns whether it was done; glibc alone knows how.
     """
     if torch.cuda.is_available() or not sys.platform.startswith("linux"):

@@ -6,7 +6,7 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.vlm.bases import architecture, language_head, language_model, sight_parameters
-    from image2cad.vlm.facts import BaseFacts, base_facts, shipped_bases
+    from image2cad.vlm.facts import BaseFacts, base_facts, picture_token, shipped_bases
     from image2cad.vlm.features import encoder_outputs, picture_features
     from image2cad.vlm.generation import generate_codes, propose
     from image2cad.vlm.loading import attach_lora, four_bits, load_base, load_model, load_trainable
@@ -23,8 +23,8 @@ __all__ = [
     "attach_lora", "base_facts", "build_nano", "chat_template", "encode_code", "encode_picture",
     "encode_prompt", "encoder_outputs", "four_bits", "generate_codes", "language_head",
     "language_model", "load_base", "load_model", "load_trainable", "merge", "model_card",
-    "padding_id", "picture_features", "portable", "precision", "propose", "push", "quiet",
-    "reload_and_compare", "save_adapter", "shipped_bases", "sight_parameters", "stack",
+    "padding_id", "picture_features", "picture_token", "portable", "precision", "propose", "push",
+    "quiet", "reload_and_compare", "save_adapter", "shipped_bases", "sight_parameters", "stack",
     "train_tokenizer", "trainable_share",
 ]  # fmt: skip
 

@@ -14,12 +14,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoConfig
 
 from image2cad.common import InputError
+from image2cad.vlm.bases import load_processor
 from image2cad.vlm.loading import LOADER_ERRORS, locate
+from image2cad.vlm.prompting import encode_picture
 
 CONFIGS = Path(__file__).parent / "configs"
+PICTURE_SIZE = (448, 448)
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 PICTURE_TOKENS = 256  # where neither a config nor a file of ours says it
 
 
@@ -41,7 +46,7 @@ def base_facts(name: str | Path) -> BaseFacts:
     folder = Path(locate(name))
     if folder.is_dir():
         config = _config(name, str(folder))
-        return BaseFacts(config, _picture_tokens(config), True)
+        return BaseFacts(config, _counted(folder, config) or _picture_tokens(config), True)
     shipped = shipped_bases()
     if str(name) in shipped:
         known = shipped[str(name)]
@@ -66,6 +71,26 @@ def _config(name: str | Path, where: str) -> Any:
             f"there is no config of {name} here, and the hub does not have it or is not reached; "
             f"known without it: {', '.join(shipped_bases())}"
         ) from error
+
+
+def _counted(folder: Path, config: Any) -> int:
+    """Tokens of a blank picture by the folder's own processor; 0 where it has none."""
+    if not any((folder / name).is_file() for name in PROCESSOR_FILES):
+        return 0
+    try:
+        processor = load_processor(str(folder))
+    except LOADER_ERRORS as error:
+        raise InputError(f"{folder} has no processor that can be loaded: {error}") from error
+    tokens = encode_picture(processor, Image.new("RGB", PICTURE_SIZE, "white"))["input_ids"]
+    return int((tokens == picture_token(config)).sum())
+
+
+def picture_token(config: Any) -> int:
+    """The id that stands for a piece of a picture."""
+    for name in ("image_token_id", "image_token_index"):
+        if getattr(config, name, None) is not None:
+            return int(getattr(config, name))
+    raise InputError(f"this base is a {config.model_type}, whose config names no picture token")
 
 
 def _picture_tokens(config: Any) -> int:

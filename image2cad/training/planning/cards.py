@@ -22,6 +22,7 @@ CONTEXT = int(0.45 * GIB)
 # Of a card's memory, left free: by so much figures of published runs were above the predicted ones.
 LEFT_FREE = 0.05
 PER_OPERATOR = 20e-6  # s that Python and torch take to start one, on Colab's processors; a guess
+SCATTERED = 2.5  # resident memory of a processor's run, in sizes of its tensors, up to
 _STEP = GIB // 4
 AMPERE = 8  # the compute capability from which on a card has bfloat16 and flash attention
 
@@ -64,7 +65,8 @@ class Card:
     @property
     def usable(self) -> int:
         """Bytes that torch's allocator may take."""
-        return int(self.memory * (1 - LEFT_FREE)) - (CONTEXT if self.cuda else 0)
+        rest = int(self.memory * (1 - LEFT_FREE))
+        return rest - CONTEXT if self.cuda else int(rest / SCATTERED)
 
     def seconds(self, kind: str, flops: float, moved: float, dtype: torch.dtype) -> float:
         """Of one operation: "matrices", "attention" or another kind."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import masking_utils
+from transformers.integrations import moe
 
 from image2cad.training.planning.cards import Card
 
@@ -26,10 +27,10 @@ aten = torch.ops.aten
 
 @contextmanager
 def patched(where: Any, **names: Any) -> Iterator[None]:
-    """Other values for some names of a module, for a while."""
-    kept = {name: getattr(where, name) for name in names}
-    for name, value in names.items():
-        setattr(where, name, value)
+    """Other values for those names of a module that it has, for a while."""
+    kept = {name: getattr(where, name) for name in names if hasattr(where, name)}
+    for name in kept:
+        setattr(where, name, names[name])
     try:
         yield
     finally:
@@ -45,7 +46,11 @@ def cuda_manners(card: Card) -> Iterator[None]:
     that none is needed.
     """
     asked = torch.is_autocast_enabled
-    with patched(masking_utils, is_tracing=lambda *_: False):
+    with (
+        patched(masking_utils, is_tracing=lambda *_: False),
+        # Experts: torch's fake of this kernel takes bfloat16 alone; the other way has a fake too.
+        patched(moe, _can_use_grouped_mm=lambda _, weight, __: weight.dtype == torch.bfloat16),
+    ):
         if not card.cuda:
             yield
             return

@@ -24,7 +24,7 @@ from image2cad.training.examples import collate
 from image2cad.training.planning.cards import Card
 from image2cad.training.planning.tracking import ADAPTER, OPTIMISER, WEIGHTS
 from image2cad.training.supervised import Recompute
-from image2cad.vlm import IGNORED, architecture, attach_lora, four_bits
+from image2cad.vlm import IGNORED, architecture, attach_lora, four_bits, picture_token
 
 PAGED = 100_000  # numbers, from which on bitsandbytes' paged optimiser keeps states elsewhere
 BLOCK = 256  # numbers that share a scale in its 8-bit states
@@ -184,14 +184,6 @@ def positions(config: Any, places: torch.Tensor, rows: int) -> dict[str, torch.T
     if "mrope_section" not in (getattr(config.get_text_config(), "rope_parameters", None) or {}):
         return {}
     return {"position_ids": places.expand(3, rows, -1).clone()}
-
-
-def picture_token(config: Any) -> int:
-    """The id that stands for a piece of a picture."""
-    for name in ("image_token_id", "image_token_index"):
-        if getattr(config, name, None) is not None:
-            return int(getattr(config, name))
-    raise ValueError(f"a {config.model_type} has no picture token")
 
 
 class PagedAdam8bit:

@@ -21,7 +21,7 @@ import numpy as np
 
 from image2cad.common import InputError
 from image2cad.training.planning.allocator import needed
-from image2cad.training.planning.cards import CONTEXT, GIB, Card
+from image2cad.training.planning.cards import CONTEXT, GIB, SCATTERED, Card
 from image2cad.training.planning.fakes import Work
 from image2cad.training.planning.steps import (
     Use,
@@ -43,7 +43,6 @@ GAP = int(0.9 * GIB)  # between what is in use and what the allocator has to hol
 MOST_PICTURES = 8  # answered at a time
 LIBRARIES = int(0.6 * GIB)  # of memory: Python and what is imported
 LIBRARIES_CUDA = 3 * GIB  # the same with CUDA's
-SCATTERED = 2.5  # resident memory of a processor's run, in sizes of its tensors, up to
 
 
 @dataclass(frozen=True)
