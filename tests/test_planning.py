@@ -34,7 +34,7 @@ from image2cad.training.planning.fakes import Work, tensors_of
 from image2cad.training.planning.plans import GAP, plan_run
 from image2cad.training.planning.steps import (
     answers_use,
-    estimated,
+    estimated_use,
     training_use,
     validation_use,
 )
@@ -168,10 +168,12 @@ def test_a_t4_needs_what_was_worked_out_before_and_the_loss_in_chunks_is_no_peak
 ) -> None:
     facts = base_facts(base)
     work = Work(tokens, labelled, facts.picture_tokens, loss_in_chunks=False)
-    whole = estimated(training_use, facts.config, work, CARDS["T4"])
+    whole = estimated_use(training_use, facts.config, work, CARDS["T4"])
     assert whole.peak / GIB == pytest.approx(peak, rel=0.05)
     if labelled == 2420:
-        use = estimated(training_use, facts.config, replace(work, loss_in_chunks=True), CARDS["T4"])
+        use = estimated_use(
+            training_use, facts.config, replace(work, loss_in_chunks=True), CARDS["T4"]
+        )
         logits = [parts.get(LOGITS, 0) for _, parts in use.peaks.values()]
         assert whole.parts[LOGITS] / GIB > 4 and max(logits) / GIB < 0.5
 
@@ -180,13 +182,13 @@ def test_two_shallow_models_tell_what_a_deep_one_needs(middling: Path) -> None:
     config = AutoConfig.from_pretrained(middling)
     work = replace(MIDDLING_WORK, load_in_4bit=True, optim="paged_adamw_8bit", accumulated=True)
     for use_of in (training_use, validation_use, answers_use):
-        guessed = estimated(use_of, config, work, CARDS["T4"])
+        guessed = estimated_use(use_of, config, work, CARDS["T4"])
         whole = use_of(config, work, CARDS["T4"])
         assert (guessed.peak, guessed.place) == (whole.peak, whole.place), use_of
         assert guessed.parts == whole.parts
         assert guessed.flops == whole.flops and guessed.parameters == whole.parameters
     long = replace(work, tokens=4272, labelled=4000)
-    use = estimated(answers_use, config, long, CARDS["T4"])
+    use = estimated_use(answers_use, config, long, CARDS["T4"])
     cache = 2 * work.rows * long.tokens * 640 * 12 * 2
     assert use.place.startswith("answer")
     assert cache < use.peak - use.weights < 1.1 * cache, "keys and values of every token"

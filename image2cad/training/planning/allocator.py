@@ -50,7 +50,7 @@ class _Block:
         return self.size, self.segment, self.offset
 
 
-def rounded(size: int) -> int:
+def block_bytes(size: int) -> int:
     """Bytes that a tensor of so many takes."""
     return max(-(-size // UNIT) * UNIT, UNIT)
 
@@ -66,7 +66,7 @@ def replay(events: Events, limit: int | None = None) -> Replayed:
             allocated -= block.size
             _give_back(block, free[block.small])
             continue
-        size = rounded(wanted)
+        size = block_bytes(wanted)
         small = size <= SMALL
         found = bisect_left(free[small], (size, -1, -1), key=lambda b: b.key)
         if found < len(free[small]):

@@ -22,7 +22,7 @@ from transformers.integrations import moe
 
 from image2cad.training.planning.cards import Card
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 
 @contextmanager
@@ -93,19 +93,19 @@ def _attention(flash: bool) -> Callable[..., torch.Tensor]:
         if flash and attn_mask is None and query.dtype != torch.float32:
             if width % 8:
                 query, key, value = (F.pad(t, (0, 8 - width % 8)) for t in (query, key, value))
-            out = aten._scaled_dot_product_flash_attention(
+            out = _aten._scaled_dot_product_flash_attention(
                 query, key, value, dropout_p, is_causal, False, scale=scale or width**-0.5
             )[0]
             return out[..., :width]
         if enable_gqa and query.shape[1] != key.shape[1]:
-            return aten._scaled_dot_product_attention_math(
+            return _aten._scaled_dot_product_attention_math(
                 query, key, value, attn_mask, dropout_p, is_causal, None,
                 scale=scale, enable_gqa=True,
             )[0]  # fmt: skip
         if attn_mask is not None:
             attn_mask = _additive(attn_mask, query, key)
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-        return aten._scaled_dot_product_efficient_attention(
+        return _aten._scaled_dot_product_efficient_attention(
             query, key, value, attn_mask, grad, dropout_p, is_causal, scale=scale
         )[0]
 
@@ -129,7 +129,7 @@ def _dropout(
     """Fused: keeps a mask of one byte a number."""
     if not training or p == 0.0:
         return input
-    return aten.native_dropout(input, p, True)[0]
+    return _aten.native_dropout(input, p, True)[0]
 
 
 def _layer_norm(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

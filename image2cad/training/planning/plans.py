@@ -26,7 +26,7 @@ from image2cad.training.planning.fakes import Work
 from image2cad.training.planning.steps import (
     Use,
     answers_use,
-    estimated,
+    estimated_use,
     training_use,
     validation_use,
 )
@@ -221,7 +221,7 @@ class _Maker:
 
     def _training(self, tokens: int, rows: int, recompute: str) -> Use:
         work = self.work(tokens, rows, recompute)
-        return estimated(training_use, self.facts.config, work, self.card)
+        return estimated_use(training_use, self.facts.config, work, self.card)
 
     def ends(self, tokens: int, rows: int) -> tuple[Use, Use]:
         """With all layers recomputed, and with none."""
@@ -386,7 +386,7 @@ class _Maker:
     def _answering(self, head: int, pictures: int) -> Use:
         new = self.wanted.max_new_tokens
         work = replace(self.work(head + new, pictures, "nothing"), labelled=new, padded=False)
-        return estimated(answers_use, self.facts.config, work, self.card)
+        return estimated_use(answers_use, self.facts.config, work, self.card)
 
     def pictures(self, head: int) -> tuple[int, Memory]:
         """Pictures answered at a time, as many as fit. Raises InputError if not even one does."""
@@ -407,7 +407,7 @@ class _Maker:
 
     def validation(self, longest: int, rows: int) -> Memory:
         work = replace(self.work(longest, rows, "nothing"), accumulated=False)
-        use = estimated(validation_use, self.facts.config, work, self.card)
+        use = estimated_use(validation_use, self.facts.config, work, self.card)
         return Memory(use.peak + self.gap, use.parts)
 
 

@@ -1,11 +1,11 @@
 """One training pass and step, one validation and one batch of answers, on fake tensors.
 
     use = training_use(config, work, card)          # use.peak, use.parts, use.seconds
-    use = estimated(training_use, config, work, card)       # the same, of two shallow models
+    use = estimated_use(training_use, config, work, card)       # the same, of two shallow models
 
 The project's own pieces run: its LoRA, its batch, its loss, its recomputation, under the autocast
 of the Trainer. Every place's peak is linear in the number of layers, so two shallow models tell
-those of a deep one (`estimated`); how the allocator's blocks come to lie takes the whole model.
+those of a deep one (`estimated_use`); how the allocator's blocks come to lie takes the whole model.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Use:
 
     peaks: {place: (bytes, {part: bytes})}; weights: bytes before anything runs, adapter included;
     seconds, flops: of the pass and the step; parameters, trained: numbers of the model; adapter:
-    its bytes; events: allocations for `allocator.replay`, none where it was estimated.
+    its bytes; events: allocations for `allocator.replay`, none where it was carried on.
     """
 
     peaks: dict[str, tuple[int, dict[str, int]]]
@@ -136,7 +136,9 @@ def answers_use(config: Any, work: Work, card: Card) -> Use:
         return _use(model, tracker)
 
 
-def estimated(use_of: Callable[[Any, Work, Card], Use], config: Any, work: Work, card: Card) -> Use:
+def estimated_use(
+    use_of: Callable[[Any, Work, Card], Use], config: Any, work: Work, card: Card
+) -> Use:
     """The use of a deep base, carried on from two shallow ones: exact but for fragments."""
     layers = config.get_text_config().num_hidden_layers
     if layers <= FEW + 1:
@@ -145,7 +147,7 @@ def estimated(use_of: Callable[[Any, Work, Card], Use], config: Any, work: Work,
     if isinstance(work.recompute, int):
         kept = layers - min(work.recompute, layers)
         if 0 < kept < layers:
-            raise ValueError("estimated takes recomputation of all layers or of none")
+            raise ValueError("estimated_use takes recomputation of all layers or of none")
         work = replace(work, recompute="nothing" if kept else "language")
     fewer, more = (use_of(shallower(config, n), work, card) for n in (FEW, FEW + 1))
     times = layers - FEW - 1

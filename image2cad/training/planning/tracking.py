@@ -23,10 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from image2cad.training.planning.allocator import rounded
+from image2cad.training.planning.allocator import block_bytes
 from image2cad.training.planning.cards import PER_OPERATOR, Card
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 
 # What a byte belongs to
 WEIGHTS, ADAPTER, OPTIMISER = "weights", "adapter", "optimiser"
@@ -35,7 +35,7 @@ PARTS = (WEIGHTS, ADAPTER, OPTIMISER, ACTIVATIONS, TEMPORARIES, LOGITS)
 
 # Operations that make no kernel run.
 _VIEWS = {
-    getattr(aten, name)
+    getattr(_aten, name)
     for name in (
         "view", "t", "transpose", "expand", "slice", "unsqueeze", "squeeze", "detach", "alias",
         "select", "permute", "_unsafe_view", "split", "unbind", "as_strided", "reshape", "empty",
@@ -79,7 +79,7 @@ class Tracker(TorchDispatchMode):
             return
         self._last += 1
         number = self._last
-        taken = rounded(size) if self.card.cuda else size
+        taken = block_bytes(size) if self.card.cuda else size
         self._numbers[key] = number
         self._live[number] = (taken, part)
         self._references[number] = weakref.ref(storage, lambda _: self._gone(number, key))
@@ -135,9 +135,9 @@ class Tracker(TorchDispatchMode):
         packet = func._overloadpacket
         if packet is torch.ops.prim.device:  # asked of every fake tensor by the autograd engine
             return func(*args, **kwargs)
-        if packet is aten._local_scalar_dense:
+        if packet is _aten._local_scalar_dense:
             return args[0].dtype == torch.bool or 1  # what data would say of checks and counts
-        if packet is aten.index:
+        if packet is _aten.index:
             args = (args[0], [self._counted(index) for index in args[1]])
         out = func(*args, **kwargs)
         ins, outs = list(_tensors((args, tuple(kwargs.values())))), list(_tensors(out))
@@ -185,7 +185,7 @@ class Tracker(TorchDispatchMode):
             return
         tensors = {id(t): t for t in (*ins, *outs)}.values()
         moved = sum(t.numel() * t.element_size() for t in tensors)
-        if packet is aten.embedding or packet is aten.index:
+        if packet is _aten.embedding or packet is _aten.index:
             moved = 2 * sum(t.numel() * t.element_size() for t in outs)
         self.flops += flops
         dtype = ins[0].dtype if ins else torch.float32
@@ -215,14 +215,14 @@ def _workspace(packet: Any, args: Any, card: Card) -> int:
         return 0
     if not card.cuda:
         return 0
-    if packet is aten._scaled_dot_product_efficient_attention_backward:
+    if packet is _aten._scaled_dot_product_efficient_attention_backward:
         query, key = args[1], args[2]
         if query.dtype == torch.float32:
             return int(4 * query.numel())
         return int(4 * (query.numel() + (2 * key.numel() if query.shape[-1] > 64 else 0)))
-    if packet is aten._scaled_dot_product_flash_attention_backward:
+    if packet is _aten._scaled_dot_product_flash_attention_backward:
         query = args[1]
         return int(4 * query.numel() + 4 * query.numel() // query.shape[-1])
-    if packet in (aten.masked_scatter, aten.masked_scatter_):  # prefix sums of the mask
+    if packet in (_aten.masked_scatter, _aten.masked_scatter_):  # prefix sums of the mask
         return int(9 * args[0].numel())
     return 0
