@@ -1,8 +1,9 @@
 """Score a file of predictions: python -m metrics predictions.jsonl --references references.jsonl
 
-Each line of the predictions is a JSON object with "id" and "code". References are a JSONL file
-with "id" and "code" (or "deepcad_id" and "cadquery"), or a folder of <id>.step, <id>.stl or
-<id>.py files. Prints the totals as JSON, and a table of failures on the error stream.
+Predictions and references are each a JSONL file, or a folder of <id>.py, <id>.step, <id>.stl,
+<id>.3mf or <id>.obj files. A line is a JSON object with "id" and "code" (or "deepcad_id" and
+"cadquery"): the program, the path of such a file, or null for a failure. Prints the totals as
+JSON, and a table of failures on the error stream.
 
 --out writes one JSON row a sample as soon as it is scored; --resume goes on with such a file.
 Exit code 2 for bad input, 130 when interrupted.
@@ -18,10 +19,10 @@ from typing import Any
 
 from .alignment import ALIGNMENTS
 from .execution import DEFAULT_TIMEOUT
-from .inputs import BadInput, read_codes, read_references, read_row
+from .inputs import BadInput, read_predictions, read_references, read_row
 from .progress import progress_bar
 from .references import reference_kinds
-from .scores import pair_up, score_rows, totals
+from .scores import Prediction, pair_up, score_rows, shown, totals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep the rows that --out holds")
     parser.add_argument("--cache", type=Path, help="folder that keeps measured references")
     parser.add_argument("--workers", type=int, help="default: the number of cores")
-    parser.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds a program")
+    parser.add_argument(
+        "--timeout", type=float, default=DEFAULT_TIMEOUT, help="of CPU time, seconds"
+    )
     parser.add_argument("--require", nargs="*", default=[], help="protection layers to insist on")
     options = parser.parse_args(arguments)
     try:
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> dict[str, Any]:
-    codes = read_codes(options.predictions)
+    codes = read_predictions(options.predictions)
     references = read_references(options.references, list(codes))
     old = _old_rows(options, codes)
     todo = [name for name in codes if name not in old]
@@ -63,11 +66,11 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
         "limits": {"timeout": options.timeout, "require": options.require},
     }
     rows = score_rows(jobs, settings, options.workers, cache=options.cache)
-    shown = progress_bar(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
+    counted = progress_bar(rows, total=len(codes), initial=len(old), unit="pair", disable=None)
     new = {}
     out = options.out.open("a") if options.out else None
     try:
-        for row in shown:
+        for row in counted:
             row["alignment"] = options.alignment
             new[row["id"]] = row
             if out:
@@ -84,7 +87,9 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
     return {**got, "alignment": options.alignment, "reference": kind}
 
 
-def _old_rows(options: argparse.Namespace, codes: dict[str, str]) -> dict[str, dict[str, Any]]:
+def _old_rows(
+    options: argparse.Namespace, codes: dict[str, Prediction]
+) -> dict[str, dict[str, Any]]:
     """The rows to keep. A last line that was cut short is dropped from the file."""
     if options.resume and not options.out:
         raise BadInput("--resume needs --out, the file to go on with")
@@ -97,10 +102,12 @@ def _old_rows(options: argparse.Namespace, codes: dict[str, str]) -> dict[str, d
     if len(whole) < len(content):
         options.out.write_bytes(whole)
     rows = {}
-    for number, line in enumerate(whole.decode().splitlines(), 1):
+    for number, line in enumerate(whole.decode().rstrip("\n").split("\n"), 1):
+        if not line:
+            continue
         row = read_row(options.out, number, line)
         name = str(row.get("id"))
-        if codes.get(name) != row.get("code") or row.get("alignment") != options.alignment:
+        if shown(codes.get(name)) != row.get("code") or row.get("alignment") != options.alignment:
             raise BadInput(
                 f"{options.out}, line {number}: sample {name} has another code or alignment than"
                 " this run; name another file"

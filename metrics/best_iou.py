@@ -11,16 +11,24 @@ from __future__ import annotations
 from typing import Any
 
 from .execution import run_many
-from .geometry import iou_aligned
+from .geometry import check_alignment, iou_aligned
 from .parts import Part
 
 
 def get_iou_best(code1: str, code2: str, alignment: str = "best") -> float:
-    """IoU_best of the solids of two programs, in [0, 1]; 0 when either of them fails."""
+    """IoU_best of the solids of two programs, in [0, 1]; 0 when either of them fails, or the two
+    cannot be compared in COMPARE_TIMEOUT (comparing.py).
+
+    Raises ValueError for an unknown alignment, never for a program.
+    """
+    check_alignment(alignment)
     first, second = run_many([code1, code2])
     if not (isinstance(first, Part) and isinstance(second, Part)):
         return 0.0
-    return iou_aligned(first, second, alignment)
+    try:
+        return iou_aligned(first, second, alignment)
+    except ValueError:  # a mesh that cannot be made solid, or no time left to compare
+        return 0.0
 
 
 def evaluate_codes(

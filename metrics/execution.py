@@ -25,17 +25,24 @@ from .parts import KINDS, Failure, Part, part_from_message
 from .progress import progress_bar
 from .sandbox import client, fork_server
 
-DEFAULT_TIMEOUT = 30.0  # seconds
+DEFAULT_TIMEOUT = 30.0  # CPU seconds
+# A program that sleeps uses no CPU time: its wall limit is so many times its timeout, and so many
+# seconds more.
+WALL_TIMES, WALL_SPARE = 3.0, 10.0
 DEFAULT_MEMORY = 4 << 30  # bytes, as are those below
 MAX_CODE = 4 << 20
 MAX_BREP = 64 << 20
 MAX_ARRAYS = 256 << 20
 MAX_STEP = 64 << 20
+MAX_ANSWER = 1 << 16
 JOB_OF_SUFFIX = {
     ".step": fork_server.READ_STEP,
     ".stp": fork_server.READ_STEP,
     ".stl": fork_server.MEASURE_STL,
+    ".3mf": fork_server.MEASURE_3MF,
+    ".obj": fork_server.MEASURE_OBJ,
 }
+MEASURED_AT_ONCE = (fork_server.MEASURE_STL, fork_server.MEASURE_3MF, fork_server.MEASURE_OBJ)
 _Read = TypeVar("_Read")
 
 
@@ -51,7 +58,9 @@ def run_cadquery(
 ) -> Part | Failure:
     """Run one program and measure its result.
 
-    timeout: seconds of wall time for the program, and again for the measuring. memory: bytes the
+    timeout: seconds of CPU time, of all threads together, for the program, and again for the
+    measuring; so a verdict does not depend on what else runs on the machine. Only for who sleeps
+    or waits there is a limit of wall time, `wall_limit(timeout)`. memory: bytes the
     program may take on top of the warm process. require: names of protection layers without
     which nothing is run; ProtectionError says what is missing. Everything that a program can do
     wrong comes back as a Failure.
@@ -65,15 +74,17 @@ def run_cadquery(
 
 
 def measure_file(
-    path: Path,
+    path: str | Path,
     timeout: float = DEFAULT_TIMEOUT,
     memory: int = DEFAULT_MEMORY,
     require: Sequence[str] = (),
 ) -> Part | Failure:
-    """Measure a .step, .stp or .stl file, confined like a program.
+    """Measure a .step, .stp, .stl, .3mf or .obj file, confined like a program.
 
-    Raises ValueError for other suffixes and OSError if the file cannot be read.
+    The last two need trimesh; without it they are a Failure that says so. Raises ValueError for
+    other suffixes and OSError if the file cannot be read.
     """
+    path = Path(path)
     kind = JOB_OF_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path}: expected one of {', '.join(JOB_OF_SUFFIX)}")
@@ -101,12 +112,36 @@ def export_step(
     return _read_trusted(answer, answer.seconds, reached, lambda _, body: body, "written as STEP")
 
 
+def compare_in_child(job: bytes, timeout: float, memory: int = DEFAULT_MEMORY) -> float | Failure:
+    """The IoU of a pair of parts (comparing.py), in a child. Limits as for run_cadquery."""
+    reached = protection()
+    answer = _run_job(fork_server.COMPARE, job, timeout, memory, MAX_ANSWER)
+    if isinstance(answer, Failure):
+        return answer
+
+    def read(header: dict[str, Any], _: bytes) -> float:
+        iou = header.get("iou")
+        if not isinstance(iou, float) or not 0 <= iou <= 1:
+            raise wire.WireError("no IoU")
+        return iou
+
+    if answer.reason == fork_server.ENDED and os.WIFSIGNALED(answer.status):
+        name = signal.Signals(os.WTERMSIG(answer.status)).name
+        return Failure("crash", f"the process that compared two parts died of {name}")
+    return _read_trusted(answer, answer.seconds, reached, read, "compared")
+
+
+def wall_limit(timeout: float) -> float:
+    """Seconds of wall time after which a job of `timeout` CPU seconds is ended all the same."""
+    return WALL_TIMES * timeout + WALL_SPARE
+
+
 def _run(
     kind: int, job: bytes, timeout: float, memory: int, require: Sequence[str]
 ) -> Part | Failure:
     reached = _protected(require)
     seconds = 0.0
-    if kind == fork_server.MEASURE_STL:
+    if kind in MEASURED_AT_ONCE:
         answer = _run_job(kind, job, timeout, memory, MAX_ARRAYS)
         if isinstance(answer, Failure):
             return answer
@@ -116,7 +151,7 @@ def _run(
         if isinstance(answer, Failure):
             return answer
         seconds = answer.seconds
-        failure, job = _read_program(answer, timeout, reached)
+        failure, job = _read_program(answer, reached)
         if failure:
             return failure
     answer = _run_job(fork_server.MEASURE_BREP, job, timeout, memory, MAX_ARRAYS)
@@ -145,7 +180,7 @@ def _run_job(
 ) -> client.JobOutcome | Failure:
     for _ in range(2):  # once more, because the fault may be another program's
         try:
-            return client.run_job(kind, job, timeout, memory, limit)
+            return client.run_job(kind, job, timeout, wall_limit(timeout), memory, limit)
         except client.ForkServerLost as error:
             reason = str(error)
         except client.ForkServerStalled as error:
@@ -154,12 +189,12 @@ def _run_job(
 
 
 def _read_program(
-    answer: client.JobOutcome, timeout: float, reached: tuple[str, ...]
+    answer: client.JobOutcome, reached: tuple[str, ...]
 ) -> tuple[Failure | None, bytes]:
     def failed(kind: str, message: str, line: int | None = None) -> tuple[Failure, bytes]:
         return Failure(kind, message, line, answer.seconds, reached), b""
 
-    death = _cause_of_death(answer, timeout)
+    death = _cause_of_death(answer)
     if death:
         return failed(*death)
     try:
@@ -195,8 +230,9 @@ def _read_trusted(
     def failed(kind: str, message: str) -> Failure:
         return Failure(kind, message, None, seconds, reached)
 
-    if answer.reason == fork_server.PAST_DEADLINE:
-        return failed("timeout", f"the solid took too long to be {done}")
+    late = _how_late(answer)
+    if late:
+        return failed("timeout", f"the solid took too long to be {done}: {late}")
     if answer.reason == fork_server.CANCELLED:
         return failed("too large", f"the solid is too large to be {done}")
     try:
@@ -208,12 +244,13 @@ def _read_trusted(
     kind, message = header.get("kind"), header.get("message")
     if answer.status == 0 and kind in KINDS and isinstance(message, str):
         return failed(str(kind), _printable(message))
-    return failed("invalid solid", f"the solid's B-rep cannot be read or {done}")
+    return failed("invalid solid", f"the solid cannot be read or {done}")
 
 
-def _cause_of_death(answer: client.JobOutcome, timeout: float) -> tuple[str, str] | None:
-    if answer.reason == fork_server.PAST_DEADLINE:
-        return "timeout", f"stopped after {timeout:g} s"
+def _cause_of_death(answer: client.JobOutcome) -> tuple[str, str] | None:
+    late = _how_late(answer)
+    if late:
+        return "timeout", late
     if answer.reason == fork_server.CANCELLED:
         return "too large", f"the result is larger than {MAX_BREP >> 20} MB"
     if os.WIFSIGNALED(answer.status):
@@ -229,6 +266,16 @@ def _cause_of_death(answer: client.JobOutcome, timeout: float) -> tuple[str, str
             return "crash", "the process could not be confined, so nothing was run"
         return "crash", f"the process ended with code {code} and without a result"
     return None
+
+
+def _how_late(answer: client.JobOutcome) -> str:
+    """Which limit of time ended a job; nothing if none did."""
+    if answer.reason == fork_server.PAST_CPU_LIMIT:
+        return f"stopped after {answer.cpu_limit:g} s of CPU time"
+    if answer.reason == fork_server.PAST_WALL_LIMIT:
+        used = f"of which it used {answer.cpu:.1f} s of CPU time"
+        return f"stopped after {answer.wall_limit:g} s, {used}"
+    return ""
 
 
 def _printable(text: str) -> str:

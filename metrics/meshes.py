@@ -8,14 +8,20 @@ use only through `status()` and then has volume 0, so the status is checked ever
 
 from __future__ import annotations
 
+import contextlib
+
 import manifold3d
 import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from .sandbox.mesh_repair import closed_bodies
+from .triangles import capped, manifold_of, union, weld
 from .voxels import occupancy_grid
 
+SAME_VOLUME_WITHIN = 0.02  # between mesh and integral; more is another solid
+MERGED = "open mesh closed by merging near vertices"
 WELD_DISTANCES = (1e-5, 1e-3)  # of the longest side: how far apart vertices that may be one lie
 # vertices that near to each on average; more are detail, and pairs of them fill memory
 MOST_NEIGHBOURS = 30
@@ -33,7 +39,7 @@ def solid_manifolds(
     solids, notes = [], []
     for index in np.unique(owner):
         points, faces = weld(vertices, triangles[owner == index])
-        solid = _manifold(points, faces)
+        solid = manifold_of(points, faces)
         if solid is None:
             solid, note = _repaired(points, faces)
             notes.append(note)
@@ -41,75 +47,36 @@ def solid_manifolds(
     return solids, notes
 
 
-def union(solids: list[manifold3d.Manifold]) -> manifold3d.Manifold:
-    """The union of all solids."""
-    if len(solids) == 1:
-        return solids[0]
-    return manifold3d.Manifold.batch_boolean(solids, manifold3d.OpType.Add)
+def manifolds_of_part(
+    arrays: dict[str, np.ndarray], center: np.ndarray, size: float
+) -> tuple[list[manifold3d.Manifold], list[str]]:
+    """solid_manifolds of a Part's arrays (wire.py) at its centre of mass, in radii of gyration.
 
-
-def weld(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Merge bitwise equal vertices; drops unused ones and triangles that lose a corner."""
-    used, corners = np.unique(triangles, return_inverse=True)
-    points = np.ascontiguousarray(vertices[used] + 0.0)  # + 0.0 turns -0.0 into 0.0
-    rows = points.view([("", points.dtype)] * 3).ravel()
-    _, first, group = np.unique(rows, return_index=True, return_inverse=True)
-    faces = group[corners].reshape(-1, 3)
-    proper = (
-        (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    )
-    return points[first], faces[proper]
-
-
-def _manifold(
-    points: np.ndarray, faces: np.ndarray, merge: bool = False
-) -> manifold3d.Manifold | None:
-    mesh = manifold3d.Mesh64(points, faces.astype(np.uint64))
-    if merge and mesh.merge():
-        faces = _merged(mesh, faces)
-    if not edges_pair_up(faces):
-        return None
-    solid = manifold3d.Manifold(mesh)
-    if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
-        return None
-    return solid
-
-
-def edges_pair_up(faces: np.ndarray) -> bool:
-    """Whether every edge is walked as often one way as the other, as in any closed mesh.
-
-    manifold3d 3.5 reads past its arrays for some meshes that are not, and may take the process
-    with it.
+    The measuring child and the scorer both ask this way, so that they give one verdict.
     """
-    after = np.roll(faces, -1, axis=1).ravel().astype(np.int64)
-    before = faces.ravel().astype(np.int64)
-    count = int(faces.max(initial=0)) + 1
-    return np.array_equal(np.sort(before * count + after), np.sort(after * count + before))
-
-
-def _merged(mesh: manifold3d.Mesh64, faces: np.ndarray) -> np.ndarray:
-    """The triangles after Mesh64.merge, which leaves them as they are and lists what is one."""
-    one = np.arange(mesh.vert_properties.shape[0])
-    one[np.array(mesh.merge_from_vert, int)] = np.array(mesh.merge_to_vert, int)
-    return one[faces]
+    owner = arrays["solid_of_face"][arrays["faces"]]
+    return solid_manifolds((arrays["vertices"] - center) / size, arrays["triangles"], owner)
 
 
 def _repaired(points: np.ndarray, faces: np.ndarray) -> tuple[manifold3d.Manifold, str]:
-    merged = _manifold(points, faces, merge=True)
+    merged = manifold_of(points, faces, merge=True)
     if merged is not None:
-        return merged, "open mesh closed by merging near vertices"
-    capped = _manifold(*_capped(points, faces))
-    if capped is not None:
-        return capped, "open mesh closed by capping its holes"
+        return merged, MERGED
+    closed = manifold_of(*capped(points, faces))
+    if closed is not None:
+        return closed, "open mesh closed by capping its holes"
     size = float(np.ptp(points, axis=0).max())
     tree = cKDTree(points)
     for near in WELD_DISTANCES:
         if tree.count_neighbors(tree, near * size) > MOST_NEIGHBOURS * len(points):
             break
         pairs = tree.query_pairs(near * size, output_type="ndarray")
-        loose = _manifold(*_loosely_welded(points, faces, pairs))
+        loose = manifold_of(*_loosely_welded(points, faces, pairs))
         if loose is not None:
             return loose, "open mesh closed by welding near vertices"
+    with contextlib.suppress(ValueError):
+        bodies, _ = closed_bodies(points, faces)
+        return union([body.manifold for body in bodies]), "mesh mended piece by piece"
     return _voxels(points, faces), "mesh is no manifold; measured by voxels"
 
 
@@ -143,33 +110,3 @@ def _voxels(points: np.ndarray, faces: np.ndarray) -> manifold3d.Manifold:
     if solid.status() != manifold3d.Error.NoError or solid.volume() <= 0:
         raise ValueError("the mesh of a solid cannot be closed")
     return solid
-
-
-def _capped(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mesh with a fan of triangles over every cycle of unmatched edges."""
-    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
-    directed = set(map(tuple, edges.tolist()))
-    follow: dict[int, list[int]] = {}
-    for start, end in directed:
-        if (end, start) not in directed:
-            follow.setdefault(end, []).append(start)  # the cap runs against the open edge
-    new_points, new_faces = [points], [faces]
-    count = len(points)
-    while follow:
-        first = next(iter(follow))
-        cycle = [first]
-        while cycle[-1] in follow:
-            following = follow[cycle[-1]]
-            cycle.append(following.pop())
-            if not following:
-                del follow[cycle[-2]]
-            if cycle[-1] == first:
-                break
-        ring = np.array(cycle)
-        if ring[0] != ring[-1]:
-            continue
-        new_points.append(points[ring[:-1]].mean(0, keepdims=True))
-        apex = np.full(len(ring) - 1, count)
-        new_faces.append(np.stack([ring[:-1], ring[1:], apex], 1))
-        count += 1
-    return np.concatenate(new_points), np.concatenate(new_faces)

@@ -13,11 +13,11 @@ import manifold3d
 import numpy as np
 
 from . import rotations
-from .meshes import solid_manifolds, union
+from .meshes import SAME_VOLUME_WITHIN, manifolds_of_part
 from .parts import Part
+from .triangles import mesh_mass, radius_of_gyration, union
 from .voxels import OccupancyGrid, occupancy_grid
-
-MESH_VOLUME_TOLERANCE = 0.02  # between mesh and B-rep; more is noted
+from .wire import ARRAYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,8 @@ class NormalisedPart:
 
     solid: the union of its solids. volume: of that mesh. moments: (3,) ascending. axes: (3, 3)
     eigenvectors in columns, as `numpy.linalg.eigh` returns them. part: where it came from.
-    notes: repairs that the mesh needed.
+    notes: repairs that the mesh needed. place: the centre (3,) and the radius of gyration of its
+    mesh, in the units of the part.
     """
 
     solid: manifold3d.Manifold
@@ -35,13 +36,16 @@ class NormalisedPart:
     axes: np.ndarray
     part: Part
     notes: tuple[str, ...]
+    place: tuple[np.ndarray, float]
     grids: dict[int | None, OccupancyGrid] = field(default_factory=dict)
 
     @cached_property
     def features(self) -> rotations.Features:
         """Feature directions, for the search of alignments."""
         return rotations.features(
-            normalised_points(self.part), self.part.triangles, self.part.faces
+            (self.part.vertices - self.place[0]) / self.place[1],
+            self.part.triangles,
+            self.part.faces,
         )
 
     def grid(self, axis: int | None) -> OccupancyGrid:
@@ -66,20 +70,22 @@ def normalise(part: Part) -> NormalisedPart:
 
 
 def _normalised(part: Part) -> NormalisedPart:
-    owner = part.solid_of_face[part.faces]
-    solids, notes = solid_manifolds(normalised_points(part), part.triangles, owner)
-    solid = union(solids)
-    exact = part.volume / _gyration(part) ** 3
-    if abs(solid.volume() - exact) > MESH_VOLUME_TOLERANCE * exact:
-        notes.append(f"mesh volume is {solid.volume() / exact:.3f} of the exact volume")
-    moments, axes = np.linalg.eigh(part.inertia / np.trace(part.inertia))
-    return NormalisedPart(solid, solid.volume(), moments, axes, part, tuple(notes))
-
-
-def normalised_points(part: Part) -> np.ndarray:
-    """(N, 3) mesh vertices about the centre of mass, in radii of gyration."""
-    return (part.vertices - part.center) / _gyration(part)
-
-
-def _gyration(part: Part) -> float:
-    return float(np.sqrt(np.trace(part.inertia) / (2 * part.volume)))
+    arrays = {name: getattr(part, name) for name in ARRAYS}
+    size = radius_of_gyration(part.volume, part.inertia)
+    solids, notes = manifolds_of_part(arrays, part.center, size)
+    whole = union(solids)
+    mesh = whole.to_mesh64()
+    points, triangles = np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts)
+    volume, center, inertia = mesh_mass(points, triangles.astype(np.int64))
+    if not volume > 0:
+        raise ValueError("the mesh of the solids has no volume")
+    exact = part.volume / size**3
+    if abs(volume - exact) > SAME_VOLUME_WITHIN * exact:
+        notes.append(f"mesh volume is {volume / exact:.3f} of the exact volume")
+    # The mesh's own centre and size, not the exact ones: the chords of a round lie inside it, and
+    # a part that is exact would else be smaller than the same part from a mesh.
+    own = radius_of_gyration(volume, inertia)
+    whole = whole.translate(-center).scale([1 / own] * 3)
+    moments, axes = np.linalg.eigh(inertia / np.trace(inertia))
+    place = (part.center + center * size, size * own)
+    return NormalisedPart(whole, volume / own**3, moments, axes, part, tuple(notes), place)

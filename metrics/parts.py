@@ -20,6 +20,12 @@ KINDS = (
     "forbidden",
     "too large",
 )
+# notes that say where a Part came from, not that it was repaired
+ORIGINS = {
+    "stl": "from an STL mesh",
+    "3mf": "from a mesh in a 3MF file",
+    "obj": "from a mesh in an OBJ file",
+}
 
 
 @dataclass(frozen=True)

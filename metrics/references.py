@@ -1,4 +1,4 @@
-"""References: code, STEP or STL files, or Parts; each executed once and kept.
+"""References: code, STEP, STL, 3MF or OBJ files, or Parts; each executed once and kept.
 
 Kept in this process for the last MOST_KEPT references, and, where a folder is given, on disk under
 the hash of their content, in the checked byte format of wire.py.
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from . import wire
-from .execution import measure_file, run_cadquery
+from .execution import JOB_OF_SUFFIX, measure_file, run_cadquery
 from .parts import Failure, Part, part_from_message, part_to_bytes
 
 Reference = str | Path | Part
 MOST_KEPT = 512
-CACHE_FORMAT = "1"  # part of the key; change it when measuring changes
+CACHE_FORMAT = "2"  # part of the key; change it when measuring changes
 _kept: OrderedDict[str, Future[Part]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -32,10 +32,30 @@ class BadReference(ValueError):
     """A reference has no usable solid."""
 
 
+def code_or_file(given: str | Path) -> str | Path:
+    """A program's text, or the path of a file of CAD data.
+
+    A single line of text that ends like a file's name, in letters of either case, is a path; a
+    path that ends in .py is the program in it. Raises OSError and ValueError where that cannot be
+    read.
+    """
+    if isinstance(given, str):
+        if not file_suffix(given):
+            return given
+        given = Path(given.strip())
+    return given.read_text(encoding="utf-8-sig") if given.suffix.lower() == ".py" else given
+
+
 def reference_part(reference: Reference, limits: dict[str, Any], folder: str | None = None) -> Part:
     """The Part of a reference. Raises BadReference where it has no usable solid."""
     if isinstance(reference, Part):
         return reference
+    if not isinstance(reference, str | Path):
+        raise BadReference(f"{reference!r} is neither code, nor a path, nor a Part")
+    try:
+        reference = code_or_file(reference)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadReference(f"{reference} cannot be read: {error}") from None
     key = _key(reference)
     with _lock:
         known = _kept.get(key)
@@ -58,14 +78,22 @@ def reference_part(reference: Reference, limits: dict[str, Any], folder: str | N
 
 
 def reference_kinds(references: Sequence[Reference]) -> str:
-    """What the references are: "code", "part", "step", "stl", joined by "+"."""
+    """What the references are: "code", "part", "step", "stl", ..., joined by "+"."""
     names = set()
     for one in references:
         if isinstance(one, Part):
             names.add("part")
         else:
-            names.add("code" if isinstance(one, str) else one.suffix.lstrip(".").lower())
+            suffix = one.suffix if isinstance(one, Path) else file_suffix(one)
+            names.add("code" if suffix.lower() in ("", ".py") else suffix.lstrip(".").lower())
     return "+".join(sorted(names))
+
+
+def file_suffix(text: str) -> str:
+    """The ending of a text that is a path and no program, as it is written; else nothing."""
+    name = text.strip()
+    suffix = "" if "\n" in name else Path(name[-12:]).suffix
+    return suffix if suffix.lower() in (*JOB_OF_SUFFIX, ".py") else ""
 
 
 def _key(reference: str | Path) -> str:

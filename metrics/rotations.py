@@ -23,6 +23,9 @@ FREE_TURNS = 1500  # rotations where no axis is determined
 MOST_DIRECTIONS = 12  # feature directions kept of each kind
 SAME_ANGLE = np.radians(2.0)  # two directions, or two angles between them, are one
 PARALLEL_COSINE = np.cos(np.radians(15.0))  # directions nearer than this make no frame
+SNAPPED_COSINE = np.cos(np.radians(6.0))  # directions nearer than this are one that was missed
+SNAPPED_ROUNDS = 5
+EXACT = 1e-4  # radians: directions of flat faces, also of those in a file, are no finer
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +118,36 @@ def _matched(target: np.ndarray, source: np.ndarray) -> np.ndarray:
     close = np.abs(target[:, None, 0, 3] - source[None, :, 0, 3]) < SAME_ANGLE
     i, j = np.nonzero(close)
     return target[i][:, :, :3] @ source[j][:, :, :3].transpose(0, 2, 1)
+
+
+def snapped_turn(a: Features, b: Features, turn: np.ndarray) -> np.ndarray:
+    """`turn` (3, 3) with the normals of `b` laid exactly onto those of `a` that they nearly meet.
+
+    The least turn by which the sum of the angles between them gets smallest, so that a few
+    directions that are inexact or another part's do not count; what no normal says stays.
+    """
+    for _ in range(SNAPPED_ROUNDS):
+        there = b.normals @ turn.T
+        cosine = a.normals @ there.T
+        if not cosine.size:
+            break
+        nearest = np.argmax(cosine, axis=0)
+        met = cosine[nearest, np.arange(len(there))] > SNAPPED_COSINE
+        there, aim = there[met], a.normals[nearest[met]]
+        off = np.cross(there, aim)  # the turn that each of them asks for
+        weight = 1 / (np.linalg.norm(off, axis=1) + EXACT)
+        # (I - n n^T) w = n x aim for every direction n, weighted
+        sides = np.eye(3) - there[:, :, None] * there[:, None, :]
+        left = np.einsum("k,kij->ij", weight, sides) + 1e-6 * weight.sum() * np.eye(3)
+        turn = turn_by(np.linalg.solve(left, weight @ off)) @ turn if len(there) else turn
+    return turn
+
+
+def turn_by(way: np.ndarray) -> np.ndarray:
+    """(3, 3): the rotation about `way` (3,) by its length, in radians."""
+    angle = max(float(np.linalg.norm(way)), 1e-12)
+    cross = np.cross(np.eye(3), way / angle)  # cross @ x is the unit vector of way, cross x
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def axis_turns(target: np.ndarray, source: np.ndarray) -> np.ndarray:

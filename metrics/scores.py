@@ -20,16 +20,23 @@ from typing import Any
 
 import numpy as np
 
-from .alignment import ALIGNMENTS
 from .chamfer_distance import chamfer_distance
-from .execution import run_cadquery, usable_cores
-from .geometry import box_error, iou_aligned, iou_unit_box, volume_error
+from .comparing import NotCompared
+from .execution import measure_file, run_cadquery, usable_cores
+from .geometry import box_error, check_alignment, iou_aligned, iou_unit_box, volume_error
 from .normalised import normalise
-from .parts import Failure, Part
+from .parts import ORIGINS, Failure, Part
 from .progress import progress_bar
-from .references import BadReference, Reference, reference_kinds, reference_part
+from .references import (
+    BadReference,
+    Reference,
+    code_or_file,
+    file_suffix,
+    reference_kinds,
+    reference_part,
+)
 
-Prediction = str | Part | Failure
+Prediction = str | Path | Part | Failure | None
 Pair = tuple[str, Prediction, Reference]  # its id comes first
 BOOTSTRAP_DRAWS = 2000
 MOST_IN_FLIGHT = 2000  # samples handed to an executor at a time
@@ -49,11 +56,13 @@ def compute(
 ) -> dict[str, Any]:
     """Score predictions against references of the same order.
 
-    predictions: code, or a Part or Failure that is already there. references: code, the path of a
-    .step or .stl file, or a Part; each is executed once. executor: any concurrent.futures
-    executor, such as `dask.distributed.Client().get_executor()`; by default `workers` threads,
-    each with its own confined processes. cache: a folder that keeps measured references between
-    runs. limits: as for run_cadquery.
+    predictions: code, the path of a .step, .stl, .3mf or .obj file, a Part or Failure that is
+    already there, or None, which counts as a failure. Texts are paths if all of them look like
+    one, else all are code, since a model may have written it; a Path is always one. references:
+    code, such a path, or a Part; each is executed once. executor: any concurrent.futures executor,
+    such as `dask.distributed.Client().get_executor()`; by default `workers` threads, each with its
+    own confined processes. cache: a folder that keeps measured references between runs. limits:
+    as for run_cadquery.
 
     Returns "n"; "vsr", "iou_best" (a failure counts 0) and "iou_best_valid" (mean over the valid
     ones, None if there are none), each {"mean", "low", "high"} with a 95 % bootstrap interval;
@@ -63,7 +72,7 @@ def compute(
     "box_error", "solids" and "valid". Raises ValueError for lists of different length and for a
     reference without a usable solid, naming its id.
     """
-    pairs = pair_up(predictions, references, ids)
+    pairs = pair_up(_with_paths(predictions), references, ids)
     options = {"alignment": alignment, "extras": extras, "limits": limits}
     rows = score_rows(pairs, options, workers, executor, cache)
     shown = progress_bar(rows, total=len(pairs), desc="scoring", unit="pair") if progress else rows
@@ -74,6 +83,16 @@ def compute(
         "reference": reference_kinds([reference for _, _, reference in pairs]),
         "rows": done,
     }
+
+
+def _with_paths(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions, with a Path for each text, if every text among them is one.
+
+    Among programs a text that looks like a path is what a model wrote, and no file is read for it.
+    """
+    if not all(file_suffix(one) for one in predictions if isinstance(one, str)):
+        return list(predictions)
+    return [Path(one.strip()) if isinstance(one, str) else one for one in predictions]
 
 
 def pair_up(
@@ -97,9 +116,7 @@ def score_rows(
     cache: str | Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rows of `pairs` in their order, each as soon as it and those before it are done."""
-    if options["alignment"] not in ALIGNMENTS:
-        known = ", ".join(ALIGNMENTS)
-        raise ValueError(f"unknown alignment {options['alignment']!r}; choose one of {known}")
+    check_alignment(options["alignment"])
     folder = str(Path(cache).resolve()) if cache else None
     own = None if executor else ThreadPoolExecutor(workers or usable_cores())
     pool = executor or own
@@ -134,10 +151,10 @@ def score_one(
         normalise(target)
     except ValueError as error:
         raise BadReference(f"reference of sample {name!r}: {error}") from None
-    got = run_cadquery(prediction, **limits) if isinstance(prediction, str) else prediction
+    got = _built(prediction, limits)
     row: dict[str, Any] = {
         "id": name,
-        "code": prediction if isinstance(prediction, str) else None,
+        "code": shown(prediction),
         "ok": False,
         "failure": None,
         "iou_best": 0.0,
@@ -147,10 +164,14 @@ def score_one(
         return {**row, "failure": str(got)}
     try:
         iou = iou_aligned(target, got, alignment)
+    except NotCompared as error:
+        return {**row, "failure": str(error)}
     except ValueError as error:  # a mesh that nothing closes
         return {**row, "failure": f"invalid solid: {error}"}
     row |= {"ok": True, "iou_best": iou}
     notes = [*got.notes, *normalise(got).notes]
+    notes += [f"reference: {note}" for note in (*target.notes, *normalise(target).notes)
+              if note not in ORIGINS.values()]  # fmt: skip
     if notes:
         row["notes"] = notes
     if extras:
@@ -163,6 +184,27 @@ def score_one(
             "valid": got.valid,
         }
     return row
+
+
+def shown(prediction: Prediction) -> str | None:
+    """What a row says of a prediction: its code, or the path of its file."""
+    return str(prediction) if isinstance(prediction, str | Path) else None
+
+
+def _built(prediction: Prediction, limits: dict[str, Any]) -> Part | Failure:
+    if isinstance(prediction, Part | Failure):
+        return prediction
+    if prediction is None:
+        return Failure("no solid", "there is no prediction")
+    if isinstance(prediction, str):
+        return run_cadquery(prediction, **limits)
+    try:
+        given = code_or_file(prediction)
+        if isinstance(given, Path):
+            return measure_file(given, **limits)
+    except (OSError, ValueError) as error:
+        return Failure("no solid", f"the file cannot be read: {error}")
+    return run_cadquery(given, **limits)
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -48,6 +48,42 @@ TIME = {
         "class Slow(cq.Workplane):\n    def vals(self):\n        while True: pass\n"
         "result = Slow().box(1, 1, 1)"
     ),
+    "export that never ends to compute": (
+        "class Slow(cq.Workplane):\n    def vals(self):\n        while True: pass\n"
+        "cq.exporters.export(Slow(), 'a.step')" + BOX
+    ),
+    "threads that spin": (
+        "import threading\ndef spin():\n    while True: pass\n"
+        "threads = [threading.Thread(target=spin) for _ in range(4)]\n"
+        "for one in threads: one.start()\nfor one in threads: one.join()"
+    ),
+    "naps without end": "import time\nwhile True: time.sleep(.001)",
+    "limit of CPU time raised, its signal ignored": (
+        "import resource, signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"
+        "for limit in ((-1, -1), (10 ** 6, 10 ** 6), (10 ** 6, -1)):\n"
+        "    try: resource.setrlimit(resource.RLIMIT_CPU, limit)\n"
+        "    except (OSError, ValueError): pass\nwhile True: pass"
+    ),
+    "timers set back": (
+        "import signal\nsignal.alarm(0)\n"
+        "for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):\n"
+        "    signal.setitimer(timer, 0)\n"
+        "for number in (signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF):\n"
+        "    signal.signal(number, signal.SIG_IGN)\nwhile True: pass"
+    ),
+    "solid that takes long to measure": (
+        "points = [(3 * (i % 60), 3 * (i // 60)) for i in range(3600)]\n"
+        "holes = [cq.Wire.makeCircle(1, cq.Vector(*p), cq.Vector(0, 0, 1)) for p in points]\n"
+        "rim = cq.Wire.makePolygon([(-2, -2), (180, -2), (180, 180), (-2, 180)], close=True)\n"
+        "result = cq.Workplane(cq.Solid.extrudeLinear(rim, holes, cq.Vector(0, 0, 1)))"
+    ),
+    "event loop that never ends": (
+        "import asyncio\nasync def spin():\n    while True: await asyncio.sleep(0)\n"
+        "asyncio.run(spin())"
+    ),
+    "event loop with nothing to wait for": (
+        "import asyncio\nasync def wait(): await asyncio.Event().wait()\nasyncio.run(wait())"
+    ),
 }
 
 MEMORY = {
@@ -61,6 +97,13 @@ MEMORY = {
     "raised limits": (
         "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))\nx = bytearray(1 << 40)"
     ),
+    "pretended files without end": (
+        "n = 0\nwhile True:\n    n += 1\n"
+        "    with open(f'{n}.bin', 'wb') as file: file.write(bytes(1 << 24))"
+    ),
+    "one pretended file without end": (
+        "file = open('a.bin', 'wb')\nwhile True:\n    file.write(bytes(1 << 24))\n    file.flush()"
+    ),
     "endless mesh": (
         "result = cq.Workplane().rarray(2, 2, 40, 40).circle(0.9).extrude(1)\n"
         "result = result.add(cq.Workplane().rarray(2, 2, 40, 40).sphere(0.99))"
@@ -72,6 +115,17 @@ PROCESSES = {
     "bounded fork bomb": (
         "import os, time\nfor _ in range(4):\n    try: os.fork()\n    except OSError: pass\n"
         "time.sleep(60)"
+    ),
+    "children that spin": "import os\nfor _ in range(3): os.fork()\nwhile True: pass",
+    "grandchildren that spin in sessions of their own": (
+        "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        os.setsid()\n"
+        "        if os.fork() == 0:\n            while True: pass\n        os._exit(0)\n"
+        "time.sleep(100)"
+    ),
+    "children whose time nobody is told": (
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True:\n"
+        "    if os.fork() == 0:\n        while time.process_time() < .02: pass\n"
+        "        os._exit(0)\n    time.sleep(.02)"
     ),
     "daemon by double fork": (
         "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
@@ -152,6 +206,43 @@ FILES = {
     "environment of the parent": (
         "import os\nraise ValueError(open(f'/proc/{os.getppid()}/environ').read())"
     ),
+    "write by pathlib": "from pathlib import Path\nPath('CANARY/p.txt').write_text('x')" + BOX,
+    "read by pathlib": (
+        "from pathlib import Path\nraise ValueError(Path('SECRET_FILE').read_text())"
+    ),
+    "append to a file": (
+        "with open('CANARY/keep.txt', 'a') as file: file.write('more')\n"
+        "with open('CANARY/keep.txt', 'r+') as file: file.write('more')" + BOX
+    ),
+    "copy a secret into the pretended folder": (
+        "import shutil\nshutil.copy('SECRET_FILE', 'a.txt')\nraise ValueError(open('a.txt').read())"
+    ),
+    "rename a secret into the pretended folder": (
+        "import os\nos.replace('SECRET_FILE', '/home/user/a.txt')\n"
+        "raise ValueError(open('/home/user/a.txt').read())"
+    ),
+    "export over a file": (
+        "part = cq.Workplane().box(1, 1, 1)\npart.val().exportStep('CANARY/keep.txt')\n"
+        "cq.exporters.export(part, 'CANARY/keep.txt', 'SVG')\nopen('CANARY/keep.txt').read()"
+    ),
+    "remove a pretended folder that is there": (
+        "import os, tempfile\nfolder = tempfile.TemporaryDirectory()\nfolder.name = 'CANARY'\n"
+        "folder.cleanup()\nos.makedirs('CANARY')\nos.rmdir('CANARY')\n"
+        "open('CANARY/keep.txt', 'w').close()\nos.remove('CANARY/keep.txt')" + BOX
+    ),
+    "real functions behind the stand-ins": (
+        "import os, posix\nreal = [cell.cell_contents for cell in os.open.__closure__]\n"
+        "real = [one for one in real if callable(one)]\n"
+        "for way in (*real, posix.open): way('CANARY/w.txt', os.O_CREAT | os.O_WRONLY, 0o666)"
+    ),
+    "change of folder by system call": (
+        "import os, posix\nos.chdir('CANARY')\nopen('w.txt', 'w').write('x')\n"
+        "posix.chdir('CANARY')\nposix.open('w.txt', os.O_CREAT | os.O_WRONLY)"
+    ),
+    "temporary file by system call": (
+        "import os, posix\nposix.open('/tmp', os.O_TMPFILE | os.O_RDWR)\n"
+        "posix.mkdir('CANARY/folder')"
+    ),
     "load a module from a written file": (
         "import sys\nopen('CANARY/evil.py', 'w').write('x = 1')\nsys.path.insert(0, 'CANARY')\n"
         "import evil"
@@ -172,6 +263,20 @@ NETWORK = {
     ),
     "listen": "import socket\nsocket.create_server(('127.0.0.1', 0))",
     "web request": "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:PORT/leak')",
+    "connect in an event loop": (
+        "import asyncio\nasync def leak():\n"
+        "    _, to = await asyncio.open_connection('127.0.0.1', PORT)\n    to.write(b'leak')\n"
+        "asyncio.run(leak())"
+    ),
+    "shell in an event loop": (
+        "import asyncio\nasync def leak():\n"
+        "    await (await asyncio.create_subprocess_shell('touch CANARY/loop.txt')).wait()\n"
+        "asyncio.run(leak())"
+    ),
+    "event loop with sockets": (
+        "import asyncio, asyncio.selector_events, socket\nsocket.socketpair()\n"
+        "asyncio.SelectorEventLoop().run_until_complete(asyncio.sleep(0))"
+    ),
     "pass a descriptor to the tester": (
         "import socket\nsocket.socket(fileno=3).sendmsg([b'x'], "
         "[(socket.SOL_SOCKET, socket.SCM_RIGHTS, b'\\0\\0\\0\\0')])"
@@ -244,6 +349,22 @@ TAMPERING = {
     "patched measuring": (
         "import sys\nsys.modules['metrics.sandbox.measure'].measure = lambda b: b''\n"
         "sys.modules['metrics.sandbox.measure'].ZERO_VOLUME = 1e9" + BOX
+    ),
+    "patched choice of the result": (
+        "import sys\nsys.modules['metrics.sandbox.choosing'].choose_result = lambda *a: ['x']\n"
+        "sys.modules['metrics.sandbox.runner'].choose_result = lambda *a: ['x']\n"
+        "sys.modules['metrics.sandbox.stand_ins'].export_to = None\n"
+        "sys.modules['metrics.sandbox.pretend_files'].PretendFiles.get = lambda *a: 'x'" + BOX
+    ),
+    "shown and exported, hostile": (
+        "class Odd(cq.Workplane):\n    def vals(self): raise SystemExit\n"
+        "x = []\nx.append(x)\nshow_object(x)\nshow_object(None)\ncq.exporters.export(x, x)\n"
+        "cq.exporters.export()\nshow_object(Odd())\ncq.exporters.export(Odd(), 'a.step')" + BOX
+    ),
+    "what is left of the scorer": (
+        "import sys, __main__\nseen = [sys.argv, sys.orig_argv, sys.path, vars(__main__)]\n"
+        "if any('/metrics' in str(one) or 'descriptor' in str(one) for one in seen):\n"
+        "    raise ValueError('LEAK')" + BOX
     ),
     "patched builtins": (
         "import builtins\nbuiltins.len = lambda x: 0\nbuiltins.isinstance = lambda *a: True" + BOX

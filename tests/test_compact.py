@@ -235,7 +235,7 @@ ODD = [
     HEAD + BOX.replace('"XY"', "cq.Plane((0, 0, 0), (0, 0, 0), (0, 0, 1))"),
     HEAD + "w = cq.Workplane()\nv = cq.Workplane()\na = v.circle(1)\nsolid = w.add(a).extrude(1)\n",
     HEAD + "w = cq.Workplane()\na = w.circle(1)\nsolid = w.extrude(1)\nsolid = w.extrude(2)\n",
-    HEAD + BOX.replace("solid =", "part ="),
+    HEAD + BOX.replace("solid =", "part: cq.Workplane ="),
 ]  # fmt: skip
 
 

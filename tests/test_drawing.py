@@ -239,3 +239,24 @@ def test_a_written_data_set_shows_the_parts_it_names(tmp_path):
             assert (np.asarray(picture) == draw(build(parse(row["cadquery"])))).all()
     with pytest.raises(InputError, match="already holds"):
         write_dataset(folder, 3, seed=4, families=["flange"])
+
+
+def test_loops_that_touch_are_nested_by_what_lies_off_the_border():
+    """A hole and its outline share a point: that point must not decide what is inside."""
+    square = Path((0, 0), tuple(map(Segment, [(10, 0), (10, 10), (0, 10), (0, 0)])))
+    notch = Path((10, 5), tuple(map(Segment, [(6, 8), (6, 2), (10, 5)])))
+    for loops in ((square, notch), (notch, square), (Circle(0, 0, 5), Circle(2, 0, 3))):
+        program = (Extrusion(XY, loops, 4),)
+        part = run_cadquery(to_code(program))
+        light, exact = build(program), build_exactly(program)
+        assert isinstance(part, Part) and light is not None
+        assert light.volume == pytest.approx(part.volume, rel=0.01)
+        assert silhouette_iou(draw(light), draw(exact)) > 0.99
+
+
+def test_loops_that_cross_are_left_to_cadquery():
+    program = (Extrusion(XY, (Circle(0, 0, 5), Circle(4, 0, 3)), 4),)
+    assert build(program) is None
+    with pytest.raises(NotBuilt, match="cross"):
+        build_exactly(program)
+    assert draw_code(to_code(program)) is None

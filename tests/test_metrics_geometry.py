@@ -15,15 +15,19 @@ import numpy as np
 import pytest
 
 import metrics
+from metrics import overlap
 from metrics.chamfer_distance import chamfer_distance
 from metrics.execution import measure_file, run_cadquery, run_many
-from metrics.geometry import iou_aligned, iou_unit_box
+from metrics.geometry import iou_aligned, iou_rotated, iou_unit_box
 from metrics.normalised import normalise
 from metrics.parts import Failure, Part
+from metrics.sandbox.cad_files import STL_TRIANGLE
 
 REAL = Path(__file__).resolve().parents[1] / "../shared/data/gencad_dev"
+BUNDLED = Path(__file__).resolve().parents[1] / "data/samples/test"
 real_data = pytest.mark.skipif(not REAL.exists(), reason=f"{REAL} is not there")
 
+BOX = "result = cq.Workplane().box(1, 1, 1)"
 # Parts whose principal axes the inertia does not determine, or nearly not.
 HARD = {
     "cube with three unlike holes": (
@@ -242,6 +246,183 @@ def test_references_of_every_kind_agree(tmp_path):
     assert isinstance(measure_file(tmp_path / "bad.stl"), Failure)
 
 
+# ---- STL and STEP files as other makers write them -----------------------------------------------
+
+Mesh = tuple[np.ndarray, np.ndarray]  # points (N, 3) and triangles (M, 3)
+
+
+def block(size: tuple[float, float, float], corner: tuple[float, float, float] = (0, 0, 0)) -> Mesh:
+    points = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * size + corner
+    squares = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    halves = [half for a, b, c, d in squares for half in ((a, b, c), (a, c, d))]
+    return points, np.array(halves)
+
+
+def inside_out(mesh: Mesh) -> Mesh:
+    return mesh[0], mesh[1][:, ::-1]
+
+
+def together(*meshes: Mesh) -> Mesh:
+    starts = np.cumsum([0, *(len(points) for points, _ in meshes)])
+    faces = [faces + start for (_, faces), start in zip(meshes, starts, strict=False)]
+    return np.concatenate([points for points, _ in meshes]), np.concatenate(faces)
+
+
+def stl_of(mesh: Mesh) -> bytes:
+    rows = np.zeros(len(mesh[1]), STL_TRIANGLE)
+    rows["corners"] = mesh[0][mesh[1]]
+    return bytes(80) + len(rows).to_bytes(4, "little") + rows.tobytes()
+
+
+BLOCK = block((3, 2, 1))
+ROOM = together(block((4, 4, 4)), inside_out(block((2, 1, 1), (1, 1, 1))))
+ODD_FILES = {  # its mesh, its volume, its solids, what the notes say
+    "as it should be": (BLOCK, 6, 1, None),
+    "inside out": (inside_out(BLOCK), 6, 1, "turned round"),
+    "twice": (together(BLOCK, BLOCK), 6, 1, "duplicate"),
+    "twice, once inside out": (together(BLOCK, inside_out(BLOCK)), 6, 1, "duplicate"),
+    "some triangles twice": ((BLOCK[0], BLOCK[1][[*range(12), 0, 3, 7]]), 6, 1, "duplicate"),
+    "mixed winding": (
+        (BLOCK[0], np.where(np.arange(12)[:, None] % 4, BLOCK[1], BLOCK[1][:, ::-1])),
+        6, 1, "winding of 3",
+    ),
+    "two bodies, one inside out": (
+        together(BLOCK, inside_out(block((1, 1, 1), (5, 0, 0)))), 7, 2, "turned round",
+    ),
+    "bodies that overlap": (together(BLOCK, block((3, 2, 1), (2, 0.5, 0.5))), 11.25, 1, "united"),
+    "bodies that touch": (together(BLOCK, block((3, 2, 1), (3, 0, 0))), 12, 1, "duplicate"),
+    "a cavity": (ROOM, 62, 1, None),
+    "a cavity, all inside out": (inside_out(ROOM), 62, 1, "turned round"),
+    "a body in a cavity": (together(ROOM, block((0.5,) * 3, (1.2,) * 3)), 62.125, 2, None),
+    "a face missing": ((BLOCK[0], BLOCK[1][:-2]), 6, 1, "capped"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+def test_odd_stl_files_are_mended_and_say_so(name, tmp_path):
+    mesh, volume, solids, note = ODD_FILES[name]
+    (tmp_path / "part.stl").write_bytes(stl_of(mesh))
+    got = measure_file(tmp_path / "part.stl")
+    assert isinstance(got, Part), got
+    assert got.volume == pytest.approx(volume, rel=1e-6)
+    assert got.solids == solids
+    if note:
+        assert note in " ".join(got.notes) and not got.valid
+        row = metrics.compute([BOX], [tmp_path / "part.stl"])["rows"][0]
+        assert row["notes"][0].startswith("reference: ") and note in " ".join(row["notes"])
+
+
+@pytest.mark.parametrize(
+    ("mesh", "reason"),
+    [
+        ((BLOCK[0], BLOCK[1][:1]), "no volume"),
+        ((BLOCK[0], BLOCK[1][:5]), "not closed"),
+        ((BLOCK[0] * np.nan, BLOCK[1]), "no usable triangles"),
+    ],
+)
+def test_stl_files_that_nothing_mends_say_why(mesh, reason, tmp_path):
+    (tmp_path / "part.stl").write_bytes(stl_of(mesh))
+    got = measure_file(tmp_path / "part.stl")
+    assert isinstance(got, Failure) and got.kind == "invalid solid" and reason in got.message
+
+
+@pytest.mark.parametrize(
+    ("code", "least"),
+    [
+        (BOX, 0.999),
+        ("result = cq.Workplane().rect(2, 2).rect(1.8, 1.8).extrude(5)", 0.999),
+        ("result = cq.Workplane().polygon(6, 2).circle(.5).extrude(.7)", 0.999),
+        ("result = cq.Workplane().box(2, 2, 2).edges('|Z').fillet(.3)", 0.999),
+        (HARD["bolt circle"], 0.997),
+        (HARD["ring"], 0.995),
+    ],
+)
+def test_a_part_scores_one_against_its_own_turned_mesh(code, least, tmp_path):
+    import cadquery as cq
+
+    names: dict = {"cq": cq, "np": np}
+    exec(code, names)
+    turned = names["result"].rotate((0, 0, 0), (1, 2, 3), 41).translate((5, 6, 7))
+    cq.exporters.export(turned, str(tmp_path / "part.stl"), tolerance=2e-3, angularTolerance=0.1)
+    got = metrics.compute([code], [tmp_path / "part.stl"])
+    assert got["iou_best"]["mean"] >= least
+    mesh = measure_file(tmp_path / "part.stl")
+    assert isinstance(mesh, Part) and abs(mesh.face_count - part_of(code).face_count) <= 1
+
+
+def test_a_closed_shell_inside_another_is_its_cavity(tmp_path):
+    import cadquery as cq
+
+    hollow = cq.Workplane().box(50, 40, 30).shell(-3)
+    shells = cq.Compound.makeCompound(
+        [*hollow.val().Shells(), *cq.Workplane().box(5, 5, 5).shells().vals()]
+    )
+    for shape, volume, solids in (
+        (hollow, 60000 - 44 * 34 * 24, 1),
+        (shells, 60000 - 44 * 34 * 24 + 125, 2),
+    ):
+        cq.exporters.export(
+            cq.Workplane(shape) if shape is shells else shape, str(tmp_path / "part.step")
+        )
+        part = measure_file(tmp_path / "part.step")
+        assert isinstance(part, Part), part
+        assert part.volume == pytest.approx(volume, rel=1e-9) and part.solids == solids
+        assert any("cavity" in note for note in part.notes)
+
+
+# ---- integrals and surfaces that are wrong -------------------------------------------------------
+
+CROOKED = {  # the program, and the right volume
+    "disc of a mirrored arc": (
+        "result = cq.Workplane().threePointArc((3, 3), (6, 0)).mirrorX().extrude(5)",
+        45 * np.pi,
+    ),
+}
+BROKEN = {
+    "box without its lower face": (
+        "faces = cq.Workplane().box(1, 2, 3, centered=False).faces('not <Z').vals()\n"
+        "result = cq.Workplane(cq.Solid.makeSolid(cq.Shell.makeShell(faces)))"
+    ),
+    "a good box and an open one": (
+        "faces = cq.Workplane().box(1, 2, 3).faces('not >X').vals()\n"
+        "result = cq.Workplane().box(1, 1, 1).translate((9, 0, 0))"
+        ".add(cq.Solid.makeSolid(cq.Shell.makeShell(faces)))"
+    ),
+    "a sliver": "result = cq.Workplane().box(1e-4, 1e4, 1e4)",
+    "half a cylinder, its edges rounded": (
+        "half = cq.Workplane('YZ').cylinder(60, 30).faces('>X').workplane()\n"
+        "half = half.transformed(rotate=(-45, 0, 0)).split(keepBottom=True)\n"
+        "result = half.edges('|Y').fillet(3)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CROOKED)
+def test_a_wrong_integral_is_not_believed(name):
+    code, volume = CROOKED[name]
+    part = part_of(code)
+    assert part.volume == pytest.approx(volume, rel=5e-3)
+    assert any("integral" in note for note in part.notes)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_every_function_says_the_same_of_a_broken_solid(name):
+    code = BROKEN[name]
+    got = run_cadquery(code)
+    assert isinstance(got, Failure) and got.kind == "invalid solid", got
+    assert metrics.evaluate_syntax_rate_simple({"a": code}) == 0
+    assert metrics.compute([code], [BOX])["failures"] == {"invalid solid": 1}
+    assert metrics.get_iou_best(code, code) == metrics.get_iou_best(BOX, code) == 0
+    with pytest.raises(ValueError, match="alignment"):
+        metrics.get_iou_best(BOX, BOX, alignment="sideways")
+
+
+def test_a_coarse_mesh_is_no_reason_to_doubt_the_integral():
+    part = part_of("result = cq.Workplane().circle(10).circle(9.99).extrude(30)")
+    assert part.volume == pytest.approx(np.pi * 30 * (100 - 9.99**2), rel=1e-9)
+    assert not part.notes
+
+
 def occ_volume_in_common(a: bytes, b: bytes, turn: np.ndarray) -> tuple[float, float, float]:
     """OpenCASCADE's volumes of a, of b turned, and of their common part."""
     import cadquery as cq
@@ -300,3 +481,140 @@ def test_real_parts_score_one_against_moved_copies():
     copies = parts_of([moved(code + "\nresult = solid", random) for code in codes])
     for row, part, copy in zip(rows, parts, copies, strict=True):
         assert 0.99 <= iou_aligned(part, copy) <= 1, row["deepcad_id"]
+
+
+# ---- the rotations at hand, and the climb from the best of them ----
+
+PLATE = "result = cq.Workplane().box(80, 50, {thickness})"
+BOSS = ".union(cq.Workplane().box(5, 5, 7, centered=(True, True, False)).translate((35, 20, 0)))"
+LEDGE = (
+    "result = cq.Workplane().box(4, 3, 1).union(cq.Workplane().box(1, 2, {}).translate((1, 0, 1)))"
+)
+
+
+def unturned(a: Part, b: Part) -> float:
+    """IoU of the parts as given, less what rounding does when they change places."""
+    return iou_rotated(normalise(a), normalise(b), np.eye(3)) - 1e-12
+
+
+@pytest.mark.parametrize("thickness", [1, 1.5, 3])
+def test_a_boss_far_out_on_a_plate_does_not_tilt_it(thickness):
+    plate = PLATE.format(thickness=thickness)
+    random = np.random.default_rng(5)
+    first, second, turned = parts_of([plate, plate + BOSS, moved(plate + BOSS, random)])
+    score = iou_aligned(first, second)
+    assert score >= unturned(first, second) > 0.5
+    assert iou_aligned(second, first) == score
+    assert iou_aligned(first, turned) == pytest.approx(score, abs=5e-3)
+
+
+def test_no_rotation_at_hand_is_better():
+    codes = [*HARD.values(), *CHIRAL.values()]
+    parts = parts_of(codes)
+    for first, second in zip(parts, parts[1:] + parts[:1], strict=True):
+        score = iou_aligned(first, second)
+        assert score >= unturned(first, second)
+        assert score >= iou_aligned(first, second, "pca") - 1e-9
+
+
+def test_the_slope_is_the_slope():
+    from scipy.spatial.transform import Rotation
+
+    first, second = (normalise(part) for part in parts_of([LEDGE.format(2), CHIRAL["propeller"]]))
+    turn = Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix()
+    own = np.array(second.solid.to_mesh64().run_original_id)
+    slope = overlap._slope(first, second, overlap.common_part(first, second, turn), own)
+    for axis in np.eye(3) * 1e-5:
+        up, down = (
+            iou_rotated(first, second, Rotation.from_rotvec(sign * axis).as_matrix() @ turn)
+            for sign in (1, -1)
+        )
+        assert slope[np.argmax(axis)] == pytest.approx((up - down) / 2e-5, abs=1e-4)
+
+
+def test_a_climb_goes_up_and_never_down():
+    from scipy.spatial.transform import Rotation
+
+    codes = [LEDGE.format(2), LEDGE.format(3), CHIRAL["hook"], HARD["bolt circle"]]
+    parts = [normalise(part) for part in parts_of(codes)]
+    gains = []
+    for seed in range(8):
+        first, second = parts[seed % 4], parts[(seed + 1 + seed // 4) % 4]
+        turn = Rotation.random(random_state=seed).as_matrix()
+        common = overlap.common_part(first, second, turn)
+        gains.append(overlap.climb(first, second, turn, common))
+        gains[-1] -= iou_rotated(first, second, turn)
+    assert min(gains) >= 0
+    assert np.median(gains) > 0.02
+
+
+def check_a_pair(name: str, target: Part, part: Part, folder: Path) -> float | None:
+    """No rotation at hand is better, and a part scores 1 against itself and its own mesh.
+
+    Returns how far the unturned IoU is from OpenCASCADE's own booleans; None where these fail.
+    """
+    import cadquery as cq
+
+    from benchmarks.scoring import CONSISTENT, occ_volumes, with_deadline
+
+    score = iou_aligned(target, part)
+    assert score >= unturned(target, part), name
+    assert score >= iou_aligned(target, part, "pca") - 1e-9, name
+    assert iou_aligned(part, part) == pytest.approx(1, abs=1e-6), name
+    shape, longest = cq.Shape.importBin(io.BytesIO(part.brep)), np.ptp(part.vertices, axis=0).max()
+    shape.exportStl(str(folder / "part.stl"), 1e-3 * longest, 0.1)
+    mesh = measure_file(folder / "part.stl")
+    assert isinstance(mesh, Part), (name, mesh)
+    assert iou_aligned(part, mesh) >= 0.994, name
+    volumes = with_deadline(20, occ_volumes, target, part, np.eye(3))
+    if not volumes:
+        return None
+    a, b, common, both = volumes
+    if abs(a + b - common - both) > CONSISTENT * (a + b):
+        return None
+    return abs(unturned(target, part) - common / (a + b - common))
+
+
+def check_exactness(errors: list[float | None]) -> None:
+    exact = [error for error in errors if error is not None]
+    assert len(exact) >= 0.8 * len(errors)
+    assert np.mean(exact) < 2e-4 and max(exact) < 5e-3
+
+
+def one_thread_for_booleans() -> None:
+    """OpenCASCADE's pool of threads does not survive a fork."""
+    from OCP.OSD import OSD_ThreadPool
+
+    OSD_ThreadPool.DefaultPool_s(1).Init(1)
+
+
+@real_data
+@pytest.mark.slow
+def test_real_programs_against_their_step_files(tmp_path):
+    one_thread_for_booleans()
+    rows = [json.loads(line) for line in (REAL / "metadata.jsonl").open()]
+    errors = []
+    for row, part in zip(rows, parts_of(row["cadquery"] for row in rows), strict=True):
+        target = measure_file(REAL / "steps" / f"{row['deepcad_id']}.step")
+        assert isinstance(target, Part)
+        errors.append(check_a_pair(row["deepcad_id"], target, part, tmp_path))
+    check_exactness(errors)
+
+
+@pytest.mark.slow
+def test_bundled_programs_against_perturbed_ones(tmp_path):
+    from benchmarks.scoring import perturb
+
+    one_thread_for_booleans()
+    lines = (BUNDLED / "metadata.jsonl").read_text().splitlines()
+    codes = [json.loads(line)["cadquery"] for line in lines[:16]]
+    random = np.random.default_rng(4)
+    others = [perturb(code, random) for code in codes]
+    pairs = zip(run_many(codes), run_many(others), strict=True)
+    errors = [
+        check_a_pair(codes[number], target, part, tmp_path)
+        for number, (target, part) in enumerate(pairs)
+        if isinstance(target, Part) and isinstance(part, Part)
+    ]
+    assert len(errors) >= 12
+    check_exactness(errors)

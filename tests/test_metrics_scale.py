@@ -21,8 +21,9 @@ import metrics.meshes
 import metrics.normalised
 from metrics import references, wire
 from metrics.execution import run_cadquery
-from metrics.meshes import solid_manifolds, union
+from metrics.meshes import solid_manifolds
 from metrics.parts import Failure, Part, part_from_message, part_to_bytes
+from metrics.triangles import union
 
 ROOT = Path(__file__).resolve().parents[1]
 BOX = "result = cq.Workplane().box({}, {}, {})"
@@ -194,19 +195,22 @@ def test_meshes_that_are_no_manifold_are_repaired_and_reported():
 
 
 WALL_WITHOUT_THICKNESS = """
-import manifold3d, numpy as np
-from metrics import geometry, meshes, run_cadquery
-part = run_cadquery(  # two equal circles, as a model wrote them
+import cadquery as cq, manifold3d, numpy as np
+from metrics import run_cadquery, triangles
+from metrics.sandbox import tessellation
+code = (  # two equal circles, as a model wrote them
     "ring = cq.Workplane('XZ', origin=(0, 50, 0)).circle(23).moveTo(0, 0).circle(7)\\n"
     "wall = cq.Workplane('XZ', origin=(0, 10, 0)).circle(18).moveTo(0, 0).circle(18)\\n"
     "result = ring.extrude(40).union(wall.extrude(60))"
 )
-assert geometry.normalise(part).notes
-points, faces = meshes.weld(part.vertices, part.triangles)
+assert run_cadquery(code).kind == "invalid solid"
+exec(code)
+arrays = tessellation.tessellate(result.val().wrapped, np.zeros(3), 30.0, [])
+points, faces = triangles.weld(arrays["vertices"] / 30, arrays["triangles"])
 kept = []  # what was freed before decides whether a wild read is seen
 for number in range(300):
     kept = [*kept[-20:], manifold3d.Manifold.sphere(1, 8 + 7 * number % 64)]
-    kept.append(meshes._manifold(points, faces, merge=number % 2 == 0))
+    kept.append(triangles.manifold_of(points, faces, merge=number % 2 == 0))
     assert kept[-1] is None
 """
 
@@ -249,7 +253,7 @@ def test_a_face_without_a_mesh_at_one_size_is_meshed_at_another():
     assert not metrics.geometry.normalise(got).notes
     assert len(np.unique(got.faces)) == got.face_count == 6
     assert metrics.geometry.normalise(got).volume == pytest.approx(
-        got.volume / metrics.normalised._gyration(got) ** 3, rel=2e-3
+        got.volume / metrics.triangles.radius_of_gyration(got.volume, got.inertia) ** 3, rel=2e-3
     )
 
 
@@ -275,3 +279,34 @@ def test_wire_refuses_what_does_not_fit():
     for bad_header, bad_body in damaged:
         with pytest.raises(wire.WireError):
             part_from_message(bad_header, bad_body)
+
+
+def test_files_and_folders_as_people_have_them(tmp_path):
+    part = run_cadquery(BOX.format(1, 2, 3))
+    assert isinstance(part, Part)
+    step = metrics.export_step(part.brep)
+    assert isinstance(step, bytes)
+    steps, answers = tmp_path / "steps", tmp_path / "answers"
+    for folder in (steps, answers):
+        folder.mkdir()
+        (folder / "a.x.STP").write_bytes(step)
+        (folder / "b.Py").write_text("\ufeff# \u2028\n" + BOX.format(1, 2, 3))
+    done = command(answers, "--references", steps)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["iou_best"]["mean"] > 0.999
+
+    rows = [
+        {"id": "a.x", "code": "answers/a.x.STP"},
+        {"id": "b", "code": None},
+        {"id": "c", "code": "# \u2028\n" + BOX.format(1, 2, 3)},
+    ]
+    (steps / "c.stp").write_bytes(step)
+    predictions, out = tmp_path / "p.jsonl", tmp_path / "out.jsonl"
+    text = "\ufeff" + "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    predictions.write_text(text, encoding="utf-8", newline="")
+    for resume in ((), ("--resume",)):
+        done = command(predictions, "--references", steps, "--out", out, *resume)
+        assert done.returncode == 0, done.stderr
+        got = json.loads(done.stdout)
+        assert got["n"] == 3 and got["failures"] == {"no solid": 1}
+        assert got["iou_best_valid"]["mean"] > 0.999

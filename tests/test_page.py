@@ -115,6 +115,18 @@ def test_what_goes_wrong_is_told(service: Slow, uploads: Path) -> None:
     assert "likeness" not in typed.measures and typed.picture is None and typed.gallery
 
 
+def test_work_that_waits_in_the_queue_can_be_cancelled() -> None:
+    stops, visitor = Stops(), gr.Request(session_hash="me")
+    stops.expect(visitor)
+    stops.end_all(gr.Request(session_hash="other"))
+    stops.end_all(visitor)  # before gradio lets the work begin
+    with stops.of("me") as asked, stops.of("me") as later:
+        assert asked.due() and not later.due()
+    stops.end_all(visitor)  # when there is nothing to end, nothing that follows is ended
+    with stops.of("me") as next_one:
+        assert not next_one.due()
+
+
 FAILED = Generated("r = 1", Failure("no solid", "r is a number", 1), 0, 0, "", 1, 1, (0, 0))
 
 

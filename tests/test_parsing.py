@@ -49,6 +49,10 @@ NOT_READ = [
 ]  # fmt: skip
 
 
+def box_code(side):
+    return f"cq.Workplane('XY').rect({side}, 1).extrude(1)"
+
+
 @pytest.mark.parametrize("code", READ)
 def test_what_is_read_is_what_cadquery_builds(code):
     program = parse(HEAD + code)
@@ -57,6 +61,30 @@ def test_what_is_read_is_what_cadquery_builds(code):
     assert read.volume == pytest.approx(built.volume, rel=1e-9) and read.solids == built.solids
     assert read.bounding_box == pytest.approx(built.bounding_box, abs=1e-6)
     assert read.center == pytest.approx(built.center, abs=1e-9)
+
+
+BOXES = f"solid = {box_code(2)}\nresult = {box_code(3)}\nlast = {box_code(4)}\n"
+WHICH = {  # the side of the box that is the part
+    BOXES: 3,
+    f"solid = {box_code(2)}\nr = {box_code(3)}\nlast = {box_code(4)}": 4,
+    f"a = {box_code(2)}\nb = {box_code(3)}\na = a.union({box_code(5)})": 5,
+    f"a = {box_code(2)}\nresult = cq.Workplane().rect(9, 9)": 2,
+    f"{BOXES}cq.exporters.export(solid, 'a.step')": 2,
+    f"{BOXES}cq.exporters.export(solid, 'a.step', opt={{}})\n"
+    "cq.exporters.export(last, 'b.stl')\ncq.exporters.export(cq.Workplane().rect(9, 9), 'c')": 4,
+    f"{BOXES}show_object(solid, name='a', options={{'color': 'red'}})\n"
+    "cq.exporters.export(last, 'a.step')\nshow_object(cq.Workplane().rect(9, 9))": 2,
+    f"\ufeff{HEAD}result = {box_code(6)}": 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("code", WHICH)
+def test_the_part_is_the_object_that_the_scores_take(code):
+    code = code if code.startswith("\ufeff") else HEAD + code
+    built, program = run_cadquery(code), parse(code)
+    assert isinstance(built, Part), built
+    assert built.volume == pytest.approx(WHICH[code.removeprefix(HEAD)])
+    assert run_cadquery(to_code(program)).volume == pytest.approx(built.volume)
 
 
 @pytest.mark.parametrize("code", NOT_READ)
@@ -74,8 +102,10 @@ def test_what_is_not_read_is_named_with_its_line():
         f"d = cq.Workplane()\n{XY}.circle(d).extrude(1)": "line 3: a number is needed, not `d`",
         f"{XY}.circle(2).extrude(1, taper=5)": "line 2: `extrude(1, taper=5)` is not read",
         "for i in range(3):\n    pass": "line 2: `for i in range(3):` is not read",
-        "x = cq.Workplane().rect(1, 1).extrude(1)": "no solid is named result, solid or r",
-        "": "no solid is named result, solid or r",
+        "x = cq.Workplane().rect(1, 1)": "no solid is built",
+        "": "no solid is built",
+        "show_object(a.rect(1, 1), name=n)": "line 2: `show_object.*, name=n.` is not read",
+        f"a = {box_code(2)}\nshow_object(a)\nshow_object(a.cut(a))": "several parts are shown",
         "result = oops(": "line 2: this is not Python ('(' was never closed)",
         "result = " + "(" * 500: "nested too deeply|not Python",
         "#" * 100_000: "has 100,022 characters",

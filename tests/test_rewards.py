@@ -49,7 +49,10 @@ FORGERIES = {
     "an empty workplane": "result = cq.Workplane()",
     "an empty cut": "result = cq.Workplane().box(1, 1, 1).cut(cq.Workplane().box(2, 2, 2))",
     "a face": "result = cq.Workplane().rect(100, 60).wires().toPending().consolidateWires()",
-    "an unclosed shell": "result = cq.Workplane(cq.Shell.makeShell(solid.faces().vals()[:5]))",
+    "an unclosed shell": (
+        "faces = cq.Workplane().box(100, 60, 50).faces().vals()\n"
+        "result = cq.Workplane(cq.Shell.makeShell(faces[:5]))"
+    ),
     "a shell without a lid": (
         "faces = cq.Workplane().box(100, 60, 50).faces('not >Z').vals()\n"
         "result = cq.Workplane(cq.Solid(cq.Shell.makeShell(faces).wrapped))"
@@ -84,8 +87,7 @@ def earned(completions):
 def test_forgeries_earn_nothing_and_spoil_nothing():
     codes = []
     for code in FORGERIES.values():
-        solid = "solid = cq.Workplane().box(100, 60, 50)\n" if "solid" in code else ""
-        codes += [HEAD + solid + code, BRACKET]
+        codes += [HEAD + code, BRACKET]
     for name, values in earned(codes).items():
         assert len(values) == len(codes)
         for forgery, value in zip(FORGERIES, values[::2], strict=True):
@@ -129,7 +131,7 @@ def test_a_batch_runs_every_program_once(monkeypatch):
 
 
 def test_without_a_reference_nothing_is_earned():
-    assert iou_reward([BOX, BOX, BOX], cadquery=["oops", BOX, None]) == [0.0, 1.0, 0.0]
+    assert iou_reward([BOX, BOX, BOX], cadquery=["oops", BOX, None]) == pytest.approx([0, 1, 0])
     assert all(reward([], cadquery=[], image=[]) == [] for reward in ALL)
 
 

@@ -27,6 +27,7 @@ from image2cad.common import Array
 ARC_STEP = 0.15  # radians a chord, where no deflection is given
 CHORD_ERROR = 0.004  # of the longest side: the viewer's coefficient 0.001, times 4
 CHORD_ANGLE = 20.0  # degrees: the viewer's deviation angle
+BORDER = 5e-3  # of the longer side: a point so near to a loop may be on it, because of chords
 SHORTEST_LINE = 1e-7  # of a closing line; a shorter one is none
 
 
@@ -106,15 +107,64 @@ def signed_area(points: Array) -> float:
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
-def contains(ring: Array, point: Array) -> bool:
-    """Whether `point` (2,) lies inside the polygon `ring` (K, 2)."""
-    x, y = point
-    x0, y0 = ring.T
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    crosses = (y0 > y) != (y1 > y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)
-    return bool(np.count_nonzero(crosses & (at > x)) % 2)
+def nesting(rings: Sequence[Array]) -> list[list[int]] | None:
+    """For each polygon (K, 2) the numbers of those around it; None where two of them cross."""
+    around: list[list[int]] = []
+    for i, ring in enumerate(rings):
+        inside = {j: lies_inside(ring, other) for j, other in enumerate(rings) if j != i}
+        if None in inside.values():
+            return None
+        around.append([j for j, within in inside.items() if within])
+    # Around what is around a loop is around it too, or chords deceived us.
+    nested = all(set(around[j]) < set(by) for by in around for j in by)
+    return around if nested else None
+
+
+def lies_inside(ring: Array, other: Array) -> bool | None:
+    """Whether a polygon (K, 2) lies inside another one, None where the two cross.
+
+    Corners and middles of edges decide, without those on the other's border: loops may touch. Two
+    equal polygons do not lie inside each other.
+    """
+    low, high = other.min(axis=0), other.max(axis=0)
+    if (ring.min(axis=0) >= high).any() or (ring.max(axis=0) <= low).any():
+        return False  # most pairs of holes
+    inside, outside, on_border = _sides(ring, other, BORDER * float((high - low).max()))
+    if inside and outside:
+        return None
+    if not inside and not outside:
+        return on_border > len(ring)  # most of twice as many points
+    return inside > 0
+
+
+@njit(cache=True)
+def _sides(ring: Array, other: Array, border: float) -> tuple[int, int, int]:
+    """How many corners and middles of edges of `ring` lie surely inside and outside `other`.
+
+    The third number is how many of those nearer than `border` to its border lie inside.
+    """
+    inside = outside = on_border = 0
+    for k in range(2 * len(ring)):
+        one, next_one = ring[k // 2], ring[(k // 2 + k % 2) % len(ring)]
+        x, y = (one[0] + next_one[0]) / 2, (one[1] + next_one[1]) / 2
+        nearest, crossed = np.inf, False
+        for e in range(len(other)):
+            x0, y0 = other[e]
+            x1, y1 = other[(e + 1) % len(other)]
+            dx, dy = x1 - x0, y1 - y0
+            share = ((x - x0) * dx + (y - y0) * dy) / max(dx * dx + dy * dy, 1e-300)
+            share = min(max(share, 0.0), 1.0)
+            away = (x - x0 - share * dx) ** 2 + (y - y0 - share * dy) ** 2
+            nearest = min(nearest, away)
+            if (y0 > y) != (y1 > y) and x0 + (y - y0) * dx / dy > x:
+                crossed = not crossed
+        if nearest <= border * border:
+            on_border += crossed
+        elif crossed:
+            inside += 1
+        else:
+            outside += 1
+    return inside, outside, on_border
 
 
 def _poles(loop: Loop, seam: float) -> Iterator[Point]:

@@ -40,7 +40,7 @@ from OCP.TopLoc import TopLoc_Location
 from OCP.TopoDS import TopoDS, TopoDS_Compound
 from OCP.TopTools import TopTools_IndexedMapOfShape
 
-from image2cad.cad.chords import CHORD_ANGLE, CHORD_ERROR, SHORTEST_LINE, contains, outline
+from image2cad.cad.chords import CHORD_ANGLE, CHORD_ERROR, SHORTEST_LINE, nesting, outline
 from image2cad.cad.prisms import Mesh
 from image2cad.cad.program import (
     Circle,
@@ -107,10 +107,9 @@ def _prism(step: Extrusion) -> Any:
 def _regions(loops: Sequence[Loop]) -> list[tuple[Loop, list[Loop]]]:
     """Each outer loop with its holes; a loop inside a hole is an outer one again."""
     rings = [np.concatenate([curve for curve, _, _ in outline(loop)]) for loop in loops]
-    around = [
-        [j for j, other in enumerate(rings) if j != i and contains(other, ring[0])]
-        for i, ring in enumerate(rings)
-    ]
+    around = nesting(rings)
+    if around is None:
+        raise NotBuilt("two loops of a sketch cross")
     regions: dict[int, list[Loop]] = {i: [] for i, by in enumerate(around) if len(by) % 2 == 0}
     for i, by in enumerate(around):
         if i not in regions:

@@ -33,6 +33,7 @@ from image2cad.cad.program import (
     Segment,
     Vector,
 )
+from metrics import choose_result
 
 MOST_CHARACTERS = 100_000  # GenCAD-Code's programs have a few thousand
 MOST_STEPS = 500  # extrusions; `solid = solid.union(solid)` doubles them every line
@@ -80,7 +81,7 @@ def parse(code: str) -> Program | Unread:
     if len(code) > MOST_CHARACTERS:
         return Unread(f"the program has {len(code):,} characters; {MOST_CHARACTERS:,} are read")
     try:
-        return _program(ast.parse(code))
+        return _program(ast.parse(code.lstrip("\ufeff")))  # without a byte order mark
     except NotUnderstood as error:
         return Unread(str(error))
     except SyntaxError as error:
@@ -302,21 +303,48 @@ class Names:
 
 
 def _program(tree: ast.Module) -> Program:
-    names = Names(None, {})
+    names, shown, exported = Names(None, {}), [], []
     for statement in tree.body:
         match statement:
             case ast.Import(names=[ast.alias(name="cadquery", asname=alias)]):
                 names.module = alias or "cadquery"
             case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != names.module:
-                names.values[name] = _value(value, names)
+                assigned = _value(value, names)
+                names.values.pop(name, None)  # the order is that of the last assignments
+                names.values[name] = assigned
+            case ast.Expr(
+                value=ast.Call(func=ast.Name(id="show_object"), args=[value, *_]) as call
+            ):
+                shown.append(_given(value, call, names))
+            case ast.Expr(
+                value=ast.Call(
+                    func=ast.Attribute(
+                        value=ast.Attribute(value=ast.Name(id=name), attr="exporters"),
+                        attr="export",
+                    ),
+                    args=[value, *_],
+                ) as call
+            ) if name == names.module:
+                exported.append(_given(value, call, names))
             case _:
                 raise _not_read(statement)
-    # The order in which metrics looks for the result.
-    for name in ("result", "solid", "r"):
-        found = names.values.get(name)
-        if isinstance(found, Solid):
-            return found.steps
-    raise NotUnderstood("no solid is named result, solid or r")
+    found = choose_result(shown, exported, names.values, lambda value: isinstance(value, Solid))
+    if len(found) > 1:
+        raise NotUnderstood("several parts are shown")
+    for one in found:
+        if isinstance(one, Solid):
+            return one.steps
+    raise NotUnderstood("no solid is built")
+
+
+def _given(value: ast.expr, call: ast.Call, names: Names) -> Pen | Solid:
+    """What a call shows or exports; file, name and colour after it must be plain literals."""
+    for other in (*call.args[1:], *(keyword.value for keyword in call.keywords)):
+        try:
+            ast.literal_eval(other)
+        except ValueError:
+            raise _not_read(call) from None
+    return _value(value, names)
 
 
 def _value(node: ast.expr, names: Names) -> Pen | Solid:

@@ -17,8 +17,8 @@ import numpy as np
 
 from image2cad.cad.chords import (
     CHORD_ERROR,
-    contains,
     deflection_of,
+    nesting,
     outline,
     seam_angle,
     signed_area,
@@ -61,7 +61,7 @@ class Mesh:
 
 
 def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | None:
-    """The profile of an extrusion, or None if a loop has no area or the rings cannot be filled."""
+    """The profile of an extrusion, or None if a loop has no area, or two cross."""
     seam = seam_angle(step.plane.x, step.plane.y, step.plane.normal)
     rings: list[Array] = []
     labels: list[Array] = []
@@ -86,9 +86,11 @@ def profile(step: Extrusion, deflection: float, least_area: float) -> Profile | 
     areas = [signed_area(ring) if len(ring) > 2 else 0.0 for ring in rings]
     if min(map(abs, areas), default=0.0) < least_area or step.depth == 0:
         return None
-    for i, ring in enumerate(rings):
-        inside = sum(contains(other, ring[0]) for j, other in enumerate(rings) if j != i)
-        if (areas[i] > 0) == bool(inside % 2):
+    depths = nesting(rings)
+    if depths is None:
+        return None
+    for i, (ring, around) in enumerate(zip(list(rings), depths, strict=True)):
+        if (areas[i] > 0) == bool(len(around) % 2):
             # Reversed points start each segment at its old end: shift the labels with them.
             back = labels[i][::-1]
             rings[i], labels[i] = ring[::-1], np.concatenate([back[1:], back[:1]])

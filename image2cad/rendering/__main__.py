@@ -19,7 +19,9 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=SIZE, help=f"1 to {SIZE} pixels a side")
     parser.add_argument("--exact", action="store_true", help="build with OpenCASCADE")
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
-    parser.add_argument("--deadline", type=float, default=20.0, help="seconds a picture")
+    parser.add_argument(
+        "--deadline", type=float, default=20.0, help="seconds a picture, CPU time for code"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an unfinished folder")
     options = parser.parse_args()
     if not 1 <= options.size <= SIZE:

@@ -61,8 +61,9 @@ def render_rows(
 ) -> Iterator[tuple[PictureTask, str | None]]:
     """Draw every task's program into its PNG file: (task, None) or (task, the reason why not).
 
-    Works in `workers` processes (default: one a core); a call that hangs for `deadline`
-    seconds or crashes costs its row only. A file that is there is complete.
+    Works in `workers` processes (default: one a core); what hangs for `deadline` seconds, or is
+    code that takes as many of CPU time, or crashes costs its row only. A file that is there is
+    complete.
     """
     workers = workers or usable_cores()
     rest = []

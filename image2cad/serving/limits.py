@@ -44,8 +44,9 @@ class Limits:
     only; bodies_bytes: of all requests that are being answered. values: of JSON in a chat.
     running: executions and scores at a time. waiting: how many more may wait, and as many again
     for `generate`; queue_seconds: how long. seconds: the deadline of `generate` for each effort,
-    once it runs; quick_seconds: of the others. program_seconds, program_memory (bytes): what a
-    program may take.
+    once it runs; quick_seconds: of the others. These are wall time. program_seconds (of CPU time),
+    program_memory (bytes): what a program may take; one that sleeps is ended after three times
+    the seconds and ten, which quick_seconds leaves room for.
     """
 
     picture_bytes: int = 20 << 20
@@ -63,7 +64,7 @@ class Limits:
         default_factory=lambda: {name: effort.deadline for name, effort in EFFORTS.items()}
     )
     quick_seconds: float = 60.0
-    program_seconds: float = 20.0
+    program_seconds: float = 15.0
     program_memory: int = 2 << 30
 
 

@@ -8,8 +8,9 @@ leaves a usable solid of usual size: what crashes, hangs, forges or leaves an op
 nothing from either. Completions are replies, as text or as TRL's messages; what is neither is an
 empty reply. Columns of the data come by name, one value a completion; another number of them is
 a ValueError. Programs run side by side, equal ones once, and both rewards of one batch share the
-runs. Left out: how rewards are weighed (train_reward.py), and a deadline for comparing two meshes,
-which MOST_TRIANGLES bounds.
+runs. Time is CPU time, so a reward does not depend on what else the machine does; two parts that
+cannot be compared in theirs (metrics/comparing.py) give 0. Left out: how rewards are weighed
+(train_reward.py).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from metrics import (
 
 Completion = str | Sequence[dict[str, Any]]
 Reward = Callable[..., list[float]]
-PROGRAM_TIMEOUT = 5.0  # seconds a program may run, and again may be measured
+PROGRAM_TIMEOUT = 5.0  # CPU seconds a program may run, and again may be measured
 PROGRAM_MEMORY = 2 << 30  # bytes
 USUAL_SIDES = (1e-2, 1e4)  # of the longest side of a box; parts in GenCAD are about 1, ours 100
 MOST_TRIANGLES = 50_000  # of a part's mesh; more is no part that a picture shows
@@ -103,7 +104,7 @@ def _iou(part: Part | None, target: Part | None) -> float:
         return 0.0
     try:
         return iou_aligned(target, part, "best")
-    except ValueError:  # a mesh that nothing closes
+    except ValueError:  # a mesh that nothing closes, or no time left to compare
         return 0.0
 
 

@@ -19,7 +19,7 @@ from image2cad.rendering import Picture, draw, likeness
 from image2cad.verification.candidate import Candidate
 from metrics import Failure, Part, run_cadquery
 
-RUN_SECONDS = 10.0  # that a finalist may run
+RUN_SECONDS = 5.0  # of CPU time that a finalist may run; one that sleeps is ended after 25 s
 VOLUME_TOLERANCE = 0.01  # share by which CadQuery's solid may differ from the drawn one
 # Of the curve from likeness to confidence: benchmarks/ablation.py
 CONFIDENCE_CENTRE, CONFIDENCE_WIDTH = 0.91, 0.027

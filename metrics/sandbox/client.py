@@ -24,7 +24,7 @@ from pathlib import Path
 from . import fork_server
 
 START_SECONDS = 120.0  # importing CadQuery takes 2-4 s; slow disks take longer
-GRACE_SECONDS = 3.0  # beyond the deadline, before the warden itself counts as lost
+GRACE_SECONDS = 3.0  # beyond the wall limit, before the warden itself counts as lost
 CHUNK_BYTES = 1 << 18
 
 # -I keeps PYTHON* variables and the current folder out; the path is handed over instead, and the
@@ -37,8 +37,9 @@ spec = importlib.util.spec_from_file_location(
     "metrics", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["metrics"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["metrics"])
+from metrics import geometry
 from metrics.sandbox import fork_server
-fork_server.main(descriptor, without)
+fork_server.main(descriptor, without, geometry.compare_sent)
 """
 
 
@@ -66,13 +67,18 @@ _state = _State()
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How a child ended. output: all it wrote, cut at `limit`. reason: see fork_server.py."""
+    """How a child ended. output: all it wrote, cut at `limit`. reason: see fork_server.py.
+
+    seconds: wall time. cpu: seconds of CPU time. cpu_limit, wall_limit: what it had of them.
+    """
 
     output: bytes
     status: int
     reason: int
     seconds: float
     cpu: float
+    cpu_limit: float
+    wall_limit: float
 
 
 def start() -> tuple[str, ...]:
@@ -177,18 +183,23 @@ def _connection() -> socket.socket:
         return ours
 
 
-def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> JobOutcome:
-    """Run one job in a confined child. Raises ForkServerLost, ForkServerStalled."""
+def run_job(
+    kind: int, job: bytes, cpu_limit: float, wall_limit: float, memory: int, limit: int
+) -> JobOutcome:
+    """Run one job in a confined child, within CPU and wall seconds.
+
+    Raises ForkServerLost, ForkServerStalled.
+    """
     connection = _connection()
     ours, theirs = socket.socketpair()
     try:
         with ours:
             try:
-                message = fork_server.JOB_FORMAT.pack(kind, seconds, memory)
+                message = fork_server.JOB_FORMAT.pack(kind, cpu_limit, wall_limit, memory)
                 socket.send_fds(connection, [message], [theirs.fileno()])
             finally:
                 theirs.close()
-            answer = _exchange(connection, ours, job, seconds, limit)
+            answer = _exchange(connection, ours, job, cpu_limit, wall_limit, limit)
     except OSError as error:
         connection.close()
         raise ForkServerLost("the warm process died") from error
@@ -206,10 +217,15 @@ def run_job(kind: int, job: bytes, seconds: float, memory: int, limit: int) -> J
 
 
 def _exchange(
-    connection: socket.socket, channel: socket.socket, job: bytes, seconds: float, limit: int
+    connection: socket.socket,
+    channel: socket.socket,
+    job: bytes,
+    cpu_limit: float,
+    wall_limit: float,
+    limit: int,
 ) -> JobOutcome:
     channel.setblocking(False)
-    deadline = time.monotonic() + seconds + GRACE_SECONDS
+    deadline = time.monotonic() + wall_limit + GRACE_SECONDS
     unsent, received, size, cancelled = memoryview(job), [], 0, False
     if not unsent:
         channel.shutdown(socket.SHUT_WR)
@@ -246,7 +262,8 @@ def _exchange(
             if len(message) != fork_server.DONE_FORMAT.size:
                 raise ForkServerLost("the warm process died")
             status, reason, wall, cpu = fork_server.DONE_FORMAT.unpack(message)
-            return JobOutcome(b"".join(received), status, reason, wall, cpu)
+            output = b"".join(received)
+            return JobOutcome(output, status, reason, wall, cpu, cpu_limit, wall_limit)
 
 
 atexit.register(stop)

@@ -4,10 +4,12 @@
                       +-- warden --- child
 
 The root imports CadQuery and forks a warden per connection of the scorer. A warden forks a child
-per job, kills it with its whole session at the deadline, and reports how it ended. Root and
-wardens only ever see file descriptors and numbers: the code of a job and its result travel
-between the scorer and the child on a socket that the warden hands on unread. So a child inherits
-no other sample, no reference and no score, however deep it digs in its own memory.
+per job, kills it with its whole session at a limit, and reports how it ended. There are two
+limits: of CPU time, so that a verdict does not depend on what else the machine does, and of wall
+time, for who sleeps. Root and wardens only ever see file descriptors and numbers: the code of a job
+and its result travel between the scorer and the child on a socket that the warden hands on unread.
+So a child inherits no other sample, no reference and no score, however deep it digs in its own
+memory.
 
 Started by client.py; not meant to be run by hand. What a child does is in runner.py, measure.py
 and cad_files.py.
@@ -16,6 +18,7 @@ and cad_files.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -25,19 +28,23 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import layers
 
-JOB_FORMAT = struct.Struct(">BdQ")  # kind of job, seconds, bytes of memory
+JOB_FORMAT = struct.Struct(">BddQ")  # kind of job, CPU seconds, wall seconds, bytes of memory
 DONE_FORMAT = struct.Struct(">iBdd")  # wait status, reason, wall seconds, CPU seconds
 
 # Kinds of job.
 RUN_PROGRAM, MEASURE_BREP, READ_STEP, MEASURE_STL, WRITE_STEP = 1, 2, 3, 4, 5
+MEASURE_3MF, MEASURE_OBJ, COMPARE = 6, 7, 8
 # Why a child is gone.
-ENDED, PAST_DEADLINE, CANCELLED = 0, 1, 2
+ENDED, PAST_CPU_LIMIT, PAST_WALL_LIMIT, CANCELLED = 0, 1, 2, 3
 # Exit codes of a child that had no answer.
 EXIT_UNEXPECTED, EXIT_UNCONFINED = 70, 71
+
+SHORTEST_NAP = 0.01  # seconds between two looks at a child's CPU time
 
 # Run once before the forks, so that no child pays for first calls: symbols to resolve, dispatch
 # tables to fill, code to specialise.
@@ -52,11 +59,11 @@ solid = solid.union(cq.Workplane("XY").box(1, 1, 1)).intersect(cq.Workplane("XY"
 """
 
 
-def main(descriptor: int, without: list[str]) -> None:
+def main(descriptor: int, without: list[str], compare: Callable[[bytes], bytes]) -> None:
     """Be the root: warm up, say so, then fork a warden for every connection received.
 
     Says so with one line of JSON: the names of the protection layers. without: layers to leave
-    out, for tests of what the others contain.
+    out, for tests of what the others contain. compare: what answers a job of the kind COMPARE.
     """
     control = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scorer to handle
@@ -74,7 +81,7 @@ def main(descriptor: int, without: list[str]) -> None:
             control.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             layers.guard_supervisor(die_with_parent=True)
-            _serve(socket.socket(fileno=handles[0]), how)
+            _serve(socket.socket(fileno=handles[0]), how, compare)
         os.close(handles[0])
 
 
@@ -98,52 +105,83 @@ def _warm_up() -> None:
 
 def _end_strangers() -> None:
     """Kill what a lost warden left behind: adopted processes that are not in our session."""
-    for child in _children():
+    for child in _children(os.getpid()):
         with contextlib.suppress(OSError):
             if os.getsid(child) != os.getsid(0):
                 os.kill(child, signal.SIGKILL)
 
 
-def _serve(connection: socket.socket, how: layers.Confinement) -> NoReturn:
+def _serve(
+    connection: socket.socket, how: layers.Confinement, compare: Callable[[bytes], bytes]
+) -> NoReturn:
     while True:
         message, handles, _, _ = socket.recv_fds(connection, JOB_FORMAT.size, 1)
         if len(message) != JOB_FORMAT.size or len(handles) != 1:
             os._exit(0)
-        kind, seconds, memory = JOB_FORMAT.unpack(message)
+        kind, cpu_limit, wall_limit, memory = JOB_FORMAT.unpack(message)
         started = time.monotonic()
         child = os.fork()
         if child == 0:
             connection.close()
-            _child(handles[0], kind, seconds, memory, how)
+            answer = compare if kind == COMPARE else functools.partial(_answer, kind)
+            _child(handles[0], answer, cpu_limit, memory, how)
         os.close(handles[0])
-        status, reason, cpu = _watch(child, connection, started + seconds)
+        status, reason, cpu = _watch(child, connection, started, cpu_limit, wall_limit)
         connection.sendall(DONE_FORMAT.pack(status, reason, time.monotonic() - started, cpu))
 
 
-def _watch(child: int, connection: socket.socket, deadline: float) -> tuple[int, int, float]:
-    """Wait for the child; kill its session at the deadline or when the scorer says so.
+def _watch(
+    child: int, connection: socket.socket, started: float, cpu_limit: float, wall_limit: float
+) -> tuple[int, int, float]:
+    """Wait for the child; kill its session at a limit or when the scorer says so.
 
     Returns wait status, reason and CPU seconds, once nothing that the child started is left.
     """
-    reason, hung_up = ENDED, False
+    cores = os.cpu_count() or 1
+    reason, hung_up, cpu = ENDED, False, 0.0
     ended, status, usage = os.wait4(child, os.WNOHANG)
     while not ended:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            reason = PAST_DEADLINE
-        elif _readable_within(child, connection, left):
+        cpu_left, wall_left = cpu_limit - cpu, started + wall_limit - time.monotonic()
+        # As many threads as there are cores may use up CPU time side by side.
+        nap = min(max(cpu_left / cores, SHORTEST_NAP), wall_left)
+        if cpu_left <= 0:
+            reason = PAST_CPU_LIMIT
+        elif wall_left <= 0:
+            reason = PAST_WALL_LIMIT
+        elif _readable_within(child, connection, nap):
             reason, hung_up = CANCELLED, not connection.recv(1)
         if reason != ENDED:
             os.kill(child, signal.SIGKILL)
             _, status, usage = os.wait4(child, 0)
             break
+        cpu = _cpu_seconds(time.monotonic() - started)
         ended, status, usage = os.wait4(child, os.WNOHANG)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     _reap_orphans()
     if hung_up:
         os._exit(0)
-    return status, reason, usage.ru_utime + usage.ru_stime
+    cpu = usage.ru_utime + usage.ru_stime
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU)
+    if reason == ENDED and killed and cpu >= cpu_limit:
+        reason = PAST_CPU_LIMIT  # by the system, where layers.py set a limit as well
+    return status, reason, cpu
+
+
+def _cpu_seconds(wall: float) -> float:
+    """CPU seconds of all that came from this process and is still there, threads included.
+
+    Where the system does not tell them, the `wall` seconds stand for them.
+    """
+    found, seconds, seen = _children(os.getpid()), 0.0, 0
+    while found:
+        pid = found.pop()
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
+            used = stat.read().rpartition(")")[2].split()[11:15]  # its own, and of those it lost
+            seconds += sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+            seen += 1
+            found += _children(pid)
+    return seconds if seen else wall
 
 
 def _readable_within(child: int, connection: socket.socket, left: float) -> bool:
@@ -167,37 +205,44 @@ def _reap_orphans() -> None:
                 continue
         except ChildProcessError:
             return
-        for orphan in _children():
+        for orphan in _children(os.getpid()):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(orphan, signal.SIGKILL)
         time.sleep(0.001)
 
 
-def _children() -> list[int]:
+def _children(parent: int) -> list[int]:
     if sys.platform != "linux":
-        return []  # and orphans do not come here either
-    own = str(os.getpid())
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{own}/children") as children:
-        return [int(number) for number in children.read().split()]
-    found: list[int] = []  # a kernel without that file
-    for name in os.listdir("/proc"):
+        return []  # and orphans do not come to this process either
+    with contextlib.suppress(OSError):
+        lines = []
+        for task in os.listdir(f"/proc/{parent}/task"):
+            with open(f"/proc/{parent}/task/{task}/children") as children:
+                lines.append(children.read())
+        return [int(number) for line in lines for number in line.split()]
+    found: list[int] = []
+    for name in os.listdir("/proc"):  # a kernel without that file
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:
-                if stat.read().rpartition(")")[2].split()[1] == own:
+                if stat.read().rpartition(")")[2].split()[1] == str(parent):
                     found.append(int(name))
     return found
 
 
 def _child(
-    handle: int, kind: int, seconds: float, memory: int, how: layers.Confinement
+    handle: int,
+    answer: Callable[[bytes], bytes],
+    cpu_limit: float,
+    memory: int,
+    how: layers.Confinement,
 ) -> NoReturn:
     code = EXIT_UNCONFINED
     try:
         channel = _isolate(handle, how.rules)
-        layers.confine(how, memory, seconds)
+        layers.confine(how, memory, cpu_limit)
         code = EXIT_UNEXPECTED
         job = _read_all(channel)
-        _write_all(channel, _answer(kind, job))
+        _write_all(channel, _answer_or_reason(answer, job))
         code = 0
     finally:
         os._exit(code)
@@ -218,22 +263,31 @@ def _isolate(handle: int, rules: int) -> int:
     return 3
 
 
+def _answer_or_reason(answer: Callable[[bytes], bytes], job: bytes) -> bytes:
+    from .. import wire
+
+    try:
+        return answer(job)
+    except ValueError as error:
+        return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
+    except MemoryError:
+        return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
+
+
 def _answer(kind: int, job: bytes) -> bytes:
+    """What a job of any other kind asks for. Raises ValueError for a file that cannot be read."""
     from .. import wire
     from . import cad_files, measure, runner
 
     if kind == MEASURE_BREP:
         return measure.measure(job)
-    if kind in (READ_STEP, MEASURE_STL, WRITE_STEP):
-        try:
-            if kind == MEASURE_STL:
-                return cad_files.measure_stl(job)
-            convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
-            return wire.pack({"ok": True}, convert(job))
-        except ValueError as error:
-            return wire.pack({"ok": False, "kind": "invalid solid", "message": str(error)})
-        except MemoryError:
-            return wire.pack({"ok": False, "kind": "memory", "message": "out of memory"})
+    if kind == MEASURE_STL:
+        return cad_files.measure_stl(job)
+    if kind in (MEASURE_3MF, MEASURE_OBJ):
+        return cad_files.measure_mesh_file(job, "3mf" if kind == MEASURE_3MF else "obj")
+    if kind in (READ_STEP, WRITE_STEP):
+        convert = cad_files.step_to_brep if kind == READ_STEP else cad_files.brep_to_step
+        return wire.pack({"ok": True}, convert(job))
     header, brep = runner.run(job.decode("utf-8", "surrogatepass"))
     return wire.pack(header, brep)
 

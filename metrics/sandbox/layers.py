@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from . import landlock, seccomp
 
 LAYERS = ("process", "rlimits", "no_new_privs", "uid", "landlock", "seccomp")
-SPARE_CPU_SECONDS = 5
+SPARE_CPU_SECONDS = 2  # more than the warden allows, which kills sooner unless it is stopped
 MAX_DESCRIPTORS = 64
 MAX_THREADS = 64  # counted per user id, so it binds only where the child has one of its own
 
@@ -69,11 +69,14 @@ def probe(without: Sequence[str] = ()) -> Confinement:
     return Confinement(found, rules, {"landlock", "seccomp"} <= set(found) and _hidden_python())
 
 
-def confine(how: Confinement, memory: int, seconds: float) -> None:
-    """Switch the layers on. `memory` bytes come on top of the address space already in use."""
+def confine(how: Confinement, memory: int, cpu_limit: float) -> None:
+    """Switch the layers on. `memory` bytes come on top of the address space already in use.
+
+    cpu_limit: seconds of CPU time that the warden allows.
+    """
     parent = os.getppid()
     if "rlimits" in how.layers:
-        set_limits(memory, seconds)
+        set_limits(memory, cpu_limit)
     if "uid" in how.layers:
         _drop_user(how.read_search)
     if sys.platform == "linux":
@@ -91,11 +94,11 @@ def confine(how: Confinement, memory: int, seconds: float) -> None:
         seccomp.allow_only_listed(prctl)
 
 
-def set_limits(memory: int, seconds: float) -> None:
-    """Resource limits of this process and its children."""
+def set_limits(memory: int, cpu_limit: float) -> None:
+    """Resource limits of this process and its children. cpu_limit: as for `confine`."""
     limits = {
         resource.RLIMIT_AS: _address_space() + memory,
-        resource.RLIMIT_CPU: int(seconds) + SPARE_CPU_SECONDS,
+        resource.RLIMIT_CPU: int(cpu_limit) + SPARE_CPU_SECONDS,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_NOFILE: MAX_DESCRIPTORS,

@@ -5,19 +5,20 @@ the program, because a hostile program can patch everything in this process. The
 takes nothing from here but an explanation of a failure and bytes that another confined process
 measures (measure.py).
 
-What counts as the result: everything given to `show_object`, else the variables `result`,
-`solid`, `r`, else the CadQuery object assigned last. A Workplane stands for all the shapes it
-selects, an Assembly for its compound.
+Which object is the part says choosing.py: what a program shows, else what it exported last, else
+its variables. A Workplane stands for all the shapes it selects, an Assembly for its compound, a
+list or a dict for all its values. Closed shells count where nothing holds a solid.
 
-Programs may export files: the exporters and files opened for writing go nowhere. That is a
-courtesy to honest programs, not a protection. Leaves out: reading back what was exported.
+What a program finds in place of files, viewers and exporters is in stand_ins.py and
+pretend_files.py: a courtesy to honest programs, not a protection.
 """
 
 from __future__ import annotations
 
+import ast
 import builtins
+import functools
 import io
-import os
 import textwrap
 import traceback
 from typing import Any
@@ -25,11 +26,19 @@ from typing import Any
 import cadquery as cq
 import numpy as np
 from OCP.BinTools import BinTools
+from OCP.BRep import BRep_Tool
+from OCP.TopAbs import TopAbs_ShapeEnum
+from OCP.TopExp import TopExp_Explorer
+
+from . import pretend_files, stand_ins
+from .choosing import RESULT_NAME, choose_result
+from .pretend_files import PretendFiles
 
 PROGRAM_FILE = "<program>"
+BYTE_ORDER_MARK = "\ufeff"
 MAX_MESSAGE = 2000
-RESULT_NAMES = ("result", "solid", "r")
 CADQUERY_TYPES = (cq.Workplane, cq.Shape, cq.Assembly, cq.Sketch)
+HOLDERS = (*CADQUERY_TYPES, list, tuple, dict)
 ERROR_HINTS = {
     "StdFail_NotDone": "OpenCASCADE could not build this feature (often a fillet or chamfer that"
     " is too large, a boolean of touching faces, or a profile that is open or crosses itself)",
@@ -44,22 +53,63 @@ ERROR_HINTS = {
 
 
 class Namespace(dict):
-    """The program's globals, kept in the order in which names were last assigned."""
+    """The program's globals, kept in the order in which names were last assigned.
+
+    watched: names that functions declare `global`; Python stores these without asking us, so they
+    are looked at again whenever the program assigns something, and at its end.
+    """
+
+    watched: tuple[str, ...] = ()
 
     def __setitem__(self, name: Any, value: Any) -> None:
+        self.notice()
         self.pop(name, None)
         super().__setitem__(name, value)
+        if name in self.watched:
+            self._seen[name] = value
+
+    def notice(self) -> None:
+        """Move to the end what functions assigned since the last look."""
+        for name in self.watched:
+            value = self.get(name)
+            if value is not self._seen.get(name):
+                self._seen[name] = value
+                super().__setitem__(name, self.pop(name))
+
+    @functools.cached_property
+    def _seen(self) -> dict[str, Any]:
+        return {}
+
+
+class Results:
+    """What a program shows and exports, each as the shapes that it had at that moment."""
+
+    def __init__(self) -> None:
+        self.shown: list[list[cq.Shape]] = []
+        self.exported: list[list[cq.Shape]] = []
+
+    def show_object(self, thing: Any, *_: Any, **__: Any) -> None:
+        """As in CQ-editor: what is shown comes first, its name and colour after it."""
+        self.shown.append(_shapes_or_none(thing))
+
+    def export(self, thing: Any) -> list[cq.Shape]:
+        """Take note of an export; returns its shapes."""
+        self.exported.append(_shapes_or_none(thing))
+        return self.exported[-1]
 
 
 def run(code: str) -> tuple[dict[str, Any], bytes]:
     """Run the program. Returns (header, B-rep bytes); the header of a failure has a kind."""
     try:
-        tree = compile(textwrap.dedent(code), PROGRAM_FILE, "exec")
+        text = ast.parse(textwrap.dedent(code.lstrip(BYTE_ORDER_MARK)), PROGRAM_FILE)
+        tree = compile(text, PROGRAM_FILE, "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError) as error:
         line = getattr(error, "lineno", None)
         return _failure("syntax error", getattr(error, "msg", None) or str(error), line)
-    shown: list[Any] = []
-    names = _namespace(shown)
+    results = Results()
+    names = _namespace(results)
+    _furnish(results, code)
+    names.watched = _set_in_functions(text)
     try:
         exec(tree, names, names)
     except SystemExit:
@@ -67,7 +117,7 @@ def run(code: str) -> tuple[dict[str, Any], bytes]:
     except BaseException as error:  # generated code may raise anything, also outside Exception
         return _explain(error)
     try:
-        shapes = _shapes(_chosen(names, shown))
+        shapes = _chosen(results, _assigned(names, _loops_only(text)))
         if not shapes:
             return _failure("no solid", _what_was_there(names), None)
         return {"ok": True}, to_brep(_one(shapes))
@@ -82,59 +132,101 @@ def to_brep(shape: cq.Shape) -> bytes:
     return stream.getvalue()
 
 
-def _namespace(shown: list[Any]) -> Namespace:
-    def show_object(thing: Any, *_: Any, **__: Any) -> None:
-        shown.append(thing)
+# ---- What the program finds when it starts
 
+
+def _namespace(results: Results) -> Namespace:
     def nothing(*_: Any, **__: Any) -> None:
         return None
 
-    _swallow_exports(nothing)
     names = Namespace()
     names.update(
-        __name__="__main__", __file__="program.py", __builtins__=builtins,
-        cq=cq, cadquery=cq, np=np, numpy=np, show_object=show_object, debug=nothing, log=nothing,
+        __name__="__main__", __file__=stand_ins.PROGRAM_NAME, __builtins__=builtins,
+        cq=cq, cadquery=cq, np=np, numpy=np, show_object=results.show_object,
+        debug=nothing, log=nothing,
     )  # fmt: skip
     return names
 
 
-def _swallow_exports(nothing: Any) -> None:
-    cq.exporters.export = nothing
-    cq.exporters.exportShape = nothing
-    for owner in (cq.Shape, cq.Workplane, cq.Assembly, cq.Sketch):
-        for name in ("export", "save", "exportStep", "exportStl", "exportBrep", "exportBin",
-                     "exportSvg"):  # fmt: skip
-            if hasattr(owner, name):
-                setattr(owner, name, nothing)
-    real_open = builtins.open
-
-    def open_nowhere(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
-        if any(letter in mode for letter in "wax+"):
-            return io.BytesIO() if "b" in mode else io.StringIO()
-        return real_open(file, mode, *args, **options)
-
-    builtins.open = open_nowhere
-    os.makedirs = nothing
-    os.mkdir = nothing
+def _furnish(results: Results, code: str) -> None:
+    files = PretendFiles()
+    stand_ins.forget_the_scorer()
+    stand_ins.show_in(results.show_object)
+    stand_ins.export_to(files, results.export)
+    stand_ins.import_from(files)
+    pretend_files.stand_in(files)
+    if "asyncio" in code:
+        stand_ins.run_event_loops()
 
 
-def _chosen(names: Namespace, shown: list[Any]) -> Any:
-    if shown:
-        return shown
-    for name in RESULT_NAMES:
-        if _is_geometry(names.get(name)):
-            return names[name]
-    found = [value for value in names.values() if isinstance(value, CADQUERY_TYPES)]
-    return found[-1] if found else None
+# ---- Which object is the part
 
 
-def _is_geometry(value: Any) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(isinstance(item, CADQUERY_TYPES) for item in value)
-    return isinstance(value, CADQUERY_TYPES)
+def _set_in_functions(text: ast.Module) -> tuple[str, ...]:
+    """The names declared `global` in functions, in the order of their last place in the text."""
+    declared = {name for node in ast.walk(text) if isinstance(node, ast.Global)
+                for name in node.names}  # fmt: skip
+    places = {name: 0 for name in declared}
+    for node in ast.walk(text) if declared else ():
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in declared:
+            places[node.id] = max(places[node.id], node.lineno)
+    return tuple(sorted(places, key=lambda name: (places[name], name)))
+
+
+def _loops_only(text: ast.Module) -> set[str]:
+    """The names that only loops give a value, as in `for one in part.solids().vals(): ...`."""
+    stored = [node for node in ast.walk(text)
+              if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]  # fmt: skip
+    looped = {id(inner): inner for node in ast.walk(text)
+              if isinstance(node, (ast.For, ast.comprehension))
+              for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}  # fmt: skip
+    elsewhere = {node.id for node in stored if id(node) not in looped}
+    return {node.id for node in looped.values()} - elsewhere
+
+
+def _assigned(names: Namespace, loops_only: set[str]) -> dict[str, Any]:
+    """The program's variables that may hold geometry, those assigned last at the end.
+
+    What merely ran through a loop counts as assigned first of all.
+    """
+    names.notice()
+    order = sorted(names, key=lambda name: name not in loops_only)
+    return {name: names[name] for name in order if isinstance(names[name], HOLDERS)}
+
+
+def _chosen(results: Results, assigned: dict[str, Any]) -> list[cq.Shape]:
+    """The shapes of the part; where there is no solid, those that were meant to be it."""
+    for kind in (TopAbs_ShapeEnum.TopAbs_SOLID, TopAbs_ShapeEnum.TopAbs_SHELL):
+        holds = functools.partial(_holds_closed, kind)
+        if part := choose_result(results.shown, results.exported, assigned, holds):
+            return _shapes(part)
+    meant = (results.shown, results.exported[-1:], assigned.get(RESULT_NAME),
+             *reversed(assigned.values()))  # fmt: skip
+    return next((shapes for thing in meant if (shapes := _shapes_or_none(thing))), [])
+
+
+def _holds_closed(kind: TopAbs_ShapeEnum, thing: Any) -> bool:
+    """Whether there is a solid or, of that kind, a closed shell in it."""
+    for shape in _shapes_or_none(thing):
+        found = TopExp_Explorer(shape.wrapped, kind)
+        while found.More():
+            if kind == TopAbs_ShapeEnum.TopAbs_SOLID or BRep_Tool.IsClosed_s(found.Current()):
+                return True
+            found.Next()
+    return False
+
+
+def _shapes_or_none(thing: Any) -> list[cq.Shape]:
+    """Its shapes; none where asking for them fails, as an assembly of nothing does."""
+    try:
+        return _shapes(thing)
+    except Exception:
+        return []
 
 
 def _shapes(thing: Any) -> list[cq.Shape]:
+    if isinstance(thing, dict):
+        return _shapes(list(thing.values()))
     if isinstance(thing, (list, tuple)):
         return [shape for item in thing for shape in _shapes(item)]
     if isinstance(thing, cq.Assembly):

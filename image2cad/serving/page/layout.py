@@ -186,8 +186,13 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
         return await run_for(stops, request.session_hash, partial(download, service, kind, code))
 
     alone: dict[str, Any] = {"queue": False, "api_visibility": "private"}
-    start.click(lambda: gr.update(interactive=True), None, cancel, **alone)
-    run = start.click(
+
+    def on_asked(request: gr.Request) -> dict[str, Any]:
+        stops.expect(request)
+        return gr.update(interactive=True)
+
+    asked = start.click(on_asked, None, cancel, **alone)
+    run = asked.then(
         on_start, [given, effort, visit], show_progress_on=model, concurrency_limit=PICTURE_THREADS,
         **private,
     )  # fmt: skip

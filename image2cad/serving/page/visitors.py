@@ -45,11 +45,23 @@ class Stops:
         threads = PICTURE_THREADS + PROGRAM_THREADS
         self.threads = ThreadPoolExecutor(threads, thread_name_prefix="visitor")
         self._ended: dict[str, set[threading.Event]] = defaultdict(set)
+        self._expected: dict[str, threading.Event] = {}
+
+    def expect(self, request: gr.Request) -> None:
+        """Say that this visitor's next work is asked for, so that `end_all` ends it beforehand.
+
+        Work waits in gradio's queue before it begins; a visitor may cancel it meanwhile.
+        """
+        name = request.session_hash or ""
+        ended = threading.Event()
+        self._expected[name] = ended
+        self._ended[name].add(ended)
 
     @contextmanager
     def of(self, session: str | None) -> Iterator[Stop]:
         """A Stop for work of this session; due on `end_all`, and when the block ends."""
-        ended, name = threading.Event(), session or ""
+        name = session or ""
+        ended = self._expected.pop(name, None) or threading.Event()
         self._ended[name].add(ended)
         try:
             yield Stop(wanted=lambda: not ended.is_set())
