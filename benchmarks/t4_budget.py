@@ -244,6 +244,8 @@ def recomputed(tokens: int, card: Card) -> int:
         {
             "base": SEVEN_BILLION, "max_train_samples": ROWS, "validation": 0, "held_out": 1,
             "compact": True, "max_length": tokens, "load_in_4bit": True, "lora_r": 16,
+            "target_modules": "all-linear", "layers_to_transform": None, "use_dora": False,
+            "image_size": None,
             "num_train_epochs": 2.0, "per_device_train_batch_size": 1,
             "gradient_accumulation_steps": 8, "recompute": "auto", "cache_features": True,
             "max_new_tokens": 64,

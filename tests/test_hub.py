@@ -42,16 +42,16 @@ from metrics import run_many
 from PIL import Image
 friendly_exit()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-train, validation, held_out = map(int, sys.argv[2:])
-rows = load_rows({name!r}, Path(sys.argv[1]), train, validation, held_out, check_code=False,
-                 compact=False)
-grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps(dict(
-    mib=grown / (2**20 if sys.platform == "darwin" else 2**10),
-    train=[row.id for row in rows.train], validation=[row.id for row in rows.validation],
-    held_out=[row.id for row in rows.held_out], published=[row.published for row in rows.held_out],
-    size=rows.train[0].image.size, left_out=[row.reason for row in rows.rejected],
-)))
+for counts in json.loads(sys.argv[2]):
+    rows = load_rows({name!r}, Path(sys.argv[1]), *counts, check_code=False, compact=False)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(json.dumps(dict(
+        mib=grown / (2**20 if sys.platform == "darwin" else 2**10),
+        train=[row.id for row in rows.train], validation=[row.id for row in rows.validation],
+        held_out=[row.id for row in rows.held_out],
+        published=[row.published for row in rows.held_out],
+        size=rows.train[0].image.size, left_out=[row.reason for row in rows.rejected],
+    )))
 """
 
 
@@ -96,21 +96,23 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place.parent
 
 
-def read(place: Path, hub: Hub | None, *counts: int) -> dict[str, Any]:
-    """What `load_rows` gives in a process of its own, which reaches that hub or none."""
+def read(place: Path, hub: Hub | None, *counts: tuple[int, int, int]) -> list[dict[str, Any]]:
+    """What `load_rows` gives for each of these counts of rows to train on, to validate on and held
+    out, in a process of its own, which reaches that hub or none.
+    """
     environment = {**os.environ, "HF_HOME": str(place / "hf")}
     environment |= hub.environment if hub else {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", READ.format(name=NAME), str(place / "rows")]
     done = subprocess.run(
-        [*command, *map(str, counts)], cwd=ROOT, env=environment, capture_output=True, text=True
+        [*command, json.dumps(counts)], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]) | {"said": done.stdout}
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def test_fifty_rows_cost_a_few_megabytes_and_a_resumed_run_none(data: Path, tmp_path: Path) -> None:
     with Hub(data, NAME) as hub:
-        rows = read(tmp_path, hub, 50, 10, 10)
+        [rows] = read(tmp_path, hub, (50, 10, 10))
         assert rows["train"] == [f"{n:08d}" for n in range(50)] and rows["size"] == [448, 448]
         assert hub.sent < 10e6, f"{hub.sent / 1e6:.1f} MB"
         assert rows["mib"] < 100, f"memory grew by {rows['mib']:.0f} MiB"
@@ -120,29 +122,26 @@ def test_fifty_rows_cost_a_few_megabytes_and_a_resumed_run_none(data: Path, tmp_
         marked = [f"{first + 300 + n:08d}" for n in MARKED]
         assert rows["held_out"] == marked[:10] and all(rows["published"])
 
-        again = read(tmp_path, None, 50, 10, 10)
+        [again] = read(tmp_path, None, (50, 10, 10))
         for name in ("train", "validation", "held_out", "published"):
             assert again[name] == rows[name]
 
         fetched = hub.sent
-        more = read(tmp_path, hub, 250, 10, 10)
+        [more] = read(tmp_path, hub, (250, 10, 10))
         assert more["train"] == [f"{n:08d}" for n in range(250)]
         # Row groups 0 (its second half), 1 and 2, and the file's own index once more.
         assert hub.sent - fetched < 5e6, f"{(hub.sent - fetched) / 1e6:.1f} MB"
 
 
-def test_all_published_rows_come_before_the_others(data: Path, tmp_path: Path) -> None:
-    with Hub(data, NAME) as hub:
-        fewer = read(tmp_path, hub, 1, 0, len(MARKED) + 2)
-        rows = read(tmp_path, hub, 1, 0, len(MARKED) + 4)
+def test_all_published_rows_come_before_the_others_and_a_stalled_download_goes_on(
+    data: Path, tmp_path: Path
+) -> None:
+    count = len(MARKED)
+    with Hub(data, NAME, broken=2) as hub:
+        fewer, rows = read(tmp_path, hub, (5, 0, count + 2), (5, 0, count + 4))
+        assert hub.broken == 0 and len(rows["train"]) == 5
     assert fewer["held_out"] == rows["held_out"][:-2], "read on in the same order"
     first = SHARD_BYTES // PICTURE_BYTES + 300
     others = [n for n in range(600) if n not in MARKED][:4]
     assert rows["held_out"] == [f"{first + n:08d}" for n in [*MARKED, *others]]
     assert rows["published"] == [True] * len(MARKED) + [False] * 4
-
-
-def test_a_stalled_download_goes_on(data: Path, tmp_path: Path) -> None:
-    with Hub(data, NAME, broken=2) as hub:
-        rows = read(tmp_path, hub, 5, 0, 2)
-        assert hub.broken == 0 and len(rows["train"]) == 5

@@ -179,22 +179,31 @@ def resize_pictures(processor: Any, kind: str, side: int) -> None:
     kind: the base's model_type. Raises InputError where the base sees pictures at one size only,
     or where its tiles are larger.
     """
-    how = architecture_named(kind).resized
     images = processor.image_processor
+    largest = getattr(images, "max_image_size", None)
+    tile = largest["longest_edge"] if largest else images.size.get("height", 0)
+    how = check_size(kind, side, tile)
     if how in ("pixels", "frames"):
         pixels = side * side * (images.temporal_patch_size if how == "frames" else 1)
         # so transformers calls the least and the most pixels of these bases
         images.size = {"shortest_edge": pixels, "longest_edge": pixels}
-        return
-    if not how:
-        raise InputError(f"a {kind} sees pictures at one size; leave --image-size out")
-    tile = images.max_image_size["longest_edge"] if how == "longest_edge" else images.size["height"]
-    if side < tile:
-        raise InputError(f"a {kind} sees tiles of {tile} pixels; --image-size is at least that")
-    if how == "longest_edge":
+    elif how == "longest_edge":
         images.size = {"longest_edge": side}
     else:
-        images.min_patches = images.max_patches = max(round(side / tile), 1) ** 2
+        images.min_patches = images.max_patches = round(side / tile) ** 2
+
+
+def check_size(kind: str, side: int, tile: int) -> str:
+    """How a base sees pictures at a size of one's own, Architecture's `resized`.
+
+    tile: pixels a side of its tiles, where it has some. Raises what `resize_pictures` raises.
+    """
+    how = architecture_named(kind).resized
+    if not how:
+        raise InputError(f"a {kind} sees pictures at one size; leave --image-size out")
+    if how in ("tiles", "longest_edge") and side < tile:
+        raise InputError(f"a {kind} sees tiles of {tile} pixels; --image-size is at least that")
+    return how
 
 
 # ---- Their pieces
@@ -242,13 +251,13 @@ def lora_targets(
     layer = r"\..*"
     if layers_to_transform is not None:
         count = language_model(model).config.num_hidden_layers
-        numbers = _layers(layers_to_transform, count)
+        numbers = layer_numbers(layers_to_transform, count)
         layer = rf"\.(.*\.)?layers\.({'|'.join(map(str, numbers))})\..*"
     return rf"(.*\.)?{re.escape(kind.language)}{layer}\.({'|'.join(names)})"
 
 
-def _layers(text: str, count: int) -> list[int]:
-    """Numbers from "20-31" or "0,1,31", from 0 up."""
+def layer_numbers(text: str, count: int) -> list[int]:
+    """Numbers from "20-31" or "0,1,31", rising. Raises InputError unless all are below `count`."""
     parts = [part.strip().split("-") for part in text.split(",")]
     try:
         found = {n for part in parts for n in range(int(part[0]), int(part[-1]) + 1)}

@@ -9,6 +9,7 @@ and nothing else, so that a run can be planned without a network. Left out: weig
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from transformers import AutoConfig
 
 from image2cad.common import InputError
-from image2cad.vlm.bases import load_processor
+from image2cad.vlm.bases import check_size, load_processor
 from image2cad.vlm.loading import LOADER_ERRORS, locate
 from image2cad.vlm.prompting import encode_picture
 
@@ -38,21 +39,25 @@ class BaseFacts:
     local: bool
 
 
-def base_facts(name: str | Path) -> BaseFacts:
+def base_facts(name: str | Path, image_size: int | None = None) -> BaseFacts:
     """Of a folder, of a base whose config ships with the project, or of one on the hub.
 
-    Raises InputError, naming those that ship, where there is no config of it to be had.
+    image_size: as `load_base` has it. Raises InputError, naming those that ship, where there is no
+    config of it to be had, and as `load_base` does where the base sees no pictures of that size.
     """
     folder = Path(locate(name))
     if folder.is_dir():
         config = _config(name, str(folder))
-        return BaseFacts(config, _counted(folder, config) or _picture_tokens(config), True)
+        tokens = _counted(folder, config, image_size) or _picture_tokens(config, image_size)
+        return BaseFacts(config, tokens, True)
     shipped = shipped_bases()
     if str(name) in shipped:
         known = shipped[str(name)]
-        return BaseFacts(AutoConfig.for_model(**known["config"]), known["picture_tokens"], False)
+        config = AutoConfig.for_model(**known["config"])
+        tokens = known["picture_tokens"] if image_size is None else resized(config, image_size)
+        return BaseFacts(config, tokens, False)
     config = _config(name, str(name))
-    return BaseFacts(config, _picture_tokens(config), False)
+    return BaseFacts(config, _picture_tokens(config, image_size), False)
 
 
 @cache
@@ -73,12 +78,12 @@ def _config(name: str | Path, where: str) -> Any:
         ) from error
 
 
-def _counted(folder: Path, config: Any) -> int:
+def _counted(folder: Path, config: Any, image_size: int | None) -> int:
     """Tokens of a blank picture by the folder's own processor; 0 where it has none."""
     if not any((folder / name).is_file() for name in PROCESSOR_FILES):
         return 0
     try:
-        processor = load_processor(str(folder))
+        processor = load_processor(str(folder), image_size=image_size)
     except LOADER_ERRORS as error:
         raise InputError(f"{folder} has no processor that can be loaded: {error}") from error
     tokens = encode_picture(processor, Image.new("RGB", PICTURE_SIZE, "white"))["input_ids"]
@@ -93,5 +98,38 @@ def picture_token(config: Any) -> int:
     raise InputError(f"this base is a {config.model_type}, whose config names no picture token")
 
 
-def _picture_tokens(config: Any) -> int:
+def _picture_tokens(config: Any, image_size: int | None) -> int:
+    if image_size is not None:
+        return resized(config, image_size)
     return int(getattr(config, "image_seq_length", None) or PICTURE_TOKENS)
+
+
+def resized(config: Any, side: int) -> int:
+    """Tokens of one of our pictures seen at about `side` pixels a side, from the config alone.
+
+    What bases.resize_pictures has a processor do; it raises InputError where that does.
+    """
+    sight = config.vision_config
+    size = sight.image_size if hasattr(sight, "image_size") else 0
+    tile = size if isinstance(size, int) else size[0]
+    how = check_size(config.model_type, side, tile)
+    if how in ("pixels", "frames"):
+        piece = sight.patch_size * sight.spatial_merge_size
+        return _pieces(side, piece) ** 2
+    if how == "tiles":
+        tiles, tokens = round(side / tile) ** 2, int(config.image_seq_length)
+    else:
+        tiles = math.ceil(side / tile) ** 2
+        tokens = (tile // sight.patch_size // config.scale_factor) ** 2
+    return tokens * (tiles + 1 if tiles > 1 else 1)  # and the whole picture, small
+
+
+def _pieces(side: int, piece: int) -> int:
+    """Pieces a side of one of our pictures, where as many pixels as `side` has are most and least.
+
+    As `smart_resize` of transformers' Qwen2-VL and GLM-4V rounds.
+    """
+    own = round(PICTURE_SIZE[0] / piece) * piece
+    if own > side:
+        return max(math.floor(side / piece), 1)
+    return own // piece if own == side else math.ceil(side / piece)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+ONE_TENSOR = ("gemma3", "internvl")
+
 
 def picture_features(model: Any, fields: dict[str, torch.Tensor]) -> torch.Tensor:
     """The features of one sample's pictures, from all that is not text of `encode_picture`.
@@ -28,6 +30,14 @@ def picture_features(model: Any, fields: dict[str, torch.Tensor]) -> torch.Tenso
     levels = [found.pooler_output, *(getattr(found, "deepstack_features", None) or [])]
     joined = [torch.cat(list(level)) for level in levels]
     return joined[0] if len(joined) == 1 else torch.stack(joined)[:, None]
+
+
+def features_shape(config: Any, tokens: int) -> tuple[int, ...]:
+    """The shape of `picture_features` of one picture of so many tokens, from the config alone."""
+    width = int(config.get_text_config().hidden_size)
+    if deeper := getattr(config.vision_config, "deepstack_visual_indexes", None):
+        return len(deeper) + 1, 1, tokens, width
+    return (1, tokens, width) if config.model_type in ONE_TENSOR else (tokens, width)
 
 
 def encoder_outputs(features: Sequence[torch.Tensor]) -> dict[str, Any]:

@@ -35,7 +35,10 @@ def repeats(tokens: Sequence[int]) -> bool:
     if len(tokens) < LEAST_TOKENS:
         return False
     tail = np.asarray(tokens[-LEAST_TIMES * LONGEST_PASSAGE :])
-    for period in range(1, min(LONGEST_PASSAGE, len(tail) // LEAST_TIMES) + 1):
+    longest = min(LONGEST_PASSAGE, len(tail) // LEAST_TIMES)
+    # Only at a period's distance can the last token stand once more.
+    candidates = np.flatnonzero(tail[-2 : -longest - 2 : -1] == tail[-1]) + 1
+    for period in candidates.tolist():
         needed = max(LEAST_TOKENS, LEAST_TIMES * period)
         if len(tail) >= needed and (tail[-needed + period :] == tail[-needed:-period]).all():
             return True

@@ -11,20 +11,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
+from peft.tuners.lora import dora
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForImageTextToText
 from transformers.initialization import no_init_weights
 
 from image2cad.training.examples import collate
 from image2cad.training.planning.cards import Card
+from image2cad.training.planning.cuda_manners import patched
 from image2cad.training.planning.tracking import ADAPTER, OPTIMISER, WEIGHTS
 from image2cad.training.supervised import Recompute
-from image2cad.vlm import IGNORED, architecture, attach_lora, four_bits, picture_token
+from image2cad.vlm import (
+    IGNORED,
+    attach_lora,
+    features_shape,
+    four_bits,
+    picture_token,
+    unquantised,
+)
 
 PAGED = 100_000  # numbers, from which on bitsandbytes' paged optimiser keeps states elsewhere
 BLOCK = 256  # numbers that share a scale in its 8-bit states
@@ -48,6 +58,9 @@ class Work:
     load_in_4bit: bool = True
     r: int = 16
     lora_dropout: float = 0.05
+    use_dora: bool = False
+    target_modules: str = "all-linear"
+    layers_to_transform: str | None = None
     optim: str = "paged_adamw_8bit"
     recompute: Recompute = "language"
     labelled_only: bool = True
@@ -64,15 +77,23 @@ def fake_model(config: Any, work: Work, card: Card, mode: FakeTensorMode) -> Any
         model = AutoModelForImageTextToText.from_config(
             config, dtype=card.dtype, attn_implementation="sdpa"
         )
-    kind = architecture(model)
     if work.load_in_4bit:
         from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-        settings = four_bits(card.dtype, [*kind.sight, "lm_head"])
+        settings = four_bits(card.dtype, unquantised(config.model_type))
         skipped = settings.llm_int8_skip_modules
         model = replace_with_bnb_linear(model, skipped, settings)
         model.is_loaded_in_4bit = True
-    model = attach_lora(model, work.r, 2 * work.r, work.lora_dropout)
+    with whole_weights():
+        model = attach_lora(
+            model,
+            work.r,
+            2 * work.r,
+            work.lora_dropout,
+            use_dora=work.use_dora,
+            target_modules=work.target_modules,
+            layers_to_transform=work.layers_to_transform,
+        )
     with mode:
         _fill(model, card.dtype)
     return model
@@ -148,6 +169,22 @@ def shallower(config: Any, layers: int) -> Any:
     return smaller
 
 
+@contextmanager
+def whole_weights() -> Iterator[None]:
+    """DoRA unpacks 4-bit weights that are no bitsandbytes class: they are fake, or have no data."""
+
+    def unpacked(module: Any) -> Any:
+        state = getattr(module.weight, "quant_state", None)
+        if state is None:
+            return module.weight
+        from bitsandbytes import functional
+
+        return functional.dequantize_4bit(module.weight.data, state)
+
+    with patched(dora, dequantize_module_weight=unpacked, deepcopy=lambda module: module):
+        yield
+
+
 # ---- What goes through it
 def fake_batch(config: Any, work: Work, card: Card) -> dict[str, Any]:
     """A batch as `collate` makes it: a picture, then text, the last tokens of which have labels."""
@@ -173,8 +210,7 @@ def fake_batch(config: Any, work: Work, card: Card) -> dict[str, Any]:
 
 def _sight(config: Any, work: Work, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     if work.cached:
-        width = config.get_text_config().hidden_size
-        return {"features": torch.zeros(work.picture, width, dtype=dtype)}
+        return {"features": torch.zeros(features_shape(config, work.picture), dtype=dtype)}
     size = config.vision_config.image_size
     return {"pixel_values": torch.zeros(1, 3, size, size)}
 

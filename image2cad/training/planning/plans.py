@@ -18,6 +18,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from image2cad.common import InputError
 from image2cad.training.planning.allocator import needed
@@ -32,7 +33,7 @@ from image2cad.training.planning.steps import (
 )
 from image2cad.training.planning.tracking import PARTS
 from image2cad.training.supervised import Recompute, layers_for
-from image2cad.vlm import BaseFacts, base_facts
+from image2cad.vlm import BaseFacts, base_facts, check_float16, layer_numbers
 
 # What is taken for granted before the data is read
 ALL_ROWS = 147_289  # of GenCAD-Code's training split
@@ -61,6 +62,10 @@ class Wanted:
     max_length: int
     load_in_4bit: bool
     lora_r: int
+    target_modules: str
+    layers_to_transform: str | None
+    use_dora: bool
+    image_size: int | None
     num_train_epochs: float
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
@@ -147,7 +152,9 @@ def plan_run(
     the base is not known, and where the run cannot fit, saying what to change.
     """
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
-    facts = base_facts(wanted.base)
+    facts = base_facts(wanted.base, wanted.image_size)
+    if card.dtype == torch.float16:
+        check_float16(facts.config.model_type)
     maker = _Maker(wanted, facts, card)
     head = facts.picture_tokens + PROMPT_TOKENS
     longest = int(max(lengths)) if lengths is not None else wanted.max_length
@@ -200,6 +207,9 @@ class _Maker:
     def __init__(self, wanted: Wanted, facts: BaseFacts, card: Card) -> None:
         self.wanted, self.facts, self.card = wanted, facts, card
         self.layers = int(facts.config.get_text_config().num_hidden_layers)
+        chosen = wanted.layers_to_transform
+        # Below the first layer that is trained nothing is kept, and nothing recomputed.
+        self.below = layer_numbers(chosen, self.layers)[0] if chosen is not None else 0
         self.gap = GAP if card.cuda else 0
         self.training = cache(self._training)
         self.answering = cache(self._answering)
@@ -213,6 +223,9 @@ class _Maker:
             rows,
             load_in_4bit=self.wanted.load_in_4bit,
             r=self.wanted.lora_r,
+            use_dora=self.wanted.use_dora,
+            target_modules=self.wanted.target_modules,
+            layers_to_transform=self.wanted.layers_to_transform,
             optim="paged_adamw_8bit" if self.card.cuda else "adamw_torch",
             recompute=recompute,
             accumulated=True,
@@ -233,7 +246,7 @@ class _Maker:
         Linear between the lengths of a grid and between all layers and none: both are chords of
         convex functions.
         """
-        share = min(recomputed / self.layers, 1.0)
+        share = self.share(recomputed)
         points = []
         for length in grid:
             everything, nothing = self.ends(length, rows)
@@ -245,6 +258,10 @@ class _Maker:
         if tokens <= a or a == b:
             return low
         return low + (high - low) * (tokens - a) / (b - a)
+
+    def share(self, recomputed: int) -> float:
+        """Of the layers that keep activations, those that are among the first so many."""
+        return min(max((recomputed - self.below) / (self.layers - self.below), 0.0), 1.0)
 
     def grid(self, longest: int, mean: int) -> tuple[int, ...]:
         """Lengths between which memory is taken for linear; a processor's is asked for one only."""
@@ -281,7 +298,7 @@ class _Maker:
                 if held <= usable or most == self.layers:
                     break
                 self.gap += held - usable
-                most = max(least(longest), most + 1)
+                most = max(least(longest), most + 1, self.below + 1)
             memory = Memory(held, use.parts)
         if most == 0:
             return "nothing", memory
@@ -381,7 +398,8 @@ class _Maker:
             n = min(layers_for(n, tokens * rows), self.layers)
         if isinstance(n, str):
             n = 0 if n == "nothing" else self.layers
-        return (nothing.seconds + (everything.seconds - nothing.seconds) * n / self.layers) / rows
+        more = everything.seconds - nothing.seconds
+        return (nothing.seconds + more * self.share(n)) / rows
 
     def _answering(self, head: int, pictures: int) -> Use:
         new = self.wanted.max_new_tokens

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -34,10 +35,17 @@ from image2cad.training.planning.fakes import (
     real_tables,
     shallower,
     tensors_of,
+    whole_weights,
 )
-from image2cad.training.planning.tracking import ACTIVATIONS, ADAPTER, TEMPORARIES, Tracker
+from image2cad.training.planning.tracking import (
+    ACTIVATIONS,
+    ADAPTER,
+    PARTS,
+    TEMPORARIES,
+    Tracker,
+)
 from image2cad.training.supervised import as_trained, labelled_loss, recompute_activations
-from image2cad.vlm import language_model
+from image2cad.vlm import language_model, layer_numbers
 
 FEW = 2  # layers of the shallower of two models
 
@@ -139,7 +147,11 @@ def answers_use(config: Any, work: Work, card: Card) -> Use:
 def estimated_use(
     use_of: Callable[[Any, Work, Card], Use], config: Any, work: Work, card: Card
 ) -> Use:
-    """The use of a deep base, carried on from two shallow ones: exact but for fragments."""
+    """The use of a deep base, carried on from shallow ones: exact but for fragments.
+
+    Every kind of layer has a line of its own: below the first that is trained, trained, and others
+    (`work.layers_to_transform`; where these lie among each other is not looked at).
+    """
     layers = config.get_text_config().num_hidden_layers
     if layers <= FEW + 1:
         return use_of(config, work, card)
@@ -149,27 +161,58 @@ def estimated_use(
         if 0 < kept < layers:
             raise ValueError("estimated_use takes recomputation of all layers or of none")
         work = replace(work, recompute="nothing" if kept else "language")
-    fewer, more = (use_of(shallower(config, n), work, card) for n in (FEW, FEW + 1))
-    times = layers - FEW - 1
+    counts = _kinds(work.layers_to_transform, layers)
+    few = tuple(min(count, FEW) for count in counts)
+    first = _shallow(use_of, config, work, card, few)
+    more = {
+        kind: _shallow(use_of, config, work, card, (*few[:kind], FEW + 1, *few[kind + 1 :]))
+        for kind, count in enumerate(counts)
+        if count > FEW
+    }
 
-    def line(a: Any, b: Any) -> Any:
-        return b + times * (b - a)
+    def line(of: Callable[[Use], Any]) -> Any:
+        at_first = of(first)
+        return at_first + sum((counts[k] - FEW) * (of(use) - at_first) for k, use in more.items())
 
-    def parts(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-        return {name: line(a.get(name, 0), b.get(name, 0)) for name in {*a, *b}}
+    def peak(place: str) -> tuple[int, dict[str, int]]:
+        def of(part: str) -> int:
+            return line(lambda use: use.peaks[place][1].get(part, 0))
+
+        return line(lambda use: use.peaks[place][0]), {part: of(part) for part in PARTS}
 
     return Use(
         peaks={
-            place: (line(fewer.peaks[place][0], size), parts(fewer.peaks[place][1], of))
-            for place, (size, of) in more.peaks.items()
-            if place in fewer.peaks
+            place: peak(place)
+            for place in first.peaks
+            if all(place in use.peaks for use in more.values())
         },
         events=[],
         **{
-            name: line(getattr(fewer, name), getattr(more, name))
+            name: line(attrgetter(name))
             for name in ("weights", "seconds", "flops", "parameters", "trained", "operations")
         },
     )
+
+
+def _kinds(layers_to_transform: str | None, layers: int) -> tuple[int, int, int]:
+    """How many layers lie below the first that is trained, are trained, and do neither."""
+    if layers_to_transform is None:
+        return 0, layers, 0
+    trained = layer_numbers(layers_to_transform, layers)
+    return trained[0], len(trained), layers - trained[0] - len(trained)
+
+
+def _shallow(
+    use_of: Callable[[Any, Work, Card], Use],
+    config: Any,
+    work: Work,
+    card: Card,
+    counts: tuple[int, ...],
+) -> Use:
+    below, trained, others = counts
+    if work.layers_to_transform is not None:
+        work = replace(work, layers_to_transform=f"{below}-{below + trained - 1}")
+    return use_of(shallower(config, below + trained + others), work, card)
 
 
 # ---- Pieces
@@ -178,12 +221,15 @@ def _watched(
     config: Any, work: Work, card: Card, batch: dict[str, Any]
 ) -> Iterator[tuple[Any, Tracker, dict[str, Any]]]:
     """A model and the batch, fake, and all that happens to them inside watched."""
-    real_tables()
+    if work.load_in_4bit:
+        real_tables()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     model = fake_model(config, work, card, mode)
-    tracker = Tracker(card, config.get_text_config().vocab_size, work.labelled)
+    vocabulary = config.get_text_config().vocab_size
+    tracker = Tracker(card, vocabulary, work.labelled, work.picture * work.rows)
     with ExitStack() as stack:
         stack.enter_context(mode)
+        stack.enter_context(whole_weights())
         stack.enter_context(cuda_manners(card))
         for part, tensor in tensors_of(model):
             tracker.add(tensor, part)

@@ -49,12 +49,13 @@ class Tracker(TorchDispatchMode):
     """Bytes of live storages by part, and the work of every operation.
 
     card: whose rounding, workspaces and speed count. vocabulary: by which logits are known.
-    kept: how many columns of labels are used, the one shape that depends on data.
+    kept: how many columns of labels are used, and seen: how many tokens are of pictures, the shapes
+    that depend on data.
     """
 
-    def __init__(self, card: Card, vocabulary: int, kept: int = 0) -> None:
+    def __init__(self, card: Card, vocabulary: int, kept: int = 0, seen: int = 0) -> None:
         super().__init__()
-        self.card, self.vocabulary, self.kept = card, vocabulary, kept
+        self.card, self.vocabulary, self.kept, self.seen = card, vocabulary, kept, seen
         self.part = ACTIVATIONS  # of what is made from now on
         self.place = "set-up"
         self.now = self.weights = 0
@@ -138,7 +139,9 @@ class Tracker(TorchDispatchMode):
         if packet is _aten._local_scalar_dense:
             return args[0].dtype == torch.bool or 1  # what data would say of checks and counts
         if packet is _aten.index:
-            args = (args[0], [self._counted(index) for index in args[1]])
+            args = (args[0], self._counted(args[1]))
+        elif packet in (_aten.index_put, _aten.index_put_):
+            args = (args[0], self._counted(args[1]), *args[2:])
         out = func(*args, **kwargs)
         ins, outs = list(_tensors((args, tuple(kwargs.values())))), list(_tensors(out))
         before = self._last
@@ -160,22 +163,30 @@ class Tracker(TorchDispatchMode):
     def start_clock(self) -> None:
         self.flops, self.seconds, self.operations = 0.0, 0.0, 0
 
-    def _counted(self, index: Any) -> Any:
-        """A mask of labels as an index of as many columns as hold a label."""
-        if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
-            return torch.empty(self.kept, dtype=torch.long, device=index.device)
-        return index
+    def _counted(self, indices: Any) -> list[Any]:
+        """A mask as an index of as many columns as hold a label, or of as many tokens as are seen.
+
+        The mask of labels has one dimension, that of pictures rows and columns.
+        """
+        found: list[Any] = []
+        for index in indices:
+            if isinstance(index, torch.Tensor) and index.dtype == torch.bool:
+                count = self.kept if index.dim() == 1 else self.seen
+                one = torch.empty(count, dtype=torch.long, device=index.device)
+                found += [one] * index.dim()
+            else:
+                found.append(index)
+        return found
 
     def _count(
         self, func: Any, args: Any, kwargs: Any, out: Any, ins: Any, outs: Any, new: bool
     ) -> None:
         packet = func._overloadpacket
         kind, flops = "", 0
-        bnb = torch.ops.bitsandbytes
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
             kind = "attention" if "attention" in str(packet) else "matrices"
-        elif packet is bnb.gemm_4bit:
+        elif packet is _gemm_4bit():
             rows, size = args[0].numel() // args[0].shape[-1], prod(args[2])
             kind, flops = "matrices", 2 * rows * size
             if rows > FEW_ROWS:
@@ -205,9 +216,14 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(one)
 
 
+def _gemm_4bit() -> Any:
+    """bitsandbytes' product; None where it is not installed, or has not been used."""
+    return getattr(torch.ops.bitsandbytes, "gemm_4bit", None)
+
+
 def _workspace(packet: Any, args: Any, card: Card) -> int:
     """Bytes that a kernel takes from the allocator while it runs, and that torch's fakes lack."""
-    if packet is torch.ops.bitsandbytes.gemm_4bit:
+    if packet is _gemm_4bit():
         given, _, shape = args[:3]
         rows = given.numel() // given.shape[-1]
         if not card.cuda or rows > FEW_ROWS:  # unpacked weights, and their scales in float32
