@@ -377,7 +377,8 @@ with process.main_process_first():
 for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")
 for sample in rows.train[:3]:  # what is learned from
-    show(sample.image)
+    for picture in (sample.image, *sample.views):
+        show(picture)
     print(f"{sample.id}:\n{sample.cadquery}")
 
 with process.main_process_first():
@@ -424,7 +425,8 @@ process.wait_for_everyone()
 one = rows.held_out[0]
 if process.is_main_process:
     with model.disable_adapter():
-        [said] = generate_codes(model, processor, [one.image], 1, min(settings.max_new_tokens, 256))
+        few = min(settings.max_new_tokens, 256)
+        [said] = generate_codes(model, processor, [one.pictures], 1, few)
     print(f"before training the base says of {one.id}:\n{said}")
 if card.cuda:  # now that the lengths of the rows are known
     plan = plan_run(vars(settings), card, data.lengths, process.num_processes)
@@ -470,7 +472,7 @@ print(f"adapter: {adapter}\nreport:  {out / 'report.html'}")
 show(Image.open(out / "sheet.png"))  # held-out pictures, and drawings of what their programs build
 try:
     difference = reload_and_compare(
-        model, processor, adapter, one.image, one.cadquery, settings.load_in_4bit
+        model, processor, adapter, one.pictures, one.cadquery, settings.load_in_4bit
     )
     print(f"reloaded in a new process: log-probabilities differ by {difference:.1e} at most")
 except InputError as error:
@@ -498,7 +500,7 @@ if settings.effort != "none":
     warm_up()  # else the first picture's time goes by in compiling
 mine = [Sample(Image.open(name).convert("RGB"), "", Path(name).stem) for name in pictures]
 for sample in mine or [one]:
-    guesses = generate_codes(model, processor, [sample.image], 1, settings.max_new_tokens)
+    guesses = generate_codes(model, processor, [sample.pictures], 1, settings.max_new_tokens)
     answer = verify(sample.image, guesses, settings.effort)
     code = answer.code or guesses[0]
     sheet = out / f"picture-{sample.id}.png"

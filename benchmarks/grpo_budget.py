@@ -20,7 +20,7 @@ from image2cad.training.planning.cards import CONTEXT, GIB
 from image2cad.training.planning.fakes import Work
 from image2cad.training.planning.plans import PROMPT_TOKENS
 from image2cad.training.planning.steps import answers_use, estimated_use, training_use
-from image2cad.training.planning.tracking import PARTS
+from image2cad.training.planning.tracking import OPTIMISER, PARTS
 from image2cad.vlm import base_facts, quiet
 
 BASES = (  # and --image-size
@@ -60,11 +60,13 @@ def main() -> None:
             training = training_use(facts.config, work, card)
             written = replace(work, rows=options.programs, padded=False)
             writing = estimated_use(answers_use, facts.config, written, card)
+            states = training.parts[OPTIMISER]  # stay while programs are written
             for moment, held, use in (
-                ("writing", writing.peak, writing),
+                ("writing", writing.peak + states, writing),
                 ("training", needed(training.events), training),
             ):
-                parts = [f"{part} {use.parts.get(part, 0) / GIB:.2f}" for part in PARTS]
+                found = use.parts | {OPTIMISER: states}
+                parts = [f"{part} {found.get(part, 0) / GIB:.2f}" for part in PARTS]
                 print(
                     f"{name}, {image_size or 'own'} px, {'4 bits' if load_in_4bit else '16 bits'}, "
                     f"{moment}: {(held + CONTEXT) / GIB:.2f} ({', '.join(parts)})",

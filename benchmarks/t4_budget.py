@@ -114,7 +114,7 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         image, ids = self.rows[index]
         if self.features is None:
             return add_code(encode_picture(self.processor, image), ids)
-        return {**add_code(self.head, ids), "features": read_features(self.features, image)}
+        return {**add_code(self.head, ids), "features": [read_features(self.features, image)]}
 
 
 def seven_billion(folder: Path) -> None:

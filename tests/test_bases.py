@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoImageProcessor, pipeline
 
 from image2cad.common.errors import InputError
 from image2cad.common.gencad import QUESTION
+from image2cad.data.rows import outlines
 from image2cad.data.samples import Sample
 from image2cad.vlm import loading, publishing
 from image2cad.vlm.bases import load_processor
@@ -322,7 +323,19 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     if kind != "qwen3":  # one really loads its adapter in a new process; so do other tests' LLaVAs
         monkeypatch.setattr(publishing.subprocess, "run", in_this_process)
-    flags = ["--base", str(any_base), "--data", "bundled"]
+    data = "bundled"
+    if kind == "qwen3":  # every part from two sides
+        data = str(tmp_path / "parts")
+        rows = []
+        (tmp_path / "parts").mkdir()
+        for sample in samples:
+            names = [f"{sample.id}-front.png", f"{sample.id}-back.png"]
+            sample.image.save(tmp_path / "parts" / names[0])
+            ImageOps.mirror(sample.image).save(tmp_path / "parts" / names[1])
+            files = {"file_name": names[0], "image_1_file_name": names[1]}
+            rows.append(json.dumps({**files, "cadquery": sample.cadquery, "deepcad_id": sample.id}))
+        (tmp_path / "parts" / "metadata.jsonl").write_text("\n".join(rows))
+    flags = ["--base", str(any_base), "--data", data]
     flags += ["--max-train-samples", "6", "--validation", "2"]
     flags += ["--held-out", "2", "--num-train-epochs", "2", "--gradient-accumulation-steps", "2"]
     flags += ["--learning-rate", "0.01"]
@@ -337,6 +350,10 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["n"] == summary["before"]["n"] == 2 and summary["trained_on"] == 6
     assert any("validation_loss" in entry for entry in summary["losses"])
+    views = 2 if kind == "qwen3" else 1
+    assert (out / "report.html").read_text().count('<img alt="input"') == 2 * views
+    assert {len(sizes) for _, sizes, _ in outlines(names["data"].samples)} == {views}
+    assert len(names["data"][0]["features"]) == views
     trained = [n for n, p in names["model"].named_parameters() if p.requires_grad]
     assert trained and not [n for n in trained if "lora_" not in n or "vis" in n]
 

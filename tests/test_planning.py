@@ -6,8 +6,9 @@ cards as worked out before by another program; plans that fit, and settings that
 
 from __future__ import annotations
 
+import copy
 import io
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -64,14 +65,14 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         width = config.text_config.hidden_size
         self.row = {
             "input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels,
-            "features": torch.randn(work.picture, width),
+            "features": [torch.randn(work.picture, width)],
         }  # fmt: skip
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in self.row.items()}
+        return {name: copy.deepcopy(value) for name, value in self.row.items()}
 
 
 def measured(base: Path, work: Work, folder: Path) -> tuple[int, int]:
@@ -205,19 +206,18 @@ def test_shallow_models_tell_what_a_deep_one_needs(middling: Path) -> None:
         assert (guessed.peak, guessed.place) == (whole.peak, whole.place), use_of
         assert guessed.parts == whole.parts
         assert guessed.flops == whole.flops and guessed.parameters == whole.parameters
-    for chosen, way in (("3-6", "nothing"), ("0-2", "language"), ("1,3,6", "nothing")):
-        some = replace(work, layers_to_transform=chosen, recompute=way)
-        guessed, whole = (f(some) for f in (
-            lambda w: estimated_use(training_use, config, w, CARDS["T4"]),
-            lambda w: training_use(config, w, CARDS["T4"]),
-        ))  # fmt: skip
+    for chosen, way in (("3-6", "nothing"), ("0,3,4", "language")):
+        some = replace(work, layers_to_transform=chosen, recompute=way, target_modules="q_proj")
+        guessed = estimated_use(training_use, config, some, CARDS["T4"])
+        whole = training_use(config, some, CARDS["T4"])
         assert guessed.peak == pytest.approx(whole.peak, rel=0.01), chosen
         assert guessed.trained == whole.trained
     long = replace(work, tokens=4272, labelled=4000)
     use = estimated_use(answers_use, config, long, CARDS["T4"])
     cache = 2 * work.rows * long.tokens * 640 * 7 * 2
     assert use.place.startswith("answer")
-    assert cache < use.peak - use.weights < 1.1 * cache, "keys and values of every token"
+    # Keys and values of every token, and a layer's once more while they grow.
+    assert cache < use.peak - use.weights < cache + 1.1 * cache / 7
 
 
 def test_the_allocator_rounds_splits_and_gives_back_as_torchs_does() -> None:
@@ -307,7 +307,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("models") / "wide"
     config.save_pretrained(folder)
-    return {**SETTINGS, "base": str(folder)}
+    # Fewer matrices are watched sooner.
+    return {**SETTINGS, "base": str(folder), "target_modules": "q_proj,down_proj"}
 
 
 def of_memory(size: float) -> Card:
@@ -323,7 +324,7 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     everything = plan_run({**wide, "recompute": "language"}, CARDS["L4"])
     assert nothing.recompute == "nothing" and everything.recompute == "language"
     spared = nothing.training.used - everything.training.used
-    assert spared > 1.5 * GIB
+    assert spared > 1.4 * GIB
     card = of_memory(everything.training.used + 0.5 * spared + GAP)
     tight = plan_run(wide, card)
     assert isinstance(tight.recompute, tuple)
@@ -332,7 +333,10 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     assert lengths[-1] == 4000 and layers[0] == 0 < layers[-1] < LAYERS
     config = base_facts(wide["base"]).config
     for tokens, number in tight.recompute:  # every line of it, looked at anew
-        work = Work(tokens, tokens - 273, 256, recompute=number, accumulated=True)
+        work = Work(
+            tokens, tokens - 273, 256, recompute=number, accumulated=True,
+            target_modules="q_proj,down_proj",
+        )  # fmt: skip
         use = training_use(config, work, card)
         assert needed(use.events) <= card.usable
     short = plan_run(wide, card, lengths=[600, 620, 580])
@@ -374,12 +378,20 @@ def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) ->
         base_facts("nobody/nothing")
 
 
-def test_the_recipe_says_its_plan_without_network_or_weights(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "colab_training.py"), "--plan", "--base", "models/nano"]
-    done = subprocess.run([*command, "--gpu", "T4"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "predicted for models/nano on T4" in done.stdout and "not measured" in done.stdout
+def test_the_recipe_says_its_plan_without_network_or_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    flags = ["--plan", "--base", "models/nano", "--gpu", "T4"]
+    flags += ["--per-device-train-batch-size", "1"]
+    monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags])
+    with pytest.raises(SystemExit) as done:
+        runpy.run_path(str(ROOT / "colab_training.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert not done.value.code
+    assert "predicted for models/nano on T4" in said and "not measured" in said
     for word in ("training:", "validation:", "answers", "weights", "download", "disk", "RAM"):
-        assert word in done.stdout
-    assert "training (times or by 1.5)" in done.stdout
+        assert word in said
+    assert "training (times or by 1.5)" in said
     assert not list(tmp_path.iterdir()), "nothing is written"

@@ -34,7 +34,8 @@ ROWS_A_SHARD = 256  # usable ones
 TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
 REJECTED_FILE = "rejected.json"
 COMPLETE_FILE = "complete"  # is there once all rows of the source are
-LAYOUT = 2  # of a shard's columns; another one is not read
+Sizes = tuple[tuple[int, int], ...]  # (width, height) of a sample's pictures
+LAYOUT = 3  # of a shard's columns; another one is not read
 
 
 def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
@@ -50,8 +51,8 @@ def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
 
 
 class StoredRows(Sequence[Sample]):
-    """Rows with the columns id, picture, width, height, code (to learn), original (to score by),
-    published.
+    """Rows with the columns id, pictures, sizes (width, height), code (to learn), original (to
+    score by), published.
 
     Samples have the program of `column`.
     """
@@ -70,8 +71,9 @@ class StoredRows(Sequence[Sample]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         row = self.table[index]
-        image = Image.open(io.BytesIO(row["picture"])).convert("RGB")
-        return Sample(image, row[self.column], row["id"], published=row["published"])
+        image, *views = map(picture_of, row["pictures"])
+        published = {"published": row["published"], "views": tuple(views)}
+        return Sample(image, row[self.column], row["id"], **published)
 
     def select(self, indices: Iterable[int]) -> StoredRows:
         """Those rows, in that order."""
@@ -81,11 +83,21 @@ class StoredRows(Sequence[Sample]):
         """The same rows with the programs that the source has."""
         return StoredRows(self.table, "original")
 
-    def outlines(self) -> Iterator[tuple[str, tuple[int, int], str]]:
-        """(id, picture size, program) of every row, without reading its picture."""
-        for batch in self.table.select_columns(["id", "width", "height", self.column]).iter(1000):
-            sizes = zip(batch["width"], batch["height"], strict=True)
+    def outlines(self) -> Iterator[tuple[str, Sizes, str]]:
+        """(id, sizes of the pictures, program) of every row, without reading its pictures."""
+        for batch in self.table.select_columns(["id", "sizes", self.column]).iter(1000):
+            sizes = (tuple((width, height) for width, height in row) for row in batch["sizes"])
             yield from zip(batch["id"], sizes, batch[self.column], strict=True)
+
+
+def outlines(samples: Sequence[Sample]) -> Iterator[tuple[str, Sizes, str]]:
+    """(id, sizes of its pictures, program) of every sample; rows on disk are not decoded for it."""
+    if isinstance(samples, StoredRows):
+        yield from samples.outlines()
+        return
+    for sample in samples:
+        sizes = tuple(picture.size for picture in (sample.image, *sample.views))
+        yield sample.id, sizes, sample.cadquery
 
 
 @dataclass(frozen=True)
@@ -281,12 +293,22 @@ def _write(
 
 
 def as_row(sample: Sample, original: str) -> dict[str, Any]:
-    data = io.BytesIO()
-    sample.image.save(data, "PNG", compress_level=1)
-    width, height = sample.image.size
-    picture = {"picture": data.getvalue(), "width": width, "height": height}
+    """The columns of a `StoredRows`; original: the program to score by."""
+    pictures = [sample.image, *sample.views]
+    seen = {"pictures": [_encoded(p) for p in pictures], "sizes": [list(p.size) for p in pictures]}
     codes = {"code": sample.cadquery, "original": original}
-    return {"id": sample.id, **picture, **codes, "published": sample.published}
+    return {"id": sample.id, **seen, **codes, "published": sample.published}
+
+
+def _encoded(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def picture_of(encoded: bytes) -> Image.Image:
+    """One of a row's pictures, RGB."""
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
 def _shards(place: Path) -> list[tuple[Path, int, int]]:

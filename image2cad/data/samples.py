@@ -6,7 +6,8 @@
 
 A folder is a Hugging Face image folder (pictures beside a metadata.jsonl or metadata.csv with the
 columns file_name and cadquery; subfolders train/, test/ are splits) or parquet files with the
-columns image and cadquery. deepcad_id and prompt may be missing.
+columns image and cadquery. deepcad_id and prompt may be missing. Further pictures of a part are in
+image_1, image_2 and so on; in a metadata.jsonl they are named by image_1_file_name.
 
 A row without code, with an unreadable picture or with code that does not run is left out and
 listed with its reason. Everything that the user can put right is an InputError of one line.
@@ -38,7 +39,8 @@ class Sample:
     """A picture (RGB, any size), the program that draws it, and the row's id.
 
     prompt: the row's own, kept with it. Training asks common's QUESTION of every picture.
-    published: whether it is one of the hundred test rows that papers score on.
+    published: whether it is one of the hundred test rows that papers score on. views: further
+    pictures of the same part.
     """
 
     image: Image.Image
@@ -46,6 +48,12 @@ class Sample:
     id: str
     prompt: str = QUESTION
     published: bool = False
+    views: tuple[Image.Image, ...] = ()
+
+    @property
+    def pictures(self) -> Image.Image | list[Image.Image]:
+        """What a model is shown: the picture, or all views in their order."""
+        return [self.image, *self.views] if self.views else self.image
 
 
 @dataclass(frozen=True)
@@ -208,11 +216,17 @@ def _parse(row: dict[str, Any], number: int, seen: set[str]) -> Sample | Rejecte
     if row["image"] is None:
         return Rejected(name, "no picture")
     try:
-        image = _picture(row["image"])
+        image, *views = (_picture(row[name]) for name in ("image", *_more_views(row)))
     except Exception as error:  # Pillow raises nearly any type on a damaged file
         return Rejected(name, f"unreadable picture: {first_line(error)}")
     published = row.get(PUBLISHED) in (True, "True", "true")
-    return Sample(image, code, name, row.get("prompt") or QUESTION, published)
+    return Sample(image, code, name, row.get("prompt") or QUESTION, published, tuple(views))
+
+
+def _more_views(row: dict[str, Any]) -> list[str]:
+    """image_1, image_2, ... as far as the row has them."""
+    names = (f"image_{number}" for number in itertools.count(1))
+    return list(itertools.takewhile(lambda name: row.get(name) is not None, names))
 
 
 def _row_id(row: dict[str, Any], number: int) -> str:

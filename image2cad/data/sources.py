@@ -170,8 +170,10 @@ def _check_metadata(path: Path) -> Any:
     if path.suffix != ".csv":
         return None
     # without this a CSV's 00014960 would be read as the number 14960
-    text = {name: Value("string") for name in columns if name != "file_name"}
-    return Features({"image": ImageFeature(decode=False), **text})
+    files = [name for name in columns if name.endswith("file_name")]
+    pictures = {name.removesuffix("file_name").rstrip("_") or "image" for name in files}
+    text = {name: Value("string") for name in columns if name not in files}
+    return Features({name: ImageFeature(decode=False) for name in sorted(pictures)} | text)
 
 
 def _parse_split(split: str) -> tuple[str, slice]:

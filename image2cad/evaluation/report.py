@@ -182,11 +182,15 @@ def _card(
     colour = "good" if row["iou_best"] >= 0.8 else "bad" if row["iou_best"] < 0.4 else ""
     return f"""<figure><figcaption><span>{escape(sample.id)}</span>
 <span class="{colour}">{score}</span></figcaption>
-<div class="pair"><div><img alt="input" src="{_png(sample.image)}">input</div>
+<div class="pair"><div>{"".join(map(_shown, (sample.image, *sample.views)))}input</div>
 <div>{picture}generated</div></div>
 {note}<pre>{escape(row["code"])}</pre>
 <details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details>
 </figure>"""
+
+
+def _shown(image: Image.Image) -> str:
+    return f'<img alt="input" src="{_png(image)}">'
 
 
 def _png(image: Image.Image) -> str:

@@ -77,7 +77,7 @@ def evaluate(
     from image2cad.vlm import generate_codes
 
     started = time.perf_counter()
-    images = [sample.image for sample in samples]
+    images = [sample.pictures for sample in samples]
     codes = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
     seconds = (time.perf_counter() - started) / max(len(samples), 1)
     result = score_codes(codes, samples, alignment, progress)

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 from image2cad.common import write_whole
-from image2cad.data import Sample
+from image2cad.data import Sample, outlines
 from image2cad.vlm import PADDING_VALUES, encode_picture, picture_features, sight_parameters
 
 _TENSOR = "features"  # its name in a file
@@ -40,7 +40,8 @@ def features_for(
     model: Any, processor: Any, parts: Sequence[Sequence[Sample]], folder: Path
 ) -> Path | None:
     """`cache_features` of all the samples, or None with the reason in one line."""
-    count = sum(len(samples) for samples in parts)
+    each = [len(sizes) for samples in parts for _, sizes, _ in outlines(samples)]
+    count = sum(each)
     why = "this version of the base takes none"
     if takes_features(model):
         first = next(sample.image for samples in parts for sample in samples)
@@ -48,7 +49,8 @@ def features_for(
     if why:
         print(f"picture features are computed every time: {why}")
         return None
-    images = (sample.image for samples in parts for sample in samples)
+    seen = ((sample.image, *sample.views) for samples in parts for sample in samples)
+    images = (picture for pictures in seen for picture in pictures)
     return cache_features(model, processor, images, folder, count)
 
 

@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def reload_and_compare(
     model: Any,
     processor: Any,
     folder: Path,
-    picture: Image.Image,
+    picture: Image.Image | Sequence[Image.Image],
     code: str,
     load_in_4bit: bool = False,
 ) -> float:
@@ -95,7 +96,9 @@ def reload_and_compare(
         torch.cuda.empty_cache()  # for a while two models share the GPU
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        picture.save(place / "picture.png")
+        views = [picture] if isinstance(picture, Image.Image) else picture
+        for number, view in enumerate(views):
+            view.save(place / f"picture-{number:03d}.png")
         (place / "code.py").write_text(code, encoding="utf-8")
         wanted = _log_probabilities(model, processor, picture, code)
         save_file({"wanted": wanted}, place / "wanted")
@@ -134,7 +137,9 @@ def push(folder: Path, name: str) -> str:
 
 
 @torch.no_grad()
-def _log_probabilities(model: Any, processor: Any, picture: Image.Image, code: str) -> torch.Tensor:
+def _log_probabilities(
+    model: Any, processor: Any, picture: Image.Image | Sequence[Image.Image], code: str
+) -> torch.Tensor:
     """Of the program's own tokens, each after those before it."""
     batch = stack([encode_example(processor, picture, code)], padding_id(processor))
     labels = batch.pop("labels")[0, 1:]
@@ -152,14 +157,14 @@ def main() -> int:
     """What `reload_and_compare` runs in its new process."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("adapter", type=Path)
-    parser.add_argument("place", type=Path, help="picture.png, code.py and wanted")
+    parser.add_argument("place", type=Path, help="pictures, code.py and wanted")
     parser.add_argument("--load-in-4bit", action="store_true")
     arguments: Any = parser.parse_args()
     quiet()
     model, processor = load_model(arguments.adapter, arguments.load_in_4bit)
     code = (arguments.place / "code.py").read_text(encoding="utf-8")
-    with Image.open(arguments.place / "picture.png") as picture:
-        got = _log_probabilities(model, processor, picture.convert("RGB"), code)
+    files = sorted(arguments.place.glob("picture-*.png"))
+    got = _log_probabilities(model, processor, [Image.open(file) for file in files], code)
     wanted = load_file(arguments.place / "wanted")["wanted"]
     print(float((got - wanted).abs().max()))
     return 0

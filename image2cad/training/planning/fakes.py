@@ -208,9 +208,9 @@ def fake_batch(config: Any, work: Work, card: Card) -> dict[str, Any]:
     return batch
 
 
-def _sight(config: Any, work: Work, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _sight(config: Any, work: Work, dtype: torch.dtype) -> dict[str, Any]:
     if work.cached:
-        return {"features": torch.zeros(features_shape(config, work.picture), dtype=dtype)}
+        return {"features": [torch.zeros(features_shape(config, work.picture), dtype=dtype)]}
     size = config.vision_config.image_size
     return {"pixel_values": torch.zeros(1, 3, size, size)}
 

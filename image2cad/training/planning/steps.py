@@ -178,7 +178,8 @@ def estimated_use(
         def of(part: str) -> int:
             return line(lambda use: use.peaks[place][1].get(part, 0))
 
-        return line(lambda use: use.peaks[place][0]), {part: of(part) for part in PARTS}
+        parts = {part: size for part in PARTS if (size := of(part))}
+        return line(lambda use: use.peaks[place][0]), parts
 
     return Use(
         peaks={
