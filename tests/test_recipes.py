@@ -101,7 +101,9 @@ def test_the_colab_recipe_gives_its_scores_whatever_the_check_says_and_goes_on(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr("image2cad.vlm.publishing.LARGEST_DIFFERENCE", -1.0)
+    # What the new process would say that loads the adapter again (test_bases.py has a real one).
+    said_there = subprocess.CompletedProcess([], 0, "7.5\n", "")
+    monkeypatch.setattr("image2cad.vlm.publishing.subprocess.run", lambda *_, **__: said_there)
     flags = ["--base", str(base), "--data", "bundled", "--max-train-samples", "6"]
     flags += ["--validation", "2", "--held-out", "2", "--num-train-epochs", "1"]
     flags += ["--no-check-code", "--no-compact", "--no-load-in-4bit"]

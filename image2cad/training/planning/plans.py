@@ -12,7 +12,8 @@ Left out: loading, the tower's own passes, and several cards that share one mode
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
@@ -236,9 +237,15 @@ class _Maker:
         work = self.work(tokens, rows, recompute)
         return estimated_use(training_use, self.facts.config, work, self.card)
 
-    def ends(self, tokens: int, rows: int) -> tuple[Use, Use]:
-        """With all layers recomputed, and with none."""
-        return self.training(tokens, rows, "language"), self.training(tokens, rows, "nothing")
+    def mixed(self, tokens: int, rows: int, recomputed: int, of: Callable[[Use], float]) -> float:
+        """Between a pass that recomputes all layers and one that recomputes none, in a line."""
+        share = self.share(recomputed)
+        found = 0.0
+        if share > 0:
+            found += share * of(self.training(tokens, rows, "language"))
+        if share < 1:
+            found += (1 - share) * of(self.training(tokens, rows, "nothing"))
+        return found
 
     def bound(self, tokens: int, rows: int, recomputed: int, grid: Sequence[int]) -> float:
         """Bytes in use at the peak, at most.
@@ -246,18 +253,15 @@ class _Maker:
         Linear between the lengths of a grid and between all layers and none: both are chords of
         convex functions.
         """
-        share = self.share(recomputed)
-        points = []
-        for length in grid:
-            everything, nothing = self.ends(length, rows)
-            points.append((length, share * everything.peak + (1 - share) * nothing.peak))
-        (a, low), (b, high) = points[0], points[-1]
-        for (left, at_left), (right, at_right) in zip(points, points[1:], strict=False):
-            if left <= tokens:
-                a, low, b, high = left, at_left, right, at_right
-        if tokens <= a or a == b:
-            return low
-        return low + (high - low) * (tokens - a) / (b - a)
+
+        def at(length: int) -> float:
+            return self.mixed(length, rows, recomputed, lambda use: use.peak)
+
+        after = bisect_left(grid, tokens)
+        if after == 0 or after == len(grid) or grid[after] == tokens:
+            return at(grid[min(after, len(grid) - 1)])
+        a, b = grid[after - 1], grid[after]
+        return at(a) + (at(b) - at(a)) * (tokens - a) / (b - a)
 
     def share(self, recomputed: int) -> float:
         """Of the layers that keep activations, those that are among the first so many."""
@@ -392,14 +396,12 @@ class _Maker:
 
     def seconds(self, tokens: int, rows: int, recompute: Recompute) -> float:
         """Of one row of so many tokens in training."""
-        everything, nothing = self.ends(tokens, rows)
         n = recompute
         if isinstance(n, tuple):
             n = min(layers_for(n, tokens * rows), self.layers)
         if isinstance(n, str):
             n = 0 if n == "nothing" else self.layers
-        more = everything.seconds - nothing.seconds
-        return (nothing.seconds + more * self.share(n)) / rows
+        return self.mixed(tokens, rows, n, lambda use: use.seconds) / rows
 
     def _answering(self, head: int, pictures: int) -> Use:
         new = self.wanted.max_new_tokens
