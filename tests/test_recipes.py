@@ -27,13 +27,26 @@ def run_recipe(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Com
     )  # fmt: skip
 
 
-def test_a_recipe_runs_from_pictures_to_report(base: Path, tmp_path: Path) -> None:
+AND_ROOMS = """
+import runpy, sys
+runpy.run_path(sys.argv[0], run_name="__main__")
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("image2cad.")}
+print(sorted(rooms & {"reading", "verification", "synthesis", "serving"}))
+"""
+
+
+def test_a_recipe_runs_from_pictures_to_report_and_loads_no_room_that_it_does_not_need(
+    base: Path, tmp_path: Path
+) -> None:
     script = "train_cpu.py"  # colab_training.py runs in test_bases.py and test_notebooks.py
     out = tmp_path / "run"
     flags = ["--base", str(base), "--data", "bundled", "--held-out", "4", "--out", str(out)]
     quick = ["--max-train-samples", "8", "--num-train-epochs", "1", "--max-new-tokens", "24"]
-    done = run_recipe(script, *flags, *quick)
+    watched = tmp_path / "watched.py"
+    watched.write_text(f"import sys\nsys.argv[0] = {str(ROOT / script)!r}\n{AND_ROOMS}")
+    done = run_recipe(str(watched), *flags, *quick)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "[]", "a room that it does not need"
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 4
     assert {"id", "code", "ok", "failure", "iou_best", "seconds"} <= set(rows[0])
@@ -84,7 +97,8 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         ("--resume", "--out", str(empty)): "nothing to resume",
     }
     for flags, message in cases.items():
-        monkeypatch.setattr(sys, "argv", ["train_cpu.py", "--out", str(out), *flags])
+        few = [] if "--data" in flags else ["--max-train-samples", "2", "--held-out", "2"]
+        monkeypatch.setattr(sys, "argv", ["train_cpu.py", "--out", str(out), *few, *flags])
         # The test above sees a subprocess turn these into one line and exit code 2.
         with pytest.raises((InputError, SystemExit)) as stopped:
             runpy.run_path("train_cpu.py", run_name="__main__")
@@ -129,23 +143,6 @@ def test_the_colab_recipe_gives_its_scores_whatever_the_check_says_and_goes_on(
     (out / "metrics.json").unlink()
     with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\)"):
         run("--resume", "--seed", "1")
-
-
-def test_the_default_recipe_loads_no_room_that_it_does_not_need(base: Path, tmp_path: Path) -> None:
-    flags = ["--base", str(base), "--max-train-samples", "4", "--held-out", "2"]
-    flags += ["--num-train-epochs", "1", "--max-new-tokens", "8", "--out", str(tmp_path / "run")]
-    program = f"""
-import runpy, sys
-sys.argv = ["train_cpu.py", *{flags!r}]
-runpy.run_path("train_cpu.py", run_name="__main__")
-rooms = {{name.split(".")[1] for name in sys.modules if name.startswith("image2cad.")}}
-print(sorted(rooms & {{"reading", "verification", "synthesis", "serving"}}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 RECIPE = """
