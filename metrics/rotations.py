@@ -200,9 +200,7 @@ def coarse_overlap(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) 
     return share
 
 
-def overlap_of_points(
-    where: OccupancyGrid, points: np.ndarray, turns: np.ndarray
-) -> np.ndarray:
+def overlap_of_points(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """(K,) share of (N, 3) points, turned by each of (K, 3, 3), that is inside."""
     side = VOXELS_A_SIDE + 2  # an empty cell at each end stands for everything outside
     padded = np.zeros((side, side, side), np.float32)
