@@ -89,12 +89,16 @@ def _best_iou(a: NormalisedPart, b: NormalisedPart) -> float:
     best = tried(np.eye(3))
     if best >= PERFECT_IOU:
         return best
-    for turn, expected in searched_turns(a, b):
-        if expected < best * (1 - COARSE_ERROR):
+    (_, there), *others = searched_turns(a, b)
+    for turn, estimate in others:
+        # Estimates are compared with each other: for thin parts all of them are too low.
+        if estimate < there * (1 - COARSE_ERROR):
             continue
-        best = max(best, tried(turn))
-        if best >= PERFECT_IOU:
-            return best
+        iou = tried(turn)
+        if iou >= PERFECT_IOU:
+            return iou
+        if iou > best:
+            best, there = iou, estimate
     starts.sort(key=lambda start: -start[0])
     best = max(best, tried(snapped_turn(a.features, b.features, starts[0][1])))
     if best >= PERFECT_IOU:

@@ -15,6 +15,7 @@ measure well.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from dataclasses import dataclass
@@ -229,6 +230,8 @@ def _missed(found: Measured) -> float:
     """
     mesh, mass = found.arrays, found.mass
     normals, corners = mesh["normals"][mesh["triangles"]], mesh["vertices"][mesh["triangles"]]
+    if (normals == normals[:, :1]).all():
+        return 0.0
     along = np.roll(corners, -1, axis=1) - corners
     bulge = np.einsum("tij,tij->t", along, np.roll(normals, -1, axis=1) - normals) / 24
     across = np.cross(along[:, 0], along[:, 1]) / 2
@@ -299,6 +302,7 @@ def _has_open_shell(shape: TopoDS_Shape) -> bool:
     return not all(BRep_Tool.IsClosed_s(shell) for shell in shells)
 
 
+@functools.lru_cache(1)
 def _area(shape: TopoDS_Shape) -> float:
     surface = GProp_GProps()
     BRepGProp.SurfaceProperties_s(shape, surface)
