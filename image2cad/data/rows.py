@@ -71,7 +71,7 @@ class StoredRows(Sequence[Sample]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         row = self.table[index]
-        image, *views = map(picture_of, row["pictures"])
+        image, *views = map(decoded, row["pictures"])
         published = {"published": row["published"], "views": tuple(views)}
         return Sample(image, row[self.column], row["id"], **published)
 
@@ -306,7 +306,7 @@ def _encoded(picture: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def picture_of(encoded: bytes) -> Image.Image:
+def decoded(encoded: bytes) -> Image.Image:
     """One of a row's pictures, RGB."""
     return Image.open(io.BytesIO(encoded)).convert("RGB")
 

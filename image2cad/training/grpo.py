@@ -24,7 +24,7 @@ from transformers import ProgressCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from image2cad.common import QUESTION, InputError
-from image2cad.data import StoredRows, picture_of
+from image2cad.data import StoredRows, decoded
 from image2cad.training.checkpoints import (
     TRAINED_FILE,
     last_whole_checkpoint,
@@ -148,7 +148,7 @@ class _ResumableGRPOTrainer(GRPOTrainer):
 
 def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Rows of the store as TRL wants them, and with the columns that rewards read."""
-    images = [picture_of(pictures[0]) for pictures in batch["pictures"]]
+    images = [decoded(pictures[0]) for pictures in batch["pictures"]]
     question = [{"role": "user", "content": QUESTION}]
     return {"prompt": [question] * len(images), "image": images, "cadquery": batch["code"]}
 
