@@ -21,6 +21,8 @@ Left out: caches, resuming, reference files in STEP, which `python -m metrics` h
 PREDICTIONS: str | None = None  # @param {type:"raw"}
 REFERENCES: str | None = None  # @param {type:"raw"}
 ALIGNMENT = "best"  # @param ["best", "pca", "published"]
+# @markdown TIMEOUT: seconds of a processor that a program may take.
+TIMEOUT = 30.0  # @param {type:"number"}
 # @markdown Where the project comes from, unless it is here or in image2cad.zip:
 REPOSITORY = ""  # @param {type:"string"}
 TAG = ""  # @param {type:"string"}
@@ -182,11 +184,12 @@ if spec is None or spec.origin is None:  # not installed, and not beside this fi
     if needed := lacking(needs):
         install(needed)
 
-from image2cad.common import InputError, friendly_exit, read_flags
+from image2cad.common import InputError, at_least, friendly_exit, read_flags
 from metrics import ALIGNMENTS, BadInput, compute, get_iou_best, read_codes, run_cadquery
 
 friendly_exit()
 settings = read_flags(__doc__, globals())
+at_least(settings, {"timeout": 0.1})
 if settings.alignment not in ALIGNMENTS:
     raise InputError(f"--alignment is one of {', '.join(ALIGNMENTS)}, not {settings.alignment}")
 if bool(settings.predictions) != bool(settings.references):
@@ -231,6 +234,7 @@ scores = compute(
     ids=list(predictions),
     alignment=settings.alignment,
     progress=True,
+    timeout=settings.timeout,
 )
 for name in ("vsr", "iou_best", "iou_best_valid"):
     mean, low, high = (scores[name][key] for key in ("mean", "low", "high"))

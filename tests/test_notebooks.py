@@ -441,7 +441,7 @@ def test_the_reward_notebook_runs(tmp_path: Path, kernel: None) -> None:
 def test_the_scoring_notebook_runs_its_example_and_files_of_ones_own(
     tmp_path: Path, kernel: None
 ) -> None:
-    said = run_notebook("evaluate", tmp_path)
+    said = run_notebook("evaluate", tmp_path, TIMEOUT=3.0)
     assert "4 programs; failures: {'exception': 1, 'timeout': 1}" in said
     assert re.search(r"moved +1\.000", said) and re.search(r"no-hole +0\.[67]\d\d", said)
     box = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)\n"
