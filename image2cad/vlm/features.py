@@ -13,9 +13,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-ONE_TENSOR = ("gemma3", "internvl")
+ONE_TENSOR = ["gemma3", "internvl"]
+if Version(transformers.__version__) < Version("5.21"):
+    ONE_TENSOR.append("smolvlm")
 
 
 def picture_features(model: Any, fields: dict[str, torch.Tensor]) -> torch.Tensor:
