@@ -32,7 +32,7 @@ NEIGHBOUR_ANGLE = np.radians(4.0)  # of two turns nearer than this only the bett
 DUPLICATE_ANGLE = np.radians(1.5)  # two turns nearer than this are one
 # A turn whose estimate was this share below that of the best one so far bettered the IoU in no pair
 # of 140. Estimates themselves are off by more: all those of a thin part are too low.
-COARSE_ERROR = 0.08
+COARSE_ERROR = 0.06
 
 
 def principal_turns(a: NormalisedPart, b: NormalisedPart, mirrored: bool) -> np.ndarray:
@@ -68,14 +68,16 @@ def searched_turns(a: NormalisedPart, b: NormalisedPart) -> list[tuple[np.ndarra
     low, high = gaps[0] | gaps[1]
     given, grid = given_turns(), np.zeros((0, 3, 3))
     axis: int | None = 2
-    axes, count = None, TRIED_BESIDES
+    # Also about an axis that is determined: two features may say better than it where it lies.
+    features, count = rotations.feature_turns(a.features, b.features, None), TRIED_BESIDES
     if low and high:
         axis, grid, count = None, rotations.all_turns(), TRIED_FREELY
     elif low or high:
         axis = 2 if low else 0
         axes, count = (a.axes[:, axis], b.axes[:, axis]), TRIED_ABOUT_AXIS
         grid = rotations.axis_turns(*axes)
-    features = rotations.feature_turns(a.features, b.features, axes)
+        about_it = rotations.feature_turns(a.features, b.features, axes)
+        features = np.concatenate([about_it, features])
     turns = np.concatenate([principal_turns(a, b, mirrored=False), given, features, grid])
     kinds = np.repeat(
         [PRINCIPAL, GIVEN, FEATURE, GRID],
