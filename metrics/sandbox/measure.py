@@ -218,7 +218,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
     most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
-    finer = float(min(np.sqrt(2 * missed / CLOSE), FINEST, most))
+    finer = float(min(np.sqrt(1.25 * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
     said: list[str] = []
