@@ -41,7 +41,8 @@ from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
-from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union
+from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union, weld
+from .mesh_repair import closed_bodies
 from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
@@ -101,8 +102,14 @@ def _measure(brep: bytes) -> bytes:
     found = _settled(_compound(solids), notes)
     if len(solids) > 1:
         found = _united(found, notes)
+    valid = _valid(found.shape)
+    if not valid and _faces_inwards(found):
+        found = _turned_outwards(found)
+        notes.append("healed: a piece of the solid faced inwards")
+        if len(subshapes(found.shape, TopAbs_ShapeEnum.TopAbs_SOLID)) > 1:
+            found = _united(found, notes)
+        valid = _valid(found.shape)
     whole, mass = found.shape, found.mass
-    valid = _valid(whole)
     header = {
         "ok": True,
         "volume": mass.volume,
@@ -211,7 +218,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
     most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
-    finer = float(min(np.sqrt(2 * missed / CLOSE), FINEST, most))
+    finer = float(min(np.sqrt(1.25 * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
     said: list[str] = []
@@ -294,6 +301,41 @@ def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
         or abs(got.mesh_volume - mesh.mesh_volume) > SAME_VOLUME_WITHIN * got.mesh_volume
     ):
         return None
+    return got
+
+
+def _volume_outwards(found: Measured) -> float:
+    """Volume of the mesh with each piece turned outwards that lies in no other, in own units."""
+    mesh, mass = found.arrays, found.mass
+    owner = mesh["solid_of_face"][mesh["faces"]]
+    points = (mesh["vertices"] - mass.center) / mass.gyration
+    bodies = [
+        body
+        for index in np.unique(owner)
+        for body in closed_bodies(*weld(points, mesh["triangles"][owner == index]))[0]
+    ]
+    return sum(body.manifold.volume() for body in bodies) * mass.gyration**3
+
+
+def _faces_inwards(found: Measured) -> bool:
+    """Whether a piece of a solid, inside no other, faces inwards, so that its volume is taken off.
+
+    OpenCASCADE's boolean leaves a post so that touches a wall along a line.
+    """
+    try:
+        return _volume_outwards(found) > found.mesh_volume * (1 + SAME_VOLUME_WITHIN)
+    except ValueError:  # no closed mesh: what there is was measured otherwise
+        return False
+
+
+def _turned_outwards(found: Measured) -> Measured:
+    """What ShapeFix makes of it, if it faces outwards. Raises NotMeasurable."""
+    fix = ShapeFix_Shape(found.shape)
+    fix.Perform()
+    whole = _compound(subshapes(fix.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID))
+    got = _looked_at(whole, _mass(whole), 1.0, [])
+    if got is None or not got.agrees or _faces_inwards(got):
+        raise NotMeasurable("invalid solid", "a piece of the solid faces inwards")
     return got
 
 
