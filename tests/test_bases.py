@@ -338,7 +338,7 @@ def test_the_whole_recipe_runs_and_what_it_leaves_is_usable(
     flags = ["--base", str(any_base), "--data", data]
     flags += ["--max-train-samples", "6", "--validation", "2"]
     flags += ["--held-out", "2", "--num-train-epochs", "2", "--gradient-accumulation-steps", "2"]
-    flags += ["--learning-rate", "0.01"]
+    flags += ["--learning-rate", "0.01", "--per-device-train-batch-size", "1"]
     flags += ["--max-new-tokens", "16", "--no-check-code", "--no-compact", "--merge"]
     flags += ["--picture", str(ROOT / "data/samples/test/s20200000.png"), "--effort", "none"]
     monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags])

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+
+from image2cad.common.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = {
@@ -332,6 +334,7 @@ def test_the_script_alone_gets_the_pinned_tag_from_a_git_remote(
 
     def run(address: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *launch, str(alone), "--repository", address, "--tag", tag]
+        command += ["--per-device-train-batch-size", "1", "--recompute", "nothing"]
         command += ["--plan"]  # two processes train in the test of the Kaggle notebook
         return subprocess.run(command, cwd=no_project, capture_output=True, text=True)
 
@@ -374,10 +377,13 @@ def test_the_notebook_alone_gets_the_project_from_a_zip_and_runs_its_five_cells(
 
 
 def test_the_kaggle_notebook_trains_with_two_processes_and_goes_on_with_attached_output(
-    no_project: Path, project: Path, kernel: None
+    no_project: Path, project: Path, kernel: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = {**QUICK, "MAX_TRAIN_SAMPLES": 4, "VALIDATION": 1, "NUM_TRAIN_EPOCHS": 2.0}
-    quick |= {"GRADIENT_ACCUMULATION_STEPS": 1, "MORE": "--no-compact --no-check-code"}
+    quick |= {
+        "GRADIENT_ACCUMULATION_STEPS": 1,
+        "MORE": "--no-compact --no-check-code --effort none",
+    }
     # As Kaggle does it: an attached archive is unpacked, in a folder of its own.
     attached = no_project / "input"
     shutil.copytree(project, attached / "datasets" / "image2cad")
@@ -394,33 +400,41 @@ def test_the_kaggle_notebook_trains_with_two_processes_and_goes_on_with_attached
     losses = json.loads((out / "metrics.json").read_text())["losses"]
     assert losses[-1]["step"] == 4, "4 rows, twice, a row a process and step"
 
-    # The output of an interrupted run, attached to a new session, which colab_training.py goes on
-    # with (test_recipes.py): here a stand-in for it says what it was given.
-    script = attached / "datasets" / "image2cad" / "colab_training.py"
-    script.write_text(STAND_IN)
+    # The output of an interrupted run, attached to a new session: what colab_training.py, which
+    # goes on with it (test_recipes.py), would be given.
     shutil.move(working / "runs", attached / "earlier")
-    said = run_notebook("kaggle_training", working, **quick, RESUME=True)
-    assert "--resume" in said and "--num-train-epochs=2.0" in said and "--no-compact" in said
-    assert "2 processes" in said and f"goes on in {out.relative_to(working)}: True" in said
-    (working / "runs").rename(working / "again")
-    (attached / "earlier").rename(no_project / "gone")
-    with pytest.raises(CellExecutionError, match="nothing to resume"):
-        run_notebook("kaggle_training", working, **quick, RESUME=True)
+    given: list[list[str]] = []
+    begin = subprocess.Popen
 
-    with pytest.raises(CellExecutionError, match="unrecognized arguments: --nonsense"):
-        run_notebook("kaggle_training", working, **quick | {"OUT": "runs/b", "MORE": "--nonsense"})
+    def started(command: list[str], **options: Any) -> Any:
+        given.append(command)
+        return begin([sys.executable, "-c", STAND_IN, *command], **options)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.chdir(working)
+
+    def script(*flags: str) -> None:
+        place = ["--attached", str(attached)]
+        monkeypatch.setattr(sys, "argv", ["kaggle_training.py", *place, *flags])
+        runpy.run_path(str(ROOT / "kaggle_training.py"), run_name="__main__")
+
+    script("--resume", "--more=--no-compact", "--num-train-epochs", "2")
+    assert {"--resume", "--num-train-epochs=2.0", "--no-compact", "--out=runs/kaggle"} < set(
+        given[0]
+    )
+    assert given[0][given[0].index("--num_processes") + 1] == "2"
+    assert (out / "settings.json").is_file(), "the run is here, to be gone on with"
+    with pytest.raises(InputError, match="unrecognized arguments: --nonsense"):
+        script("--out", "runs/b", "--more=--nonsense")
+    with pytest.raises(InputError, match="nothing to resume"):
+        script("--out", "runs/c", "--resume")
 
 
 STAND_IN = """
-import os, sys
-from pathlib import Path
+import sys
 if "--nonsense" in sys.argv:
     sys.exit("colab_training.py: error: unrecognized arguments: --nonsense")
-if os.environ["LOCAL_RANK"] == "0":
-    out = next(flag for flag in sys.argv if flag.startswith("--out=")).removeprefix("--out=")
-    print(*sys.argv[1:])
-    there = Path(out, "settings.json").is_file()
-    print(os.environ["WORLD_SIZE"], f"processes; goes on in {out}: {there}")
 """
 
 

@@ -189,7 +189,7 @@ def test_a_t4_needs_what_was_worked_out_before_and_the_loss_in_chunks_is_no_peak
 )  # fmt: skip
 def test_every_architecture_is_planned_from_its_config(base: str) -> None:
     facts = base_facts(base)
-    config = shallower(facts.config, 2)
+    config = shallower(facts.config, 1)
     tokens = facts.picture_tokens + 200
     use = training_use(config, Work(tokens, 180, facts.picture_tokens), CARDS["L4"])
     text = config.get_text_config()
