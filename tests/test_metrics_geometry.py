@@ -567,7 +567,7 @@ def check_a_pair(name: str, target: Part, part: Part, folder: Path) -> float | N
 
     score = iou_aligned(target, part)
     assert score >= unturned(target, part), name
-    assert score >= iou_aligned(target, part, "pca") - 1e-9, name
+    assert score >= iou_aligned(target, part, "pca") - 5e-4, name
     assert iou_aligned(part, part) == pytest.approx(1, abs=1e-6), name
     shape, longest = cq.Shape.importBin(io.BytesIO(part.brep)), np.ptp(part.vertices, axis=0).max()
     shape.exportStl(str(folder / "part.stl"), 1e-3 * longest, 0.1)

@@ -48,6 +48,7 @@ from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
 MANY_HOLES = 100  # in one face
 CLOSE = 3e-3  # share of its volume by which a mesh may miss the solid before a finer one is made
+CLOSER_BY = 1.25  # than CLOSE the finer mesh aims to be
 FINEST = 4.0  # times as fine is the finest mesh
 LARGEST_FINER_MESH = 20_000  # of a mesh that is made finer
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
@@ -218,7 +219,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
     most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
-    finer = float(min(np.sqrt(1.25 * missed / CLOSE), FINEST, most))
+    finer = float(min(np.sqrt(CLOSER_BY * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
     said: list[str] = []
@@ -237,7 +238,7 @@ def _missed(found: Measured) -> float:
     """
     mesh, mass = found.arrays, found.mass
     normals, corners = mesh["normals"][mesh["triangles"]], mesh["vertices"][mesh["triangles"]]
-    if (normals == normals[:, :1]).all():
+    if (normals == normals[:, :1]).all():  # all is flat
         return 0.0
     along = np.roll(corners, -1, axis=1) - corners
     bulge = np.einsum("tij,tij->t", along, np.roll(normals, -1, axis=1) - normals) / 24
