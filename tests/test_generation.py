@@ -81,10 +81,11 @@ def test_loops_of_every_length_are_seen_and_near_ones_are_not() -> None:
 def test_a_reply_that_repeats_is_ended_and_the_others_go_on(
     base: Path, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watch = TokenWatch(3, tqdm(disable=True))
-    loop = [9] * 3 + [1, 2] * (LEAST_TOKENS // 2)
-    other = [9] * 3 + list(range(LEAST_TOKENS))
-    assert watch(torch.tensor([loop, other]), None).tolist() == [True, False]
+    watch = TokenWatch(3, tqdm(disable=True), end=7000)
+    loop = [9] * 3 + [1, 2] * LEAST_TOKENS
+    other = [9] * 3 + list(range(2 * LEAST_TOKENS))
+    ended = [9] * 3 + [5, 6, 7000] + [0] * (2 * LEAST_TOKENS - 3)  # padded while the others go on
+    assert watch(torch.tensor([loop, other, ended]), None).tolist() == [True, False, False]
     assert watch.stopped == {0}
 
     model, processor = load_base(base)

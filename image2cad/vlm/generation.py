@@ -51,7 +51,7 @@ def generate_codes(
         for start in range(0, len(images), batch_size):
             batch = encode_prompt(processor, images[start : start + batch_size]).to(model.device)
             batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
-            watch = TokenWatch(batch["input_ids"].shape[1], bar)
+            watch = TokenWatch(batch["input_ids"].shape[1], bar, tokenizer.eos_token_id)
             with torch.inference_mode():
                 rows = model.generate(
                     **batch,

@@ -1,6 +1,6 @@
 """Generation watched token by token: a bar that moves, and an end to replies that only repeat.
 
-    model.generate(..., stopping_criteria=[TokenWatch(prompt_length, bar)])
+    model.generate(..., stopping_criteria=[TokenWatch(prompt_length, bar, tokenizer.eos_token_id)])
 
 A greedy reply that has begun to repeat itself goes on until its last token is used up, and builds
 nothing. `repeats` tells such a reply from a program with equal passages, of which there are many:
@@ -48,11 +48,12 @@ def repeats(tokens: Sequence[int]) -> bool:
 class TokenWatch(StoppingCriteria):
     """Ends the rows that only repeat, and says on the bar how far the replies are.
 
-    prompt: tokens of the prompt. bar: a tqdm bar. `stopped`: the rows that were ended.
+    prompt: tokens of the prompt. bar: a tqdm bar. end: the token that ends a reply; what follows
+    it is padding. `stopped`: the rows that were ended.
     """
 
-    def __init__(self, prompt: int, bar: Any) -> None:
-        self.prompt, self.bar = prompt, bar
+    def __init__(self, prompt: int, bar: Any, end: int) -> None:
+        self.prompt, self.bar, self.end = prompt, bar, end
         self.stopped: set[int] = set()
         self._told = 0.0
 
@@ -64,6 +65,6 @@ class TokenWatch(StoppingCriteria):
         ends = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if count >= LEAST_TOKENS and count % TOKENS_BETWEEN_LOOKS == 0:
             for number, row in enumerate(input_ids[:, self.prompt :].cpu().numpy()):
-                ends[number] = repeats(row)
+                ends[number] = self.end not in row and repeats(row)
         self.stopped |= set(ends.nonzero()[:, 0].tolist())
         return ends
