@@ -35,6 +35,7 @@ def test_what_a_user_can_put_right_is_one_line_and_a_defect_is_none() -> None:
     said = explained(torch.OutOfMemoryError(CUDA_FULL)) or ""
     assert "out of GPU memory; 2.00 GiB more were wanted, 312.06 MiB of 14.74 GiB" in said
     assert "--max-length" in said and "--max-new-tokens" in said
+    assert "--recompute to everything" in said and "a new run with a lower --max-length" in said
     try:
         torch.empty(1 << 60, dtype=torch.uint8)
     except RuntimeError as error:

@@ -119,7 +119,11 @@ def explained(error: BaseException) -> str | None:
 
 
 def _out_of_memory(text: str) -> str:
-    """How much was wanted, as torch says it, and what to lower."""
+    """How much was wanted, as torch says it, and what to lower.
+
+    A run goes on with the settings that it was begun with (runs.py), but for those that what it
+    learns does not depend on.
+    """
     wanted = re.search(r"[Tt]ried to allocate ([\d.]+ \w+)", text)
     free = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
     bare = re.search(r"you tried to allocate (\d+) bytes", text)
@@ -129,7 +133,8 @@ def _out_of_memory(text: str) -> str:
     if free:
         much += f", {free[2]} of {free[1]} were free"
     return (
-        f"out of {'GPU ' if free else ''}memory{much}: in training lower --max-length or "
-        "--per-device-train-batch-size, while programs are generated --max-new-tokens; "
-        "then restart the session and go on with --resume"
+        f"out of {'GPU ' if free else ''}memory{much}: restart the session; then, if it was in "
+        "training, set --recompute to everything (in colab_training.py) and go on with --resume, "
+        "or start a new run with a lower --max-length or --per-device-train-batch-size; if "
+        "programs were generated, lower --max-new-tokens and go on with --resume"
     )
