@@ -252,6 +252,7 @@ if first and (needed := lacking(needs)):
 while not first and lacking(needs):
     time.sleep(1)
 
+import gc
 import math
 from datetime import timedelta
 
@@ -362,6 +363,9 @@ if said := check_base(settings.base):
     print(said)
 
 # %% 2. Data and model
+if globals().pop("model", None) is not None:  # of an earlier run in this session; the plan counts on it
+    gc.collect()
+    torch.cuda.empty_cache()
 # Rows are read as a stream and kept on disk, so that memory does not grow with their number.
 with process.main_process_first():
     rows = load_rows(
