@@ -482,15 +482,15 @@ try:
 except InputError as error:
     print(f"warning: {error}")
 
+if in_colab and not settings.drive:  # what the runtime would take with it
+    from google.colab import files
+
+    files.download(str(zip_results(out)))
 merged = RUNS / out.name / "merged"  # not on the Drive: 14 GB
 if settings.merge:
     print(f"{merge(adapter, merged)} matrices merged in float16: {merged}")
 if settings.hub_model_id:
     print(f"pushed to {push(merged if settings.merge else adapter, settings.hub_model_id)}")
-if in_colab and not settings.drive:  # what the runtime would take with it
-    from google.colab import files
-
-    files.download(str(zip_results(out)))
 
 # %% 5. Your own pictures
 pictures = [settings.picture] if settings.picture else []
