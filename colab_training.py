@@ -62,7 +62,8 @@ SAVE_STEPS = 50  # @param {type:"integer"}
 SEED = 0  # @param {type:"integer"}
 # @markdown ### Answers
 # @markdown PICTURE: a file of your own, as "part.png"; "upload" to be asked for some; None: a
-# @markdown held-out one. EFFORT: how long the fit may look for something better.
+# @markdown held-out one. EFFORT: how long the fit may look for something better. For another
+# @markdown picture afterwards change them and run this cell and the last one.
 MAX_NEW_TOKENS = 1024  # @param {type:"integer"}
 PICTURE: str | None = None  # @param {type:"raw"}
 EFFORT = "low"  # @param ["none", "low", "high"]
@@ -503,11 +504,12 @@ if settings.picture == "upload":
 if settings.effort != "none":
     warm_up()  # else the first picture's time goes by in compiling
 mine = [Sample(Image.open(name).convert("RGB"), "", Path(name).stem) for name in pictures]
+place = adapter.parent  # of the run that trained it; `out` is another one if cell 1 ran again
 for sample in mine or [one]:
     guesses = generate_codes(model, processor, [sample.pictures], 1, settings.max_new_tokens)
     answer = verify(sample.image, guesses, settings.effort)
     code = answer.code or guesses[0]
-    sheet = out / f"picture-{sample.id}.png"
+    sheet = place / f"picture-{sample.id}.png"
     write_sheet(sheet, [sample], [run_cadquery(code)], 1)
     sheet.with_suffix(".py").write_text(code, encoding="utf-8")
     print(f"{code}\nwritten by {writer_text(answer, guesses)}")
