@@ -173,7 +173,7 @@ def from_git(home: Path, address: str, name: str) -> Path:
         return done.stdout.strip()
 
     if not place.is_dir():
-        part.mkdir(parents=True)
+        part.mkdir(parents=True, exist_ok=True)  # is there where a try before this failed
         git(part, "init", "--quiet")
         git(part, "fetch", "--quiet", "--depth=1", address, name)
         git(part, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD")

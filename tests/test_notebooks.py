@@ -162,9 +162,10 @@ def test_the_first_cell_looks_in_an_order_and_says_what_it_took(
         getting.update(REPOSITORY=remote.as_uri(), TAG=name)
         assert "remote" in word_of(get(home)) and f"commit {commit}" in said()
     getting.update(REPOSITORY=(tmp_path / "nowhere").as_uri(), TAG="v1")
-    with pytest.raises(SystemExit):
-        get(home)
-    assert "error: no v1 at file://" in capsys.readouterr().err
+    for _ in range(2):  # a failed try leaves nothing in the way of the next
+        with pytest.raises(SystemExit):
+            get(home)
+        assert "error: no v1 at file://" in capsys.readouterr().err
 
     # A zip before an address; the newest, by GitHub's names too; another zip, another folder.
     zipped(home / "image2cad.zip", small_project(tmp_path / "image2cad", "old"), age=100)
