@@ -259,6 +259,7 @@ from datetime import timedelta
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 from transformers import set_seed
 
@@ -346,6 +347,7 @@ process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days
 if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
 card = card_named(settings.gpu) if settings.plan and settings.gpu else card_here()
+card = min(gather_object([card]), key=lambda one: one.memory)  # so that all plan alike
 plan = plan_run(vars(settings), card, processes=process.num_processes)
 print(plan.text())  # before anything is downloaded
 if settings.plan:
