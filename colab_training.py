@@ -346,8 +346,13 @@ if settings.hub_model_id:
 process = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
 if not process.is_main_process:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+if not settings.plan:
+    print(machine_text())
+    if said := check_base(settings.base):
+        print(said)
 card = card_named(settings.gpu) if settings.plan and settings.gpu else card_here()
 card = min(gather_object([card]), key=lambda one: one.memory)  # so that all plan alike
+print(f"planning for {card.name}")
 plan = plan_run(vars(settings), card, processes=process.num_processes)
 print(plan.text())  # before anything is downloaded
 if settings.plan:
@@ -361,12 +366,10 @@ free += ["gpu", "picture", "plan", "recompute", "report_to", "repository", "tag"
 out = run_folder("colab", settings.out, settings.resume)
 check_run(out, vars(settings), settings.resume, free)
 process.wait_for_everyone()  # none may claim the folder before all have looked
-print(machine_text())
-if said := check_base(settings.base):
-    print(said)
 
 # %% 2. Data and model
-if globals().pop("model", None) is not None:  # of an earlier run in this session; the plan counts on it
+# What an earlier run in this session left on the card; the plan counts on its place.
+if globals().pop("model", None) is not None:
     gc.collect()
     torch.cuda.empty_cache()
 # Rows are read as a stream and kept on disk, so that memory does not grow with their number.
