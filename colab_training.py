@@ -265,6 +265,7 @@ from transformers import set_seed
 
 from image2cad.common import (
     RUNS,
+    SETTINGS_FILE,
     InputError,
     at_least,
     check_run,
@@ -357,7 +358,8 @@ plan = plan_run(vars(settings), card, processes=process.num_processes)
 print(plan.text())  # before anything is downloaded
 if settings.plan:
     sys.exit()
-if settings.resume and not unfinished("colab", settings.out):
+begun = settings.out and Path(settings.out, SETTINGS_FILE).is_file()  # check_run looks further
+if settings.resume and not begun and not unfinished("colab", settings.out):
     print("no unfinished run to go on with: this is a new one")  # cut off before it trained
     settings.resume = False
 # What a run that goes on may change, because what it learns does not depend on it.

@@ -140,6 +140,8 @@ def test_the_colab_recipe_gives_its_scores_whatever_the_check_says_and_goes_on(
     run("--resume", "--max-new-tokens", "8", "--effort", "none", "--picture", picture)
     assert (out / "metrics.json").is_file() and (out / "picture-s20200000.png").is_file()
     assert (out / "trained.safetensors").read_bytes() == trained
+    with pytest.raises(InputError, match="the run in runs/colab-001 is finished"):
+        run("--resume", "--out", str(out))
     (out / "metrics.json").unlink()
     with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\)"):
         run("--resume", "--seed", "1")
