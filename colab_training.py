@@ -272,6 +272,7 @@ from image2cad.common import (
     effort_named,
     finish_run,
     friendly_exit,
+    in_notebook,
     prepare_run,
     read_flags,
     run_folder,
@@ -357,6 +358,8 @@ print(f"planning for {card.name}")
 plan = plan_run(vars(settings), card, processes=process.num_processes)
 print(plan.text())  # before anything is downloaded
 if settings.plan:
+    if in_notebook():
+        stop("PLAN is set: nothing more is done")
     sys.exit()
 begun = settings.out and Path(settings.out, SETTINGS_FILE).is_file()  # check_run looks further
 if settings.resume and not begun and not unfinished("colab", settings.out):
