@@ -327,16 +327,23 @@ quiet()
 settings = read_flags(__doc__, globals())
 at_least(
     settings,
-    {"max_train_samples": 1, "validation": 0, "held_out": 1, "max_length": 64}
-    | {
+    {
+        "max_train_samples": 1,
+        "validation": 0,
+        "held_out": 1,
+        "max_length": 64,
         "lora_r": 1,
         "lora_alpha": 1,
         "image_size": 28,
         "num_train_epochs": 0.01,
         "learning_rate": 1e-9,
-    }
-    | {"per_device_train_batch_size": 0, "gradient_accumulation_steps": 1}
-    | {"max_new_tokens": 1, "patience": 0, "save_steps": 1, "seed": 0},
+        "per_device_train_batch_size": 0,
+        "gradient_accumulation_steps": 1,
+        "max_new_tokens": 1,
+        "patience": 0,
+        "save_steps": 1,
+        "seed": 0,
+    },
 )
 effort_named(settings.effort)
 if settings.picture and settings.picture != "upload" and not Path(settings.picture).is_file():
