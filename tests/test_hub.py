@@ -145,3 +145,18 @@ def test_all_published_rows_come_before_the_others_and_a_stalled_download_goes_o
     others = [n for n in range(600) if n not in MARKED][:4]
     assert rows["held_out"] == [f"{first + n:08d}" for n in [*MARKED, *others]]
     assert rows["published"] == [True] * len(MARKED) + [False] * 4
+
+
+def test_an_image_folder_on_the_hub_keeps_its_test_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        place = tmp_path / "hub" / "data" / split
+        place.mkdir(parents=True)
+        lines = []
+        for n in range(3):
+            Image.new("RGB", (20, 10), "red").save(place / f"{split}-{n}.png")
+            code = f"import cadquery as cq\nresult = cq.Workplane().box({n + 1}, 2, {len(split)})\n"
+            lines.append(json.dumps({"file_name": f"{split}-{n}.png", "cadquery": code}))
+        (place / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with Hub(tmp_path / "hub", NAME) as hub:
+        [rows] = read(tmp_path, hub, (2, 0, 2))
+    assert (rows["train"], rows["held_out"]) == (["train-0", "train-1"], ["test-0", "test-1"])

@@ -58,7 +58,9 @@ def split_names(source: str) -> list[str]:
     if Path(source).is_dir() and (found := metadata_files(Path(source))):
         return list(found)
     try:
-        return list(_files_of(source))
+        import datasets
+
+        return list(_files_of(source)) or list(datasets.get_dataset_split_names(source))
     except InputError:
         raise
     except Exception as error:  # as above
