@@ -15,6 +15,7 @@ from PIL import Image
 
 from image2cad.common.errors import InputError
 from image2cad.common.gencad import QUESTION
+from image2cad.data.row_groups import grouped_rows
 from image2cad.data.rows import load_rows
 from image2cad.data.samples import Sample, load_samples, split_samples
 
@@ -139,6 +140,17 @@ def test_parquet_as_the_hub_stores_it(tmp_path, name):
     samples, rejected = load(str(tmp_path), check_code=False)
     assert [(s.id, s.prompt, s.image.size) for s in samples] == [("00000007", "Write it.", (6, 5))]
     assert [r.id for r in rejected] == ["00000008"]
+
+
+def test_marks_in_text_are_read_as_what_they_say(tmp_path):
+    columns = {
+        "image": [None] * 4,
+        "cadquery": [BOX.format(n) for n in range(4)],
+        "hundred_subset": ["False", "True", "False", "true"],
+    }
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "test.parquet")
+    files = [str(tmp_path / "test.parquet")]
+    assert [number for number, _ in grouped_rows(files, first="hundred_subset")] == [1, 3, 0, 2]
 
 
 def test_further_pictures_of_a_part_are_views(tmp_path):

@@ -45,7 +45,8 @@ def grouped_rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row number, row) in order, from row `skip` of that order on; pictures stay encoded.
 
-    first: a column of booleans; where there is such a column, its rows come before the others.
+    first: a column of marks (is_true); where there is such a column, its rows come before the
+    others.
     """
     marked = _marked(files, first) if first is not None else set()
     if not marked:
@@ -76,6 +77,11 @@ def _runs(
                     yield number, row
 
 
+def is_true(value: Any) -> bool:
+    """Whether a row is marked; some data sets say it in text."""
+    return value in (True, "True", "true")
+
+
 def _marked(files: Sequence[str], column: str) -> set[int]:
     """The numbers of the rows where `column`, which is read alone, is true."""
     found: set[int] = set()
@@ -87,7 +93,7 @@ def _marked(files: Sequence[str], column: str) -> set[int]:
         groups = range(len(opened.counts))
         for group in tqdm(groups, f"reading {column}", unit=" row groups", leave=False):
             values = opened.column(group, column)
-            found.update(start + place for place, value in enumerate(values) if value)
+            found.update(start + place for place, value in enumerate(values) if is_true(value))
             start += len(values)
     return found
 

@@ -29,6 +29,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from image2cad.common import BUNDLED, QUESTION, InputError
+from image2cad.data.row_groups import is_true
 from image2cad.data.sources import PUBLISHED, first_line, metadata_files, stream_rows
 
 ROWS_A_CHUNK = 64  # their programs are run together
@@ -219,7 +220,7 @@ def _parse(row: dict[str, Any], number: int, seen: set[str]) -> Sample | Rejecte
         image, *views = (_picture(row[name]) for name in ("image", *_more_views(row)))
     except Exception as error:  # Pillow raises nearly any type on a damaged file
         return Rejected(name, f"unreadable picture: {first_line(error)}")
-    published = row.get(PUBLISHED) in (True, "True", "true")
+    published = is_true(row.get(PUBLISHED))
     return Sample(image, code, name, row.get("prompt") or QUESTION, published, tuple(views))
 
 
