@@ -149,7 +149,8 @@ def summary_text(summary: dict[str, Any]) -> str:
     )
     if published := summary.get("published"):
         lines.append(
-            "these are the hundred that papers score on; compare with --alignment published"
+            "these are the hundred that papers score on; to compare, score predictions.jsonl with "
+            "score_predictions.py --alignment published"
             if published == summary["n"] == PUBLISHED_ROWS
             else f"{published} of the hundred that papers score on: this is no published figure"
         )
