@@ -149,6 +149,33 @@ def test_a_stalled_download_is_tried_again_and_a_refused_one_is_not(
     assert len(tries) == 1
 
 
+def test_a_base_that_cannot_be_fetched_is_tried_again_and_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    # As the hub's client names it, which snapshot_download turns into a file that is not here.
+    broken = type("ConnectError", (Exception,), {"__module__": "httpx2"})("no route to host")
+    causes: list[Exception | None] = [broken]
+
+    def snapshot(name: str, **_: Any) -> str:
+        raise LocalEntryNotFoundError("not on the disk\nmore") from causes[0]
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    preflight.fetch_base("models/nano")
+    with pytest.raises(InputError, match="^a/b could not be fetched: no route to host; look to"):
+        preflight.fetch_base("a/b")
+    assert len(waits) == 3
+    causes[0] = None
+    with pytest.raises(InputError, match="^a/b could not be fetched: not on the disk; look to"):
+        preflight.fetch_base("a/b")
+    assert len(waits) == 3, "nothing that waiting helps"
+
+
 def test_a_run_that_goes_on_may_change_what_training_does_not_depend_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     prepare_run(run, {"lora_r": 8, "picture": None, "effort": "low"}, resume=False)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from image2cad.common.flags import at_least, in_notebook, read_flags, show
     from image2cad.common.gencad import FAILURES, METADATA, QUESTION, metadata_row, read_programs
     from image2cad.common.gencad import token_count
-    from image2cad.common.network import keep_trying
+    from image2cad.common.network import keep_trying, may_pass
     from image2cad.common.paths import BUNDLED, LIBRARY, NANO, ROOT, shipped
     from image2cad.common.processes import Lost, Pool, TICK, each
     from image2cad.common.runs import RUNS, SETTINGS_FILE, check_run, finish_run, prepare_run
@@ -23,10 +23,10 @@ __all__ = [
     "Array", "BUNDLED", "Cancelled", "EFFORTS", "Effort", "FAILURES", "InputError", "LIBRARY",
     "Late", "Lost", "METADATA", "NANO", "NEVER", "Pool", "QUESTION", "ROOT", "RUNS",
     "SAMPLING_TEMPERATURE", "SETTINGS_FILE", "Stop", "TICK", "at_least", "check_run", "each",
-    "effort_named", "finish_run", "friendly_exit", "in_notebook", "keep_trying", "metadata_row",
-    "move_whole", "prepare_run", "read_flags", "read_json_lines", "read_kept", "read_programs",
-    "run_cli", "run_folder", "runs_root", "shipped", "show", "token_count", "unfinished",
-    "write_whole", "zip_results",
+    "effort_named", "finish_run", "friendly_exit", "in_notebook", "keep_trying", "may_pass",
+    "metadata_row", "move_whole", "prepare_run", "read_flags", "read_json_lines", "read_kept",
+    "read_programs", "run_cli", "run_folder", "runs_root", "shipped", "show", "token_count",
+    "unfinished", "write_whole", "zip_results",
 ]  # fmt: skip
 
 

@@ -45,4 +45,5 @@ def may_pass(error: Exception) -> bool:
         status = getattr(error.response, "status_code", 0)
         return status == 429 or status >= 500
     module = type(error).__module__.split(".")[0]
-    return isinstance(error, ConnectionError | TimeoutError) or module in ("httpx", "requests")
+    clients = ("httpx", "httpx2", "requests")  # of huggingface_hub, by its version
+    return isinstance(error, ConnectionError | TimeoutError) or module in clients

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from image2cad.common import ROOT, InputError, keep_trying
-from image2cad.vlm import precision
+from image2cad.common import InputError, keep_trying, may_pass
+from image2cad.vlm import locate, precision
 
 VERSIONS_SHOWN = (
     "torch",
@@ -31,7 +31,7 @@ VERSIONS_SHOWN = (
     "datasets",
     "cadquery",
 )
-TRACKERS = {"none": "", "tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+TRACKERS = ("none", "tensorboard", "trackio", "wandb")  # as their packages are called
 LARGEST_FOR_CPU = 6e9  # bytes to fetch where there is no GPU
 SPARE_DISK = 2e9  # bytes left free beside a download
 FETCHED = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -82,7 +82,7 @@ def check_base(name: str) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    if _is_folder(name):
+    if Path(locate(name)).is_dir():
         return ""
     without_gpu = not torch.cuda.is_available()
     try:
@@ -122,16 +122,33 @@ def check_base(name: str) -> str:
 def fetch_base(name: str) -> None:
     """Fetch a base from the hub into its cache, and go on where a download stalled.
 
-    Nothing where it is a folder, or where the hub is not to be asked (HF_HUB_OFFLINE).
+    Nothing where it is a folder, or where the hub is not to be asked (HF_HUB_OFFLINE). Raises
+    InputError where the connection fails to the end.
     """
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    if not _is_folder(name) and not constants.HF_HUB_OFFLINE:
-        keep_trying(lambda: snapshot_download(name, allow_patterns=list(FETCHED)))
+    if Path(locate(name)).is_dir() or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        keep_trying(lambda: _fetch(name))
+    except Exception as error:
+        if not (may_pass(error) or isinstance(error, LocalEntryNotFoundError)):
+            raise
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f"{name} could not be fetched: {said}; look to the connection and run this again"
+        ) from error
 
 
-def _is_folder(name: str) -> bool:
-    return Path(name).is_dir() or (ROOT / name).is_dir()
+def _fetch(name: str) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        snapshot_download(name, allow_patterns=list(FETCHED))
+    except LocalEntryNotFoundError as error:  # said of a broken connection, too: what broke counts
+        raise error.__cause__ or error from None
 
 
 # ---- Where results go
@@ -156,6 +173,5 @@ def check_tracker(report_to: str) -> None:
     """Raise InputError unless `report_to` is none, or a tracker whose package is installed."""
     if report_to not in TRACKERS:
         raise InputError(f"--report-to is one of {', '.join(TRACKERS)}, not {report_to}")
-    package = TRACKERS[report_to]
-    if package and importlib.util.find_spec(package) is None:
-        raise InputError(f"--report-to {report_to} needs its package: pip install {package}")
+    if report_to != "none" and importlib.util.find_spec(report_to) is None:
+        raise InputError(f"--report-to {report_to} needs its package: pip install {report_to}")
