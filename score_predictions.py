@@ -173,7 +173,7 @@ def install(needed: list[str]) -> None:
     importlib.invalidate_caches()
     changed = [n for n, old in before.items() if importlib.metadata.version(n) != old]
     if changed:
-        stop(f"{', '.join(changed)} was replaced: Runtime, Restart session, then run this again")
+        stop(f"{', '.join(changed)} was replaced: restart the session, then run this again")
 
 
 # ---- The project is here from now on

@@ -234,7 +234,7 @@ def test_nothing_that_colab_has_is_replaced_and_what_was_loaded_is_said(
     monkeypatch.setattr(importlib.metadata, "version", later)
     with pytest.raises(SystemExit):
         getting["install"](["something"])
-    assert "pytest was replaced: Runtime, Restart session" in capsys.readouterr().err
+    assert "pytest was replaced: restart the session" in capsys.readouterr().err
 
 
 def test_colab_installs_what_the_recipe_imports_and_no_more() -> None:
