@@ -250,7 +250,10 @@ needs = requirements.read_text(encoding="utf-8").splitlines() if requirements.is
 first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes
 if first and (needed := lacking(needs)):
     install(needed)
+until = time.monotonic() + 1800
 while not first and lacking(needs):
+    if time.monotonic() > until:
+        stop("the first process has not installed what is needed in half an hour; see its words")
     time.sleep(1)
 
 import gc
@@ -398,6 +401,8 @@ with process.main_process_first():
     )
 for row in rows.rejected[:20]:
     print(f"left out: {row.id}: {row.reason}")
+if not rows.held_out:
+    raise InputError(f"no usable row of {settings.data} is left to score on; give it more rows")
 for sample in rows.train[:3]:  # what is learned from
     for picture in (sample.image, *sample.views):
         show(picture)
