@@ -270,6 +270,7 @@ from image2cad.common import (
     RUNS,
     SETTINGS_FILE,
     InputError,
+    as_in_form,
     at_least,
     check_run,
     effort_named,
@@ -503,7 +504,7 @@ try:
     )
     print(f"reloaded in a new process: log-probabilities differ by {difference:.1e} at most")
 except InputError as error:
-    print(f"warning: {error}")
+    print(f"warning: {as_in_form(str(error)) if in_notebook() else error}")
 
 if in_colab and not settings.drive:  # what the runtime would take with it
     from google.colab import files

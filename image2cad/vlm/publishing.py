@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,8 +90,8 @@ def reload_and_compare(
 ) -> float:
     """Load the saved adapter in a new process; the largest difference of log-probabilities there.
 
-    Raises InputError if it cannot be loaded, or if it does not say the same of `code` for
-    `picture`.
+    Raises InputError if it cannot be loaded, if memory does not hold it beside the first, or if it
+    does not say the same of `code` for `picture`.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -108,6 +110,11 @@ def reload_and_compare(
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if done.returncode == -signal.SIGKILL or re.search("error: out of (GPU )?memory", said):
+            raise InputError(
+                f"the adapter in {folder} was not loaded again to compare: "
+                "a second model does not fit into memory"
+            )
         raise InputError(f"the adapter in {folder} cannot be loaded again: {said}")
     difference = float(done.stdout.split()[-1])
     if not difference <= LARGEST_DIFFERENCE:
