@@ -27,6 +27,8 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    Trainer,
+    TrainingArguments,
     set_seed,
 )
 
@@ -342,7 +344,7 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     short = plan_run(wide, card, lengths=[600, 620, 580])
     assert short.recompute == "nothing", "rows turned out to be short"
     assert (short.samples, short.tokens, short.mean) == (3, 620, 600)
-    assert short.steps == 1 and tight.steps == 5
+    assert short.steps == 2 and tight.steps == 6
     assert {"weights", "adapter", "optimiser", "activations"} <= set(tight.training.parts)
 
 
@@ -354,6 +356,28 @@ def test_rows_a_pass_are_chosen_and_make_the_same_step(wide: dict[str, Any]) -> 
     assert plan.hours is not None and one.hours is not None and plan.hours < one.hours
     odd = plan_run({**free, "gradient_accumulation_steps": 5}, plan.card)
     assert (odd.rows, odd.accumulation) == (1, 5)
+
+
+def test_steps_are_as_many_as_the_trainer_makes(wide: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_run({**wide, "max_length": 400}, replace(CARDS["T4"], memory=64 * GIB))
+    for rows, passes, samples, epochs, steps in (
+        (1, 8, 30, 3.0, 12), (1, 8, 9, 3.0, 6), (1, 8, 317, 3.0, 120), (4, 2, 1, 1.0, 1),
+        (4, 2, 21, 2.5, 8), (2, 4, 24, 0.01, 1),
+    ):  # fmt: skip
+        wanted = replace(plan.wanted, num_train_epochs=epochs)
+        this = replace(plan, wanted=wanted, rows=rows, accumulation=passes)
+        trainer = Trainer(
+            torch.nn.Linear(1, 1),
+            TrainingArguments(
+                str(tmp_path), per_device_train_batch_size=rows, gradient_accumulation_steps=passes,
+                num_train_epochs=epochs, use_cpu=True, report_to="none",
+            ),
+            train_dataset=[{"row": 0}] * samples,
+        )  # fmt: skip
+        loader = trainer.get_train_dataloader()
+        assert trainer.set_initial_training_values(trainer.args, loader)[-1] == steps
+        assert this.steps_of(samples) == steps
+    assert replace(plan, rows=2, accumulation=4, processes=3).steps_of(25) == 4, "2 an epoch"
 
 
 def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) -> None:

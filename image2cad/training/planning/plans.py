@@ -127,9 +127,13 @@ class Plan:
         return held + (CONTEXT if self.card.cuda else 0)
 
     def steps_of(self, samples: int) -> int:
-        """Optimiser steps of a run over so many rows."""
-        rows = self.rows * self.accumulation * self.processes
-        return max(int(samples * self.wanted.num_train_epochs / rows), 1)
+        """Optimiser steps of a run over so many rows, as transformers' Trainer counts them.
+
+        The last pass and the last step of an epoch may be smaller than the others.
+        """
+        passes = math.ceil(samples / (self.rows * self.processes))
+        an_epoch = max(math.ceil(passes / self.accumulation), 1)
+        return math.ceil(self.wanted.num_train_epochs * an_epoch)
 
     @property
     def steps(self) -> int:
