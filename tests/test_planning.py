@@ -358,6 +358,20 @@ def test_rows_a_pass_are_chosen_and_make_the_same_step(wide: dict[str, Any]) -> 
     assert (odd.rows, odd.accumulation) == (1, 5)
 
 
+def test_several_processes_keep_states_and_gradients_for_each_other_on_the_card(
+    wide: dict[str, Any],
+) -> None:
+    short = {**wide, "max_length": 400, "recompute": "nothing"}
+    one, two = (plan_run(short, CARDS["L4"], processes=count) for count in (1, 2))
+    for alone, among in ((one.training, two.training), (one.validation, two.validation)):
+        more = {part: among.parts[part] - alone.parts.get(part, 0) for part in among.parts}
+        # 8-bit states that cannot be paged, and a copy of the gradients in float32
+        assert among.parts["optimiser"] == pytest.approx(2 * one.trained, rel=0.02)
+        assert more["optimiser"] > 0.9 * one.trained, "of matrices that are large enough"
+        assert more["adapter"] == pytest.approx(4 * one.trained, rel=0.01)
+        assert more["weights"] == 0
+
+
 def test_steps_are_as_many_as_the_trainer_makes(wide: dict[str, Any], tmp_path: Path) -> None:
     plan = plan_run({**wide, "max_length": 400}, replace(CARDS["T4"], memory=64 * GIB))
     for rows, passes, samples, epochs, steps in (

@@ -33,7 +33,7 @@ from image2cad.training.planning.steps import (
     validation_use,
 )
 from image2cad.training.planning.tracking import PARTS
-from image2cad.training.supervised import Recompute, layers_for
+from image2cad.training.supervised import Recompute, layers_for, optim_of
 from image2cad.vlm import BaseFacts, base_facts, check_float16, layer_numbers
 
 # What is taken for granted before the data is read
@@ -160,7 +160,7 @@ def plan_run(
     facts = base_facts(wanted.base, wanted.image_size)
     if card.dtype == torch.float16:
         check_float16(facts.config.model_type)
-    maker = _Maker(wanted, facts, card)
+    maker = _Maker(wanted, facts, card, processes)
     head = facts.picture_tokens + PROMPT_TOKENS
     longest = int(max(lengths)) if lengths is not None else wanted.max_length
     guess = min(head + CODE_TOKENS[wanted.compact], longest)
@@ -209,8 +209,8 @@ def plan_run(
 class _Maker:
     """What several choices ask for, computed once: uses of cards by length, rows and layers."""
 
-    def __init__(self, wanted: Wanted, facts: BaseFacts, card: Card) -> None:
-        self.wanted, self.facts, self.card = wanted, facts, card
+    def __init__(self, wanted: Wanted, facts: BaseFacts, card: Card, processes: int) -> None:
+        self.wanted, self.facts, self.card, self.processes = wanted, facts, card, processes
         self.layers = int(facts.config.get_text_config().num_hidden_layers)
         chosen = wanted.layers_to_transform
         # Below the first layer that is trained nothing is kept, and nothing recomputed.
@@ -231,10 +231,11 @@ class _Maker:
             use_dora=self.wanted.use_dora,
             target_modules=self.wanted.target_modules,
             layers_to_transform=self.wanted.layers_to_transform,
-            optim="paged_adamw_8bit" if self.card.cuda else "adamw_torch",
+            optim=optim_of("paged_adamw_8bit" if self.card.cuda else "adamw_torch", self.processes),
             recompute=recompute,
             accumulated=True,
             padded=rows > 1,
+            processes=self.processes,
         )
 
     def _training(self, tokens: int, rows: int, recompute: str) -> Use:
