@@ -345,6 +345,9 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     assert short.recompute == "nothing", "rows turned out to be short"
     assert (short.samples, short.tokens, short.mean) == (3, 620, 600)
     assert short.steps == 2 and tight.steps == 6
+    longer = plan_run(wide, card, lengths=[600, 620, 580], longest_validated=2000)
+    assert longer.training == short.training
+    assert longer.validation.used > short.validation.used + 1380 * 4096 * 2
     assert {"weights", "adapter", "optimiser", "activations"} <= set(tight.training.parts)
 
 

@@ -149,12 +149,15 @@ def plan_run(
     card: Card,
     lengths: Sequence[int] | np.ndarray | None = None,
     processes: int = 1,
+    longest_validated: int = 0,
 ) -> Plan:
     """Plan a run of a recipe on a card.
 
     settings: the recipe's by name, of which those of `Wanted` are read; lengths: tokens of the
-    rows, once they are known; processes: cards, each with the whole model. Raises InputError where
-    the base is not known, and where the run cannot fit, saying what to change.
+    rows to train on, once they are known; processes: cards, each with the whole model;
+    longest_validated: tokens of the longest row to validate on, counted where it is longer than
+    those. Raises InputError where the base is not known, and where the run cannot fit, saying what
+    to change.
     """
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
     facts = base_facts(wanted.base, wanted.image_size)
@@ -178,7 +181,7 @@ def plan_run(
     rows, accumulation = maker.rows(longest, mean)
     recompute, training = maker.recomputation(longest, mean, rows)
     pictures, answers = maker.pictures(head)
-    validation = maker.validation(longest, rows)
+    validation = maker.validation(max(longest, longest_validated), rows)
     samples = len(lengths) if lengths is not None else wanted.max_train_samples or ALL_ROWS
     passes = samples * wanted.num_train_epochs
     known = card.half > 0
