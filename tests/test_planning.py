@@ -323,6 +323,7 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     wide: dict[str, Any],
 ) -> None:
     nothing = plan_run({**wide, "recompute": "nothing"}, CARDS["L4"])
+    assert plan_run({**wide, "recompute": 0}, CARDS["L4"]).recompute == 0
     everything = plan_run({**wide, "recompute": "language"}, CARDS["L4"])
     assert nothing.recompute == "nothing" and everything.recompute == "language"
     spared = nothing.training.used - everything.training.used
@@ -411,6 +412,10 @@ def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) ->
         plan_run({**wide, "max_length": 300, "max_new_tokens": 60_000}, small)
     with pytest.raises(InputError, match="not 'much'"):
         plan_run({**wide, "recompute": "much"}, small)
+    with pytest.raises(InputError, match="not '-3'"):
+        plan_run({**wide, "recompute": -3}, small)
+    with pytest.raises(InputError, match="is as 20-31 .* not -15"):
+        plan_run({**wide, "layers_to_transform": 16 - 31}, small)
     with pytest.raises(InputError, match="picture and prompt alone"):
         plan_run({**wide, "max_length": 200}, small)
     with pytest.raises(InputError, match="T4, L4"):

@@ -160,6 +160,7 @@ def plan_run(
     to change.
     """
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
+    wanted = replace(wanted, recompute=str(wanted.recompute))  # in a cell a number may be bare
     facts = base_facts(wanted.base, wanted.image_size)
     if card.dtype == torch.float16:
         check_float16(facts.config.model_type)
