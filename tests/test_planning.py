@@ -399,6 +399,14 @@ def test_steps_are_as_many_as_the_trainer_makes(wide: dict[str, Any], tmp_path: 
 
 
 def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) -> None:
+    plain = {**wide, "max_length": 1500, "recompute": "nothing"}
+    for card in (CARDS["L4"], replace(CPU, memory=64 * GIB)):
+        roomy = plan_run(plain, card)
+        assert "may not fit" not in roomy.text()
+        enough = max(roomy.training.held, roomy.answers.held) + card.beside
+        assert "may not fit" in plan_run(plain, replace(card, memory=enough)).text()
+        with pytest.raises(InputError, match=f"of this {card.name} .predicted.*--recompute auto"):
+            plan_run(plain, replace(card, memory=roomy.training.held + card.beside - 1))
     small = of_memory(1.9 * GIB)
     with pytest.raises(InputError, match="--recompute auto and --per-device-train-batch-size 0"):
         plan_run({**wide, "recompute": "nothing", "per_device_train_batch_size": 4}, small)

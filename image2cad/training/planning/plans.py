@@ -16,14 +16,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from image2cad.common import InputError
 from image2cad.training.planning.allocator import needed
-from image2cad.training.planning.cards import CONTEXT, GIB, SCATTERED, Card
+from image2cad.training.planning.cards import CONTEXT, GIB, LIBRARIES, SCATTERED, Card
 from image2cad.training.planning.fakes import Work
 from image2cad.training.planning.steps import (
     Use,
@@ -43,8 +43,7 @@ CODE_TOKENS = {False: 611, True: 170}  # of an average program as it is, and wri
 GAP = int(0.9 * GIB)  # between what is in use and what the allocator has to hold, to begin with
 
 MOST_PICTURES = 8  # answered at a time
-LIBRARIES = int(0.6 * GIB)  # of memory: Python and what is imported
-LIBRARIES_CUDA = 3 * GIB  # the same with CUDA's
+LIBRARIES_CUDA = 3 * GIB  # of RAM: Python and what is imported, with CUDA's
 
 
 @dataclass(frozen=True)
@@ -312,7 +311,7 @@ class _Maker:
                     break
                 self.gap += held - usable
                 most = max(least(longest), most + 1, self.below + 1)
-            memory = Memory(held, use.parts)
+            memory = self.judged(longest, mean, rows, most, held, use)
         if most == 0:
             return "nothing", memory
         if len(grid) == 1:
@@ -341,8 +340,13 @@ class _Maker:
         """What a pass needs. Raises InputError if it is more than the card has."""
         use = self.whole(longest, rows, recompute)
         held = needed(use.events) if self.card.cuda else use.peak
-        there = self.card.memory - (CONTEXT if self.card.cuda else 0)
-        if held > there:
+        return self.judged(longest, mean, rows, recompute, held, use)
+
+    def judged(
+        self, longest: int, mean: int, rows: int, recompute: Recompute, held: int, use: Use
+    ) -> Memory:
+        """What a pass was found to need. Raises InputError if it is more than the card has."""
+        if held > self.card.most:
             shorter = self.grid(longest, mean)
             raise InputError(self.refusal(longest, rows, recompute, held, use, shorter))
         return Memory(held, use.parts)
@@ -358,12 +362,11 @@ class _Maker:
     ) -> str:
         """That the longest pass does not fit, and what to change."""
         card, has = self.card, self.card.memory / GIB
-        context = CONTEXT if card.cuda else 0
         first = (
-            f"{self.wanted.base} would need about {(held + context) / GIB:.1f} of the "
+            f"{self.wanted.base} would need about {(held + card.beside) / GIB:.1f} of the "
             f"{has:.1f} GiB of this {card.name} (predicted)"
         )
-        if use.weights + context > card.memory:
+        if use.weights > card.most:
             other = "" if self.wanted.load_in_4bit else "--load-in-4bit, "
             return f"{first}, its weights alone {use.weights / GIB:.1f}: {other}a smaller --base"
         advice = []
@@ -379,6 +382,12 @@ class _Maker:
             head = self.facts.picture_tokens + PROMPT_TOKENS
             advice = [f"--max-length {shorter}"] if shorter > head else ["a smaller --base"]
         return f"{first} for a row of {longest} tokens: say {' and '.join(advice)}"
+
+    def refuse(self, what: str, held: int, advice: str) -> NoReturn:
+        raise InputError(
+            f"{what} would need about {(held + self.card.beside) / GIB:.1f} of the "
+            f"{self.card.memory / GIB:.1f} GiB of this {self.card.name} (predicted): {advice}"
+        )
 
     def rows(self, longest: int, mean: int) -> tuple[int, int]:
         """Rows a pass, passes a step: what takes least time of what fits without recomputation."""
@@ -427,16 +436,18 @@ class _Maker:
             if held <= self.card.usable or count == 1:
                 break
             count //= 2
-        if held > self.card.memory:
-            raise InputError(
-                f"answers of {self.wanted.max_new_tokens} tokens would need about "
-                f"{held / GIB:.1f} GiB of this {self.card.name} (predicted): lower --max-new-tokens"
+        if held > self.card.most:
+            self.refuse(
+                f"answers of {self.wanted.max_new_tokens} tokens", held, "lower --max-new-tokens"
             )
         return count, Memory(held, use.parts)
 
     def validation(self, longest: int, rows: int) -> Memory:
         work = replace(self.work(longest, rows, "nothing"), accumulated=False)
         use = estimated_use(validation_use, self.facts.config, work, self.card)
+        if self.wanted.validation and use.peak > self.card.most:  # gaps are but guessed here
+            fewer = "--per-device-train-batch-size 1" if rows > 1 else "a lower --max-length"
+            self.refuse(f"validation of a row of {longest} tokens", use.peak, f"say {fewer}")
         return Memory(use.peak + self.gap, use.parts)
 
 
@@ -454,15 +465,23 @@ def _text(plan: Plan) -> str:
     model = f"{plan.parameters / 1e6:,.0f} M parameters, {plan.trained / 1e6:.1f} M trained"
     lines = [f"{said}: {model}"]
     context = CONTEXT if card.cuda else 0
-    for name, memory in (
-        ("training", plan.training),
-        ("validation", plan.validation),
-        (f"answers, {plan.pictures} at a time", plan.answers),
-    ):
+    moments = {
+        "training": plan.training,
+        "validation": plan.validation,
+        f"answers, {plan.pictures} at a time": plan.answers,
+    }
+    for name, memory in moments.items():
         parts = [f"{part} {_size(memory.parts.get(part, 0))}" for part in PARTS]
         rest = memory.held - memory.used
         more = f", gaps {_size(rest)}, CUDA {_size(context)}" if card.cuda else ""
         lines.append(f"  {name}: {_size(memory.held + context)} GiB ({', '.join(parts)}{more})")
+    fullest = max(moments, key=lambda name: moments[name].held)
+    if moments[fullest].held > card.usable:
+        why = "" if card.cuda else f", as up to {SCATTERED} times its tensors may be taken"
+        lines.append(
+            f"  it may not fit: {_size(card.usable + context)} GiB are surely usable{why}, "
+            f"and {fullest} needs {_size(moments[fullest].held + context)}"
+        )
     lines.append(f"  {plan.rows} x {plan.accumulation} rows a step; {_recomputed(plan)}")
     about = "assumed " if plan.assumed else ""
     passed = plan.samples * plan.mean / 1e6
