@@ -266,7 +266,7 @@ SETTINGS = {
     "layers_to_transform": None, "use_dora": False, "image_size": None,
     "num_train_epochs": 2.0, "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 8, "recompute": "auto", "cache_features": True,
-    "max_new_tokens": 256,
+    "max_new_tokens": 256, "merge": False,
 }  # fmt: skip
 
 
@@ -396,6 +396,31 @@ def test_steps_are_as_many_as_the_trainer_makes(wide: dict[str, Any], tmp_path: 
         assert trainer.set_initial_training_values(trainer.args, loader)[-1] == steps
         assert this.steps_of(samples) == steps
     assert replace(plan, rows=2, accumulation=4, processes=3).steps_of(25) == 4, "2 an epoch"
+
+
+def test_disk_counts_rows_features_and_a_merged_model_and_a_plan_says_what_it_assumes(
+    wide: dict[str, Any], tmp_path: Path
+) -> None:
+    short = {**wide, "max_length": 400, "recompute": "language"}
+    plan = plan_run(short, CARDS["L4"])
+    assert "is assumed" not in plan.text() and "not counted" not in plan.text()
+    uncached = plan_run({**short, "cache_features": False}, CARDS["L4"])
+    assert "no features are kept" in uncached.text()
+    assert plan.disk - uncached.disk == 24 * 256 * 4096 * 2, "rows, tokens, width, bytes"
+    more = plan_run({**short, "cache_features": False, "max_train_samples": 1020}, CARDS["L4"])
+    assert 9e6 < more.disk - uncached.disk < 15e6, "1,000 rows"
+    merged = plan_run({**short, "merge": True}, CARDS["L4"])
+    assert merged.disk - plan.disk == 2 * (plan.parameters - plan.trained)
+    deep = shallower(base_facts("Qwen/Qwen3-VL-2B-Instruct").config, 2)
+    deep.save_pretrained(tmp_path)
+    facts = base_facts(str(tmp_path))
+    assert facts.assumed and facts.picture_tokens == 256
+    short["base"] = str(tmp_path)
+    plan, uncached = (
+        plan_run({**short, "cache_features": cached}, CARDS["L4"]) for cached in (True, False)
+    )
+    assert "a picture is assumed to be 256 tokens" in plan.text()
+    assert plan.disk - uncached.disk == 4 * 24 * 256 * 2048 * 2, "four levels"
 
 
 def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) -> None:

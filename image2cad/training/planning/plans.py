@@ -34,7 +34,7 @@ from image2cad.training.planning.steps import (
 )
 from image2cad.training.planning.tracking import PARTS
 from image2cad.training.supervised import Recompute, layers_for, optim_of
-from image2cad.vlm import BaseFacts, base_facts, check_float16, layer_numbers
+from image2cad.vlm import BaseFacts, base_facts, check_float16, features_shape, layer_numbers
 
 # What is taken for granted before the data is read
 ALL_ROWS = 147_289  # of GenCAD-Code's training split
@@ -43,6 +43,8 @@ CODE_TOKENS = {False: 611, True: 170}  # of an average program as it is, and wri
 GAP = int(0.9 * GIB)  # between what is in use and what the allocator has to hold, to begin with
 
 MOST_PICTURES = 8  # answered at a time
+# Bytes of a row that is kept on disk: GenCAD's picture as PNG, and its program twice.
+ROW = 11_000
 LIBRARIES_CUDA = 3 * GIB  # of RAM: Python and what is imported, with CUDA's
 
 
@@ -72,6 +74,12 @@ class Wanted:
     recompute: str
     cache_features: bool
     max_new_tokens: int
+    merge: bool
+
+    @property
+    def features_kept(self) -> bool:
+        """Whether a picture's features are computed once, and kept on disk."""
+        return self.cache_features and self.num_train_epochs > 1
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,9 @@ class Plan:
 
     rows, accumulation: per_device_train_batch_size and gradient_accumulation_steps; recompute: for
     TrainingSettings; pictures: answered at a time. tokens: of the longest row; mean: of an average
-    one. training, validation, answers: memory of the card, without CUDA's context. download, disk,
-    ram: bytes; hours, answer_hours: None where the speed is not known.
+    one; assumed: before the rows are read; assumed_picture: tokens that a picture was taken to be
+    where no one says it, else 0. training, validation, answers: memory of the card, without CUDA's
+    context. download, disk, ram: bytes; hours, answer_hours: None where the speed is not known.
     """
 
     wanted: Wanted
@@ -108,6 +117,7 @@ class Plan:
     tokens: int
     mean: int
     assumed: bool
+    assumed_picture: int
     training: Memory
     validation: Memory
     answers: Memory
@@ -189,19 +199,21 @@ def plan_run(
     one = maker.answering(head, pictures)
     download = 0 if facts.local else 2 * (one.parameters - one.trained)
     features = 0
-    if wanted.cache_features and wanted.num_train_epochs > 1:
-        width = facts.config.get_text_config().hidden_size
-        picture = facts.picture_tokens * width * card.dtype.itemsize
-        features = picture * (samples + wanted.validation)
+    if wanted.features_kept:
+        picture = math.prod(features_shape(facts.config, facts.picture_tokens))
+        features = picture * card.dtype.itemsize * (samples + wanted.validation)
+    kept = ROW * (samples + wanted.validation + wanted.held_out)
+    merged = 2 * (one.parameters - one.trained) if wanted.merge else 0
     adapter = 4 * one.trained
     checkpoints = 2 * (adapter + one.trained * (2 if card.cuda else 8))
     batches = 2 * math.ceil(wanted.held_out / pictures)  # before and after
     return Plan(
         wanted, card, one.parameters, one.trained, maker.layers, rows, accumulation, recompute,
-        pictures, longest, mean, lengths is None, training, validation, answers, samples,
+        pictures, longest, mean, lengths is None,
+        facts.picture_tokens if facts.assumed else 0, training, validation, answers, samples,
         processes=processes,
         download=download,
-        disk=download + features + adapter + checkpoints,
+        disk=download + kept + features + adapter + checkpoints + merged,
         ram=_ram(card, max(training.used, answers.used), one),
         hours=passes * seconds / processes / 3600 if known else None,
         answer_hours=batches * wanted.max_new_tokens * one.seconds / 3600 if known else None,
@@ -489,6 +501,13 @@ def _text(plan: Plan) -> str:
         f"  {plan.steps} steps; {plan.samples} rows of {about}{plan.mean} tokens on average, "
         f"{plan.tokens} at most: {passed:.2f} M tokens an epoch"
     )
+    if plan.assumed_picture:
+        lines.append(
+            f"  a picture is assumed to be {plan.assumed_picture} tokens: "
+            "the base's config does not say how many"
+        )
+    if not wanted.features_kept:
+        lines.append("  no features are kept, and what the tower needs for them is not counted")
     lines.append(
         f"  download {plan.download / 1e9:.1f} GB, disk {plan.disk / 1e9:.1f} GB, "
         f"RAM about {plan.ram / GIB:.1f} GiB"
