@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from image2cad.common import InputError
+from image2cad.training.checkpoints import rows_begun
 from image2cad.training.planning import plans
 from image2cad.training.planning.allocator import Replayed, needed, replay
 from image2cad.training.planning.cards import CARDS, CONTEXT, GIB, LEFT_FREE, Card, card_named
@@ -153,7 +154,9 @@ def test_the_predicted_peak_is_the_one_that_is_measured(
     base = ROOT / "models" / "nano" if which == "nano" else middling
     work = replace(NANO_WORK if which == "nano" else MIDDLING_WORK, **changes)
     use = training_use(AutoConfig.from_pretrained(base), work, CPU)
+    assert rows_begun(tmp_path) == 0
     weights, peak = measured(base, work, tmp_path)
+    assert rows_begun(tmp_path) == work.rows
     assert use.weights == pytest.approx(weights, rel=1e-3)
     assert use.peak == pytest.approx(peak, rel=0.02)
     assert use.peak - use.weights == pytest.approx(peak - weights, rel=0.05)
@@ -360,6 +363,8 @@ def test_rows_a_pass_are_chosen_and_make_the_same_step(wide: dict[str, Any]) -> 
     assert plan.hours is not None and one.hours is not None and plan.hours < one.hours
     odd = plan_run({**free, "gradient_accumulation_steps": 5}, plan.card)
     assert (odd.rows, odd.accumulation) == (1, 5)
+    begun = plan_run(free, plan.card, begun=2)
+    assert (begun.rows, begun.accumulation) == (2, 4), "a run goes on as it began"
 
 
 def test_several_processes_keep_states_and_gradients_for_each_other_on_the_card(

@@ -159,21 +159,22 @@ def plan_run(
     lengths: Sequence[int] | np.ndarray | None = None,
     processes: int = 1,
     longest_validated: int = 0,
+    begun: int = 0,
 ) -> Plan:
     """Plan a run of a recipe on a card.
 
     settings: the recipe's by name, of which those of `Wanted` are read; lengths: tokens of the
     rows to train on, once they are known; processes: cards, each with the whole model;
     longest_validated: tokens of the longest row to validate on, counted where it is longer than
-    those. Raises InputError where the base is not known, and where the run cannot fit, saying what
-    to change.
+    those; begun: rows a pass of the run that goes on, which are not chosen anew. Raises InputError
+    where the base is not known, and where the run cannot fit, saying what to change.
     """
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
     wanted = replace(wanted, recompute=str(wanted.recompute))  # in a cell a number may be bare
     facts = base_facts(wanted.base, wanted.image_size)
     if card.dtype == torch.float16:
         check_float16(facts.config.model_type)
-    maker = _Maker(wanted, facts, card, processes)
+    maker = _Maker(wanted, facts, card, processes, begun)
     head = facts.picture_tokens + PROMPT_TOKENS
     longest = int(max(lengths)) if lengths is not None else wanted.max_length
     guess = min(head + CODE_TOKENS[wanted.compact], longest)
@@ -224,8 +225,11 @@ def plan_run(
 class _Maker:
     """What several choices ask for, computed once: uses of cards by length, rows and layers."""
 
-    def __init__(self, wanted: Wanted, facts: BaseFacts, card: Card, processes: int) -> None:
-        self.wanted, self.facts, self.card, self.processes = wanted, facts, card, processes
+    def __init__(
+        self, wanted: Wanted, facts: BaseFacts, card: Card, processes: int, begun: int
+    ) -> None:
+        self.wanted, self.facts, self.card = wanted, facts, card
+        self.processes, self.begun = processes, begun
         self.layers = int(facts.config.get_text_config().num_hidden_layers)
         chosen = wanted.layers_to_transform
         # Below the first layer that is trained nothing is kept, and nothing recomputed.
@@ -384,7 +388,7 @@ class _Maker:
         advice = []
         if recompute not in ("language", "everything", self.layers):
             advice.append("--recompute auto")
-        if rows > 1:
+        if rows > 1 and not self.begun:
             advice.append("--per-device-train-batch-size 0")
         if not self.wanted.load_in_4bit:
             advice.append("--load-in-4bit")
@@ -407,6 +411,8 @@ class _Maker:
         passes = self.wanted.gradient_accumulation_steps
         if asked:
             return asked, passes
+        if self.begun:
+            return self.begun, passes // self.begun
         use = self.training(longest, 1, "nothing")
         fitting = [
             rows
