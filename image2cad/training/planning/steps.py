@@ -55,8 +55,8 @@ class Use:
     """What one pass, with its step, needs.
 
     peaks: {place: (bytes, {part: bytes})}; weights: bytes before anything runs, adapter included;
-    seconds, flops: of the pass and the step; parameters, trained: numbers of the model; adapter:
-    its bytes; events: allocations for `allocator.replay`, none where it was carried on.
+    seconds, flops, operations: of the pass and the step; parameters, trained: numbers of the model;
+    events: allocations for `allocator.replay`, none where it was carried on.
     """
 
     peaks: dict[str, tuple[int, dict[str, int]]]
