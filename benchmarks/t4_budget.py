@@ -248,7 +248,7 @@ def recomputed(tokens: int, card: Card) -> int:
             "image_size": None,
             "num_train_epochs": 2.0, "per_device_train_batch_size": 1,
             "gradient_accumulation_steps": 8, "recompute": "auto", "cache_features": True,
-            "max_new_tokens": 64,
+            "max_new_tokens": 64, "merge": False,
         },
         card,
         lengths=[tokens],

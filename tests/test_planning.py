@@ -27,10 +27,13 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    Trainer,
+    TrainingArguments,
     set_seed,
 )
 
 from image2cad.common import InputError
+from image2cad.training.checkpoints import rows_begun
 from image2cad.training.planning import plans
 from image2cad.training.planning.allocator import Replayed, needed, replay
 from image2cad.training.planning.cards import CARDS, CONTEXT, GIB, LEFT_FREE, Card, card_named
@@ -151,7 +154,9 @@ def test_the_predicted_peak_is_the_one_that_is_measured(
     base = ROOT / "models" / "nano" if which == "nano" else middling
     work = replace(NANO_WORK if which == "nano" else MIDDLING_WORK, **changes)
     use = training_use(AutoConfig.from_pretrained(base), work, CPU)
+    assert rows_begun(tmp_path) == 0
     weights, peak = measured(base, work, tmp_path)
+    assert rows_begun(tmp_path) == work.rows
     assert use.weights == pytest.approx(weights, rel=1e-3)
     assert use.peak == pytest.approx(peak, rel=0.02)
     assert use.peak - use.weights == pytest.approx(peak - weights, rel=0.05)
@@ -264,7 +269,7 @@ SETTINGS = {
     "layers_to_transform": None, "use_dora": False, "image_size": None,
     "num_train_epochs": 2.0, "per_device_train_batch_size": 1,
     "gradient_accumulation_steps": 8, "recompute": "auto", "cache_features": True,
-    "max_new_tokens": 256,
+    "max_new_tokens": 256, "merge": False,
 }  # fmt: skip
 
 
@@ -321,6 +326,7 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     wide: dict[str, Any],
 ) -> None:
     nothing = plan_run({**wide, "recompute": "nothing"}, CARDS["L4"])
+    assert plan_run({**wide, "recompute": 0}, CARDS["L4"]).recompute == 0
     everything = plan_run({**wide, "recompute": "language"}, CARDS["L4"])
     assert nothing.recompute == "nothing" and everything.recompute == "language"
     spared = nothing.training.used - everything.training.used
@@ -342,7 +348,10 @@ def test_a_plan_recomputes_as_little_as_memory_demands_and_what_it_says_fits(
     short = plan_run(wide, card, lengths=[600, 620, 580])
     assert short.recompute == "nothing", "rows turned out to be short"
     assert (short.samples, short.tokens, short.mean) == (3, 620, 600)
-    assert short.steps == 1 and tight.steps == 5
+    assert short.steps == 2 and tight.steps == 6
+    longer = plan_run(wide, card, lengths=[600, 620, 580], longest_validated=2000)
+    assert longer.training == short.training
+    assert longer.validation.used > short.validation.used + 1380 * 4096 * 2
     assert {"weights", "adapter", "optimiser", "activations"} <= set(tight.training.parts)
 
 
@@ -354,9 +363,80 @@ def test_rows_a_pass_are_chosen_and_make_the_same_step(wide: dict[str, Any]) -> 
     assert plan.hours is not None and one.hours is not None and plan.hours < one.hours
     odd = plan_run({**free, "gradient_accumulation_steps": 5}, plan.card)
     assert (odd.rows, odd.accumulation) == (1, 5)
+    begun = plan_run(free, plan.card, begun=2)
+    assert (begun.rows, begun.accumulation) == (2, 4), "a run goes on as it began"
+
+
+def test_several_processes_keep_states_and_gradients_for_each_other_on_the_card(
+    wide: dict[str, Any],
+) -> None:
+    short = {**wide, "max_length": 400, "recompute": "nothing"}
+    one, two = (plan_run(short, CARDS["L4"], processes=count) for count in (1, 2))
+    for alone, among in ((one.training, two.training), (one.validation, two.validation)):
+        more = {part: among.parts[part] - alone.parts.get(part, 0) for part in among.parts}
+        # 8-bit states that cannot be paged, and a copy of the gradients in float32
+        assert among.parts["optimiser"] == pytest.approx(2 * one.trained, rel=0.02)
+        assert more["optimiser"] > 0.9 * one.trained, "of matrices that are large enough"
+        assert more["adapter"] == pytest.approx(4 * one.trained, rel=0.01)
+        assert more["weights"] == 0
+
+
+def test_steps_are_as_many_as_the_trainer_makes(wide: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_run({**wide, "max_length": 400}, replace(CARDS["T4"], memory=64 * GIB))
+    for rows, passes, samples, epochs, steps in (
+        (1, 8, 30, 3.0, 12), (1, 8, 9, 3.0, 6), (1, 8, 317, 3.0, 120), (4, 2, 1, 1.0, 1),
+        (4, 2, 21, 2.5, 8), (2, 4, 24, 0.01, 1),
+    ):  # fmt: skip
+        wanted = replace(plan.wanted, num_train_epochs=epochs)
+        this = replace(plan, wanted=wanted, rows=rows, accumulation=passes)
+        trainer = Trainer(
+            torch.nn.Linear(1, 1),
+            TrainingArguments(
+                str(tmp_path), per_device_train_batch_size=rows, gradient_accumulation_steps=passes,
+                num_train_epochs=epochs, use_cpu=True, report_to="none",
+            ),
+            train_dataset=[{"row": 0}] * samples,
+        )  # fmt: skip
+        loader = trainer.get_train_dataloader()
+        assert trainer.set_initial_training_values(trainer.args, loader)[-1] == steps
+        assert this.steps_of(samples) == steps
+    assert replace(plan, rows=2, accumulation=4, processes=3).steps_of(25) == 4, "2 an epoch"
+
+
+def test_disk_counts_rows_features_and_a_merged_model_and_a_plan_says_what_it_assumes(
+    wide: dict[str, Any], tmp_path: Path
+) -> None:
+    short = {**wide, "max_length": 400, "recompute": "language"}
+    plan = plan_run(short, CARDS["L4"])
+    assert "is assumed" not in plan.text() and "not counted" not in plan.text()
+    uncached = plan_run({**short, "cache_features": False}, CARDS["L4"])
+    assert "no features are kept" in uncached.text()
+    assert plan.disk - uncached.disk == 24 * 256 * 4096 * 2, "rows, tokens, width, bytes"
+    more = plan_run({**short, "cache_features": False, "max_train_samples": 1020}, CARDS["L4"])
+    assert 9e6 < more.disk - uncached.disk < 15e6, "1,000 rows"
+    merged = plan_run({**short, "merge": True}, CARDS["L4"])
+    assert merged.disk - plan.disk == 2 * (plan.parameters - plan.trained)
+    deep = shallower(base_facts("Qwen/Qwen3-VL-2B-Instruct").config, 2)
+    deep.save_pretrained(tmp_path)
+    facts = base_facts(str(tmp_path))
+    assert facts.assumed and facts.picture_tokens == 256
+    short["base"] = str(tmp_path)
+    plan, uncached = (
+        plan_run({**short, "cache_features": cached}, CARDS["L4"]) for cached in (True, False)
+    )
+    assert "a picture is assumed to be 256 tokens" in plan.text()
+    assert plan.disk - uncached.disk == 4 * 24 * 256 * 2048 * 2, "four levels"
 
 
 def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) -> None:
+    plain = {**wide, "max_length": 1500, "recompute": "nothing"}
+    for card in (CARDS["L4"], replace(CPU, memory=64 * GIB)):
+        roomy = plan_run(plain, card)
+        assert "may not fit" not in roomy.text()
+        enough = max(roomy.training.held, roomy.answers.held) + card.beside
+        assert "may not fit" in plan_run(plain, replace(card, memory=enough)).text()
+        with pytest.raises(InputError, match=f"of this {card.name} .predicted.*--recompute auto"):
+            plan_run(plain, replace(card, memory=roomy.training.held + card.beside - 1))
     small = of_memory(1.9 * GIB)
     with pytest.raises(InputError, match="--recompute auto and --per-device-train-batch-size 0"):
         plan_run({**wide, "recompute": "nothing", "per_device_train_batch_size": 4}, small)
@@ -370,6 +450,10 @@ def test_what_cannot_fit_is_refused_with_what_to_change(wide: dict[str, Any]) ->
         plan_run({**wide, "max_length": 300, "max_new_tokens": 60_000}, small)
     with pytest.raises(InputError, match="not 'much'"):
         plan_run({**wide, "recompute": "much"}, small)
+    with pytest.raises(InputError, match="not '-3'"):
+        plan_run({**wide, "recompute": -3}, small)
+    with pytest.raises(InputError, match="is as 20-31 .* not -15"):
+        plan_run({**wide, "layers_to_transform": 16 - 31}, small)
     with pytest.raises(InputError, match="picture and prompt alone"):
         plan_run({**wide, "max_length": 200}, small)
     with pytest.raises(InputError, match="T4, L4"):

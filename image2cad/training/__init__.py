@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
+    from image2cad.training.checkpoints import rows_begun
     from image2cad.training.examples import CodeDataset, collate
     from image2cad.training.grpo import check_enough, grpo_config, train_grpo
     from image2cad.training.planning.cards import Card, card_here, card_named
@@ -22,7 +23,8 @@ __all__ = [
     "Card", "CodeDataset", "Plan", "Reward", "TrainingSettings", "best_of", "card_here",
     "card_named", "check_base", "check_enough", "check_login", "check_tracker", "collate",
     "features_for", "fetch_base", "fine_tune", "fresh_rows", "grpo_config", "iou_reward",
-    "labelled_loss", "machine_text", "memory_text", "plan_run", "train_grpo", "validity_reward",
+    "labelled_loss", "machine_text", "memory_text", "plan_run", "rows_begun", "train_grpo",
+    "validity_reward",
 ]  # fmt: skip
 
 

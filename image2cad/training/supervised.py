@@ -118,9 +118,8 @@ def fine_tune(
     if resume and (folder / TRAINED_FILE).is_file():
         return load_trained(model, folder)
     dtype = precision()
-    # Paged states of several processes do not survive a checkpoint (bitsandbytes issue 1708).
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        settings = replace(settings, optim=settings.optim.removeprefix("paged_"))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    settings = replace(settings, optim=optim_of(settings.optim, processes))
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         **{name: value for name, value in vars(settings).items() if name not in OWN_SETTINGS},
@@ -189,6 +188,14 @@ def fine_tune(
     if trainer.is_world_process_zero():
         save_trained(model, folder, history)
     return history
+
+
+def optim_of(optim: str, processes: int) -> str:
+    """The optimiser that so many processes use where that one is asked for.
+
+    Paged states of several do not survive a checkpoint (bitsandbytes issue 1708).
+    """
+    return optim.removeprefix("paged_") if processes > 1 else optim
 
 
 class _OurTrainer(Trainer):

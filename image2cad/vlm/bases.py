@@ -256,9 +256,12 @@ def lora_targets(
     return rf"(.*\.)?{re.escape(kind.language)}{layer}\.({'|'.join(names)})"
 
 
-def layer_numbers(text: str, count: int) -> list[int]:
-    """Numbers from "20-31" or "0,1,31", rising. Raises InputError unless all are below `count`."""
-    parts = [part.strip().split("-") for part in text.split(",")]
+def layer_numbers(text: str | int, count: int) -> list[int]:
+    """Numbers from "20-31" or "0,1,31", rising. Raises InputError unless all are below `count`.
+
+    A number is one too: 20-31 without its quotes is -11 in a cell, and refused as "-11" is.
+    """
+    parts = [part.strip().split("-") for part in str(text).split(",")]
     try:
         found = {n for part in parts for n in range(int(part[0]), int(part[-1]) + 1)}
     except ValueError:

@@ -32,11 +32,12 @@ PICTURE_TOKENS = 256  # where neither a config nor a file of ours says it
 @dataclass(frozen=True)
 class BaseFacts:
     """config: of transformers; picture_tokens: that one of our pictures (448 x 448) becomes;
-    local: the weights lie here and need no download."""
+    local: the weights lie here and need no download; assumed: no one says how many tokens."""
 
     config: Any
     picture_tokens: int
     local: bool
+    assumed: bool = False
 
 
 def base_facts(name: str | Path, image_size: int | None = None) -> BaseFacts:
@@ -48,16 +49,16 @@ def base_facts(name: str | Path, image_size: int | None = None) -> BaseFacts:
     folder = Path(locate(name))
     if folder.is_dir():
         config = _config(name, str(folder))
-        tokens = _counted(folder, config, image_size) or _picture_tokens(config, image_size)
-        return BaseFacts(config, tokens, True)
+        if tokens := _counted(folder, config, image_size):
+            return BaseFacts(config, tokens, True)
+        return _by_config(config, image_size, True)
     shipped = shipped_bases()
     if str(name) in shipped:
         known = shipped[str(name)]
         config = AutoConfig.for_model(**known["config"])
         tokens = known["picture_tokens"] if image_size is None else resized(config, image_size)
         return BaseFacts(config, tokens, False)
-    config = _config(name, str(name))
-    return BaseFacts(config, _picture_tokens(config, image_size), False)
+    return _by_config(_config(name, str(name)), image_size, False)
 
 
 @cache
@@ -98,10 +99,11 @@ def picture_token(config: Any) -> int:
     raise InputError(f"this base is a {config.model_type}, whose config names no picture token")
 
 
-def _picture_tokens(config: Any, image_size: int | None) -> int:
+def _by_config(config: Any, image_size: int | None, local: bool) -> BaseFacts:
     if image_size is not None:
-        return resized(config, image_size)
-    return int(getattr(config, "image_seq_length", None) or PICTURE_TOKENS)
+        return BaseFacts(config, resized(config, image_size), local)
+    said = getattr(config, "image_seq_length", None)
+    return BaseFacts(config, int(said or PICTURE_TOKENS), local, not said)
 
 
 def resized(config: Any, side: int) -> int:

@@ -19,6 +19,7 @@ from image2cad.common import InputError
 GIB = 2**30
 # Beside the allocator: CUDA's context and modules, cuBLAS's workspace. Not counted by torch.
 CONTEXT = int(0.45 * GIB)
+LIBRARIES = int(0.6 * GIB)  # of RAM: Python and what is imported
 # Of a card's memory, left free: by so much figures of published runs were above the predicted ones.
 LEFT_FREE = 0.05
 PER_OPERATOR = 20e-6  # s that Python and torch take to start one, on Colab's processors; a guess
@@ -64,9 +65,19 @@ class Card:
 
     @property
     def usable(self) -> int:
-        """Bytes that torch's allocator may take."""
+        """Bytes that tensors may surely take."""
         rest = int(self.memory * (1 - LEFT_FREE))
         return rest - CONTEXT if self.cuda else int(rest / SCATTERED)
+
+    @property
+    def beside(self) -> int:
+        """Bytes that are taken before any tensor is."""
+        return CONTEXT if self.cuda else LIBRARIES
+
+    @property
+    def most(self) -> int:
+        """Bytes that tensors may take at most: a run that needs more is refused."""
+        return self.memory - self.beside
 
     def seconds(self, kind: str, flops: float, moved: float, dtype: torch.dtype) -> float:
         """Of one operation: "matrices", "attention" or another kind."""

@@ -48,7 +48,8 @@ class Work:
     tokens: of a row, the picture's included; labelled: of these, the ones with a label; rows: of a
     pass; picture: tokens of a picture. The others: as TrainingSettings and `attach_lora` name them;
     accumulated: the pass is not the first of its step; cached: the picture's features are given;
-    padded: rows are not equally long, so that a mask is needed.
+    padded: rows are not equally long, so that a mask is needed; processes: that share their
+    gradients, which are copied for it.
     """
 
     tokens: int
@@ -68,6 +69,7 @@ class Work:
     accumulated: bool = False
     cached: bool = True
     padded: bool = False
+    processes: int = 1
 
 
 # ---- The model
@@ -222,11 +224,11 @@ def positions(config: Any, places: torch.Tensor, rows: int) -> dict[str, torch.T
     return {"position_ids": places.expand(3, rows, -1).clone()}
 
 
-class PagedAdam8bit:
-    """What bitsandbytes' PagedAdamW8bit keeps: its large states lie where the driver puts them."""
+class Adam8bit:
+    """What bitsandbytes' AdamW8bit keeps; paged: large states lie where the driver puts them."""
 
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: list[torch.nn.Parameter], paged: bool) -> None:
+        self.parameters, self.paged = parameters, paged
         self.states: dict[torch.nn.Parameter, list[torch.Tensor]] = {}
 
     def step(self) -> None:
@@ -234,7 +236,7 @@ class PagedAdam8bit:
             if p.grad is None or p in self.states:
                 continue
             kind = torch.float32 if p.numel() < FEWEST else torch.uint8
-            paged = p.numel() >= PAGED
+            paged = self.paged and p.numel() >= PAGED
             states = [] if paged else [torch.zeros_like(p, dtype=kind) for _ in range(2)]
             if p.numel() >= FEWEST:
                 scales = -(-p.numel() // BLOCK)

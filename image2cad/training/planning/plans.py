@@ -16,14 +16,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
 from image2cad.common import InputError
 from image2cad.training.planning.allocator import needed
-from image2cad.training.planning.cards import CONTEXT, GIB, SCATTERED, Card
+from image2cad.training.planning.cards import CONTEXT, GIB, LIBRARIES, SCATTERED, Card
 from image2cad.training.planning.fakes import Work
 from image2cad.training.planning.steps import (
     Use,
@@ -33,8 +33,8 @@ from image2cad.training.planning.steps import (
     validation_use,
 )
 from image2cad.training.planning.tracking import PARTS
-from image2cad.training.supervised import Recompute, layers_for
-from image2cad.vlm import BaseFacts, base_facts, check_float16, layer_numbers
+from image2cad.training.supervised import Recompute, layers_for, optim_of
+from image2cad.vlm import BaseFacts, base_facts, check_float16, features_shape, layer_numbers
 
 # What is taken for granted before the data is read
 ALL_ROWS = 147_289  # of GenCAD-Code's training split
@@ -43,8 +43,9 @@ CODE_TOKENS = {False: 611, True: 170}  # of an average program as it is, and wri
 GAP = int(0.9 * GIB)  # between what is in use and what the allocator has to hold, to begin with
 
 MOST_PICTURES = 8  # answered at a time
-LIBRARIES = int(0.6 * GIB)  # of memory: Python and what is imported
-LIBRARIES_CUDA = 3 * GIB  # the same with CUDA's
+# Bytes of a row that is kept on disk: GenCAD's picture as PNG, and its program twice.
+ROW = 11_000
+LIBRARIES_CUDA = 3 * GIB  # of RAM: Python and what is imported, with CUDA's
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Wanted:
     recompute: str
     cache_features: bool
     max_new_tokens: int
+    merge: bool
+
+    @property
+    def features_kept(self) -> bool:
+        """Whether a picture's features are computed once, and kept on disk."""
+        return self.cache_features and self.num_train_epochs > 1
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,9 @@ class Plan:
 
     rows, accumulation: per_device_train_batch_size and gradient_accumulation_steps; recompute: for
     TrainingSettings; pictures: answered at a time. tokens: of the longest row; mean: of an average
-    one. training, validation, answers: memory of the card, without CUDA's context. download, disk,
-    ram: bytes; hours, answer_hours: None where the speed is not known.
+    one; assumed: before the rows are read; assumed_picture: tokens that a picture was taken to be
+    where no one says it, else 0. training, validation, answers: memory of the card, without CUDA's
+    context. download, disk, ram: bytes; hours, answer_hours: None where the speed is not known.
     """
 
     wanted: Wanted
@@ -109,6 +117,7 @@ class Plan:
     tokens: int
     mean: int
     assumed: bool
+    assumed_picture: int
     training: Memory
     validation: Memory
     answers: Memory
@@ -127,9 +136,13 @@ class Plan:
         return held + (CONTEXT if self.card.cuda else 0)
 
     def steps_of(self, samples: int) -> int:
-        """Optimiser steps of a run over so many rows."""
-        rows = self.rows * self.accumulation * self.processes
-        return max(int(samples * self.wanted.num_train_epochs / rows), 1)
+        """Optimiser steps of a run over so many rows, as transformers' Trainer counts them.
+
+        The last pass and the last step of an epoch may be smaller than the others.
+        """
+        passes = math.ceil(samples / (self.rows * self.processes))
+        an_epoch = max(math.ceil(passes / self.accumulation), 1)
+        return math.ceil(self.wanted.num_train_epochs * an_epoch)
 
     @property
     def steps(self) -> int:
@@ -145,18 +158,23 @@ def plan_run(
     card: Card,
     lengths: Sequence[int] | np.ndarray | None = None,
     processes: int = 1,
+    longest_validated: int = 0,
+    begun: int = 0,
 ) -> Plan:
     """Plan a run of a recipe on a card.
 
     settings: the recipe's by name, of which those of `Wanted` are read; lengths: tokens of the
-    rows, once they are known; processes: cards, each with the whole model. Raises InputError where
-    the base is not known, and where the run cannot fit, saying what to change.
+    rows to train on, once they are known; processes: cards, each with the whole model;
+    longest_validated: tokens of the longest row to validate on, counted where it is longer than
+    those; begun: rows a pass of the run that goes on, which are not chosen anew. Raises InputError
+    where the base is not known, and where the run cannot fit, saying what to change.
     """
     wanted = Wanted(**{field.name: settings[field.name] for field in fields(Wanted)})
+    wanted = replace(wanted, recompute=str(wanted.recompute))  # in a cell a number may be bare
     facts = base_facts(wanted.base, wanted.image_size)
     if card.dtype == torch.float16:
         check_float16(facts.config.model_type)
-    maker = _Maker(wanted, facts, card)
+    maker = _Maker(wanted, facts, card, processes, begun)
     head = facts.picture_tokens + PROMPT_TOKENS
     longest = int(max(lengths)) if lengths is not None else wanted.max_length
     guess = min(head + CODE_TOKENS[wanted.compact], longest)
@@ -174,7 +192,7 @@ def plan_run(
     rows, accumulation = maker.rows(longest, mean)
     recompute, training = maker.recomputation(longest, mean, rows)
     pictures, answers = maker.pictures(head)
-    validation = maker.validation(longest, rows)
+    validation = maker.validation(max(longest, longest_validated), rows)
     samples = len(lengths) if lengths is not None else wanted.max_train_samples or ALL_ROWS
     passes = samples * wanted.num_train_epochs
     known = card.half > 0
@@ -182,19 +200,21 @@ def plan_run(
     one = maker.answering(head, pictures)
     download = 0 if facts.local else 2 * (one.parameters - one.trained)
     features = 0
-    if wanted.cache_features and wanted.num_train_epochs > 1:
-        width = facts.config.get_text_config().hidden_size
-        picture = facts.picture_tokens * width * card.dtype.itemsize
-        features = picture * (samples + wanted.validation)
+    if wanted.features_kept:
+        picture = math.prod(features_shape(facts.config, facts.picture_tokens))
+        features = picture * card.dtype.itemsize * (samples + wanted.validation)
+    kept = ROW * (samples + wanted.validation + wanted.held_out)
+    merged = 2 * (one.parameters - one.trained) if wanted.merge else 0
     adapter = 4 * one.trained
     checkpoints = 2 * (adapter + one.trained * (2 if card.cuda else 8))
     batches = 2 * math.ceil(wanted.held_out / pictures)  # before and after
     return Plan(
         wanted, card, one.parameters, one.trained, maker.layers, rows, accumulation, recompute,
-        pictures, longest, mean, lengths is None, training, validation, answers, samples,
+        pictures, longest, mean, lengths is None,
+        facts.picture_tokens if facts.assumed else 0, training, validation, answers, samples,
         processes=processes,
         download=download,
-        disk=download + features + adapter + checkpoints,
+        disk=download + kept + features + adapter + checkpoints + merged,
         ram=_ram(card, max(training.used, answers.used), one),
         hours=passes * seconds / processes / 3600 if known else None,
         answer_hours=batches * wanted.max_new_tokens * one.seconds / 3600 if known else None,
@@ -205,8 +225,11 @@ def plan_run(
 class _Maker:
     """What several choices ask for, computed once: uses of cards by length, rows and layers."""
 
-    def __init__(self, wanted: Wanted, facts: BaseFacts, card: Card) -> None:
+    def __init__(
+        self, wanted: Wanted, facts: BaseFacts, card: Card, processes: int, begun: int
+    ) -> None:
         self.wanted, self.facts, self.card = wanted, facts, card
+        self.processes, self.begun = processes, begun
         self.layers = int(facts.config.get_text_config().num_hidden_layers)
         chosen = wanted.layers_to_transform
         # Below the first layer that is trained nothing is kept, and nothing recomputed.
@@ -227,10 +250,11 @@ class _Maker:
             use_dora=self.wanted.use_dora,
             target_modules=self.wanted.target_modules,
             layers_to_transform=self.wanted.layers_to_transform,
-            optim="paged_adamw_8bit" if self.card.cuda else "adamw_torch",
+            optim=optim_of("paged_adamw_8bit" if self.card.cuda else "adamw_torch", self.processes),
             recompute=recompute,
             accumulated=True,
             padded=rows > 1,
+            processes=self.processes,
         )
 
     def _training(self, tokens: int, rows: int, recompute: str) -> Use:
@@ -303,7 +327,7 @@ class _Maker:
                     break
                 self.gap += held - usable
                 most = max(least(longest), most + 1, self.below + 1)
-            memory = Memory(held, use.parts)
+            memory = self.judged(longest, mean, rows, most, held, use)
         if most == 0:
             return "nothing", memory
         if len(grid) == 1:
@@ -332,8 +356,13 @@ class _Maker:
         """What a pass needs. Raises InputError if it is more than the card has."""
         use = self.whole(longest, rows, recompute)
         held = needed(use.events) if self.card.cuda else use.peak
-        there = self.card.memory - (CONTEXT if self.card.cuda else 0)
-        if held > there:
+        return self.judged(longest, mean, rows, recompute, held, use)
+
+    def judged(
+        self, longest: int, mean: int, rows: int, recompute: Recompute, held: int, use: Use
+    ) -> Memory:
+        """What a pass was found to need. Raises InputError if it is more than the card has."""
+        if held > self.card.most:
             shorter = self.grid(longest, mean)
             raise InputError(self.refusal(longest, rows, recompute, held, use, shorter))
         return Memory(held, use.parts)
@@ -349,18 +378,17 @@ class _Maker:
     ) -> str:
         """That the longest pass does not fit, and what to change."""
         card, has = self.card, self.card.memory / GIB
-        context = CONTEXT if card.cuda else 0
         first = (
-            f"{self.wanted.base} would need about {(held + context) / GIB:.1f} of the "
+            f"{self.wanted.base} would need about {(held + card.beside) / GIB:.1f} of the "
             f"{has:.1f} GiB of this {card.name} (predicted)"
         )
-        if use.weights + context > card.memory:
+        if use.weights > card.most:
             other = "" if self.wanted.load_in_4bit else "--load-in-4bit, "
             return f"{first}, its weights alone {use.weights / GIB:.1f}: {other}a smaller --base"
         advice = []
         if recompute not in ("language", "everything", self.layers):
             advice.append("--recompute auto")
-        if rows > 1:
+        if rows > 1 and not self.begun:
             advice.append("--per-device-train-batch-size 0")
         if not self.wanted.load_in_4bit:
             advice.append("--load-in-4bit")
@@ -371,12 +399,20 @@ class _Maker:
             advice = [f"--max-length {shorter}"] if shorter > head else ["a smaller --base"]
         return f"{first} for a row of {longest} tokens: say {' and '.join(advice)}"
 
+    def refuse(self, what: str, held: int, advice: str) -> NoReturn:
+        raise InputError(
+            f"{what} would need about {(held + self.card.beside) / GIB:.1f} of the "
+            f"{self.card.memory / GIB:.1f} GiB of this {self.card.name} (predicted): {advice}"
+        )
+
     def rows(self, longest: int, mean: int) -> tuple[int, int]:
         """Rows a pass, passes a step: what takes least time of what fits without recomputation."""
         asked = self.wanted.per_device_train_batch_size
         passes = self.wanted.gradient_accumulation_steps
         if asked:
             return asked, passes
+        if self.begun:
+            return self.begun, passes // self.begun
         use = self.training(longest, 1, "nothing")
         fitting = [
             rows
@@ -418,16 +454,18 @@ class _Maker:
             if held <= self.card.usable or count == 1:
                 break
             count //= 2
-        if held > self.card.memory:
-            raise InputError(
-                f"answers of {self.wanted.max_new_tokens} tokens would need about "
-                f"{held / GIB:.1f} GiB of this {self.card.name} (predicted): lower --max-new-tokens"
+        if held > self.card.most:
+            self.refuse(
+                f"answers of {self.wanted.max_new_tokens} tokens", held, "lower --max-new-tokens"
             )
         return count, Memory(held, use.parts)
 
     def validation(self, longest: int, rows: int) -> Memory:
         work = replace(self.work(longest, rows, "nothing"), accumulated=False)
         use = estimated_use(validation_use, self.facts.config, work, self.card)
+        if self.wanted.validation and use.peak > self.card.most:  # gaps are but guessed here
+            fewer = "--per-device-train-batch-size 1" if rows > 1 else "a lower --max-length"
+            self.refuse(f"validation of a row of {longest} tokens", use.peak, f"say {fewer}")
         return Memory(use.peak + self.gap, use.parts)
 
 
@@ -445,15 +483,23 @@ def _text(plan: Plan) -> str:
     model = f"{plan.parameters / 1e6:,.0f} M parameters, {plan.trained / 1e6:.1f} M trained"
     lines = [f"{said}: {model}"]
     context = CONTEXT if card.cuda else 0
-    for name, memory in (
-        ("training", plan.training),
-        ("validation", plan.validation),
-        (f"answers, {plan.pictures} at a time", plan.answers),
-    ):
+    moments = {
+        "training": plan.training,
+        "validation": plan.validation,
+        f"answers, {plan.pictures} at a time": plan.answers,
+    }
+    for name, memory in moments.items():
         parts = [f"{part} {_size(memory.parts.get(part, 0))}" for part in PARTS]
         rest = memory.held - memory.used
         more = f", gaps {_size(rest)}, CUDA {_size(context)}" if card.cuda else ""
         lines.append(f"  {name}: {_size(memory.held + context)} GiB ({', '.join(parts)}{more})")
+    fullest = max(moments, key=lambda name: moments[name].held)
+    if moments[fullest].held > card.usable:
+        why = "" if card.cuda else f", as up to {SCATTERED} times its tensors may be taken"
+        lines.append(
+            f"  it may not fit: {_size(card.usable + context)} GiB are surely usable{why}, "
+            f"and {fullest} needs {_size(moments[fullest].held + context)}"
+        )
     lines.append(f"  {plan.rows} x {plan.accumulation} rows a step; {_recomputed(plan)}")
     about = "assumed " if plan.assumed else ""
     passed = plan.samples * plan.mean / 1e6
@@ -461,6 +507,13 @@ def _text(plan: Plan) -> str:
         f"  {plan.steps} steps; {plan.samples} rows of {about}{plan.mean} tokens on average, "
         f"{plan.tokens} at most: {passed:.2f} M tokens an epoch"
     )
+    if plan.assumed_picture:
+        lines.append(
+            f"  a picture is assumed to be {plan.assumed_picture} tokens: "
+            "the base's config does not say how many"
+        )
+    if not wanted.features_kept:
+        lines.append("  no features are kept, and what the tower needs for them is not counted")
     lines.append(
         f"  download {plan.download / 1e9:.1f} GB, disk {plan.disk / 1e9:.1f} GB, "
         f"RAM about {plan.ram / GIB:.1f} GiB"

@@ -26,7 +26,7 @@ from image2cad.training.planning.cards import Card
 from image2cad.training.planning.cuda_manners import cuda_manners
 from image2cad.training.planning.fakes import (
     Adam,
-    PagedAdam8bit,
+    Adam8bit,
     Work,
     fake_batch,
     fake_model,
@@ -55,8 +55,8 @@ class Use:
     """What one pass, with its step, needs.
 
     peaks: {place: (bytes, {part: bytes})}; weights: bytes before anything runs, adapter included;
-    seconds, flops: of the pass and the step; parameters, trained: numbers of the model; adapter:
-    its bytes; events: allocations for `allocator.replay`, none where it was carried on.
+    seconds, flops, operations: of the pass and the step; parameters, trained: numbers of the model;
+    events: allocations for `allocator.replay`, none where it was carried on.
     """
 
     peaks: dict[str, tuple[int, dict[str, int]]]
@@ -88,6 +88,7 @@ def training_use(config: Any, work: Work, card: Card) -> Use:
         recompute_activations(model, work.recompute)
         optimiser = _with_states(model, work, card, tracker)
         trained = [p for p in model.parameters() if p.requires_grad]
+        buckets = _buckets(trained, work, tracker)
         if work.accumulated:
             for p in trained:
                 p.grad = torch.zeros_like(p)
@@ -107,16 +108,22 @@ def training_use(config: Any, work: Work, card: Card) -> Use:
         with tracker.at("optimiser", TEMPORARIES), torch.no_grad():
             torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True if card.cuda else None)
             optimiser.step()
+        del buckets
         return _use(model, tracker)
 
 
 def validation_use(config: Any, work: Work, card: Card) -> Use:
-    """Of the loss of one batch, without gradients."""
+    """Of the loss of one batch, without gradients, between two steps of training."""
     batch = fake_batch(config, work, card)
-    with _watched(config, work, card, batch) as (model, tracker, batch), torch.no_grad():
+    with _watched(config, work, card, batch) as (model, tracker, batch):
+        kept = _with_states(model, work, card, tracker)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        buckets = _buckets(trained, work, tracker)
         model.eval()
         tracker.begin()
-        _loss(model, batch, work, card, tracker)
+        with torch.no_grad():
+            _loss(model, batch, work, card, tracker)
+        del kept, buckets
         return _use(model, tracker)
 
 
@@ -284,8 +291,9 @@ def _loss(model: Any, batch: dict[str, Any], work: Work, card: Card, tracker: Tr
 def _with_states(model: Any, work: Work, card: Card, tracker: Tracker) -> Any:
     """An optimiser that has made a step already."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    eight_bit = work.optim == "paged_adamw_8bit"
-    optimiser: Any = PagedAdam8bit(trained) if eight_bit else Adam(trained, card.cuda)
+    paged = work.optim.startswith("paged_")
+    eight_bit = work.optim.endswith("_8bit")
+    optimiser: Any = Adam8bit(trained, paged) if eight_bit else Adam(trained, card.cuda)
     for p in trained:
         p.grad = torch.zeros_like(p)
     with torch.no_grad():
@@ -295,6 +303,16 @@ def _with_states(model: Any, work: Work, card: Card, tracker: Tracker) -> Any:
     for part, tensor in optimiser.tensors():
         tracker.rename(tensor, part)
     return optimiser
+
+
+def _buckets(trained: list[torch.nn.Parameter], work: Work, tracker: Tracker) -> list[torch.Tensor]:
+    """What DistributedDataParallel copies gradients to, to add up those of all processes."""
+    if work.processes == 1:
+        return []
+    buckets = [torch.zeros_like(p, requires_grad=False) for p in trained]
+    for bucket in buckets:
+        tracker.rename(bucket, ADAPTER)
+    return buckets
 
 
 @contextmanager
