@@ -309,6 +309,7 @@ from image2cad.training import (
     machine_text,
     memory_text,
     plan_run,
+    rows_begun,
 )
 from image2cad.verification import verify, warm_up
 from image2cad.vlm import (
@@ -363,6 +364,8 @@ if not settings.plan:
     print(machine_text())
     if said := check_base(settings.base):
         print(said)
+if settings.gpu and not settings.plan:
+    print(f"--gpu {settings.gpu} counts with --plan alone: this run is planned for this machine")
 card = card_named(settings.gpu) if settings.plan and settings.gpu else card_here()
 card = min(gather_object([card]), key=lambda one: one.memory)  # so that all plan alike
 print(f"planning for {card.name}")
@@ -456,8 +459,10 @@ if process.is_main_process:
         few = min(settings.max_new_tokens, 256)
         [said] = generate_codes(model, processor, [one.pictures], 1, few)
     print(f"before training the base says of {one.id}:\n{said}")
-if card.cuda:  # now that the lengths of the rows are known
-    plan = plan_run(vars(settings), card, data.lengths, process.num_processes)
+kept = rows_begun(out) if settings.resume else 0  # a pass; another number is another order
+if card.cuda or kept not in (0, plan.rows):  # now that the lengths of the rows are known
+    longest = int(validation.lengths.max()) if validation is not None else 0
+    plan = plan_run(vars(settings), card, data.lengths, process.num_processes, longest, kept)
     print(plan.text())
 steps = plan.steps_of(len(data))
 if steps < 30:
