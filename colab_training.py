@@ -245,6 +245,8 @@ if spec is None or spec.origin is None:  # not installed, and not beside this fi
     sys.path.insert(0, str(project))
 else:
     project = Path(spec.origin).parents[1]
+import image2cad  # noqa: F401 - before all others: it keeps a loud import of bitsandbytes quiet
+
 requirements = project / "requirements-colab.txt"  # a package that pip installed has none
 needs = requirements.read_text(encoding="utf-8").splitlines() if requirements.is_file() else []
 first = os.environ.get("LOCAL_RANK", "0") == "0"  # of several processes
