@@ -4,6 +4,9 @@
 # make lint      style and types only
 # make app       the web app
 # make notebooks write notebooks/ from the scripts
+#   REPOSITORY=https://github.com/me/image2cad TAG=v1   and this address into them, with badges
+# make zip       image2cad.zip, to be uploaded to Colab: what is committed
+# make colab-check  run the notebook in Colab's versions; installs several GB into .venv-colab
 # make bench     run every measurement in benchmarks/
 #
 # Set-up makes .venv once and installs again only after a requirements file changed.
@@ -27,7 +30,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 CHROMIUM := command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
 	apt-get update -qq >/dev/null 2>&1 && apt-get install -y -qq chromium >/dev/null 2>&1; }
 
-.PHONY: train check test lint app notebooks bench
+.PHONY: train check test lint app notebooks bench zip colab-check
 .DELETE_ON_ERROR:
 
 train: $(INSTALLED)
@@ -56,20 +59,43 @@ bench: $(INSTALLED)
 # --update keeps the ids of cells, so that nothing changes where nothing changed
 KERNEL := "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
 COLAB := "accelerator": "GPU", "colab": {"gpuType": "T4"}
+KAGGLE := "kaggle": {"accelerator": "nvidiaTeslaT4", "isGpuEnabled": true, "isInternetEnabled": true}
 JUPYTEXT := $(PY) -m jupytext --quiet --update --from py:percent --to ipynb
 
 NOTEBOOKS ?= notebooks
 
 notebooks: $(INSTALLED_DEV)
+ifeq ($(origin REPOSITORY),command line)
+	@$(PY) notebooks/address.py "$(REPOSITORY)" "$(TAG)"
+endif
 	@mkdir -p $(NOTEBOOKS)
 	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(COLAB)}' \
 		--output $(NOTEBOOKS)/colab_training.ipynb colab_training.py
+	$(JUPYTEXT) --update-metadata '{$(KERNEL), $(KAGGLE)}' \
+		--output $(NOTEBOOKS)/kaggle_training.ipynb kaggle_training.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
 		--output $(NOTEBOOKS)/train_cpu.ipynb train_cpu.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
 		--output $(NOTEBOOKS)/evaluate.ipynb score_predictions.py
 	$(JUPYTEXT) --update-metadata '{$(KERNEL)}' \
 		--output $(NOTEBOOKS)/train_reward.ipynb train_reward.py
+
+zip:
+	git archive --prefix=image2cad/ --output=image2cad.zip HEAD
+	@ls -l image2cad.zip
+
+# Colab's Python is 3.13; where it is not to be had, another one is taken, and said.
+COLAB_VENV ?= .venv-colab
+COLAB_PYTHON ?= $(shell for p in python3.13 $(CANDIDATES); do \
+	$$p -c '$(USABLE)' >/dev/null 2>&1 && echo $$p && break; done)
+COLAB_PIP = $(COLAB_VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+colab-check: zip
+	$(COLAB_PYTHON) -m venv $(COLAB_VENV)
+	$(COLAB_VENV)/bin/python -m pip uninstall --quiet --yes bitsandbytes cadquery manifold3d trimesh
+	$(COLAB_PIP) -r tests/colab_image.txt
+	$(COLAB_VENV)/bin/python --version
+	$(COLAB_VENV)/bin/python tests/colab_check.py image2cad.zip
 
 $(PY):
 	@if [ -z "$(PYTHON)" ]; then \

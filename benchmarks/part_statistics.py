@@ -158,7 +158,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.synthetic < 1:
         raise InputError("--synthetic must be at least 1")
-    codes = [str(row["cadquery"]) for _, row in stream_rows(given.data, given.split, False)]
+    codes = [str(row["cadquery"]) for _, row in stream_rows(given.data, given.split)]
     programs = [program for code in codes if (program := parse(code))]
     if not programs:
         raise InputError(f"no program in {given.data} could be read")

@@ -1,7 +1,11 @@
 """What each lever of the T4 recipe saves, beside a plain correct recipe, in one run.
 
-    python benchmarks/t4_budget.py                  # CPU: a tiny LLaVA; GPU: LLaVA-1.5-7B
+    python benchmarks/t4_budget.py                  # CPU: models/nano; GPU: LLaVA-1.5-7B
     python benchmarks/t4_budget.py --memory 14.7    # GiB that the GPU may use, as a T4's
+    python benchmarks/t4_budget.py --predict        # LLaVA-1.5-7B on a T4, by calculation alone
+
+Without a GPU what LLaVA-1.5-7B would need on a T4 is predicted (image2cad/training/planning) and
+marked as such; on a GPU the prediction stands beside what is measured.
 
 On a GPU: builds a LLaVA-1.5-7B of the true shapes with random weights, saves it in shards, loads it
 through the recipe in NF4, and trains in float16 without flash attention and within a T4's memory,
@@ -47,12 +51,24 @@ from image2cad.cad.transforms import scaled  # noqa: E402
 from image2cad.rendering.raster import draw  # noqa: E402
 from image2cad.synthesis.parts import random_parts  # noqa: E402
 from image2cad.training import supervised as training  # noqa: E402
-from image2cad.training.vision_cache import cache_features, read_features  # noqa: E402
+from image2cad.training.planning.allocator import replay  # noqa: E402
+from image2cad.training.planning.cards import CARDS, CONTEXT, GIB, Card, card_here  # noqa: E402
+from image2cad.training.planning.fakes import Work  # noqa: E402
+from image2cad.training.planning.plans import PROMPT_TOKENS, plan_run  # noqa: E402
+from image2cad.training.planning.steps import Use, training_use  # noqa: E402
+from image2cad.training.supervised import layers_for  # noqa: E402
+from image2cad.training.vision_cache import (  # noqa: E402
+    cache_features,
+    read_features,
+    takes_features,
+)
 from image2cad.vlm import loading as modeling  # noqa: E402
+from image2cad.vlm.facts import base_facts  # noqa: E402
 from image2cad.vlm.nano import train_tokenizer  # noqa: E402
 from image2cad.vlm.prompting import add_code, encode_code, encode_picture, padding_id  # noqa: E402
 
 ROWS = 64
+SEVEN_BILLION = "llava-hf/llava-1.5-7b-hf"
 GENCAD = 0.7532 / 100  # GenCAD's parts are about this long for our 100 units: numbers have decimals
 RECIPE = training.TrainingSettings(recompute="language", labelled_only=True, group_by_length=True)
 LEVERS: dict[
@@ -61,13 +77,17 @@ LEVERS: dict[
     "the recipe": ({}, True),
     "- feature cache": ({}, False),
     "- labelled rows only": ({"labelled_only": False}, True),
+    "- loss in chunks": ({"loss_in_chunks": False}, True),
     "- language model only recomputed": ({"recompute": "everything"}, True),
     "- grouped by length": ({"group_by_length": False}, True),
     "- 8-bit Adam": ({"optim": "adamw_torch"}, True),
     "- recomputation": ({"recompute": "nothing"}, True),
 }
+# Of GPUs alone: the number of layers is planned for the length.
+PLANNED = "recomputation as memory demands"
 PLAIN = {
     "labelled_only": False,
+    "loss_in_chunks": False,
     "recompute": "everything",
     "group_by_length": False,
     "optim": "adamw_torch",
@@ -94,7 +114,7 @@ class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         image, ids = self.rows[index]
         if self.features is None:
             return add_code(encode_picture(self.processor, image), ids)
-        return {**add_code(self.head, ids), "features": read_features(self.features, image)}
+        return {**add_code(self.head, ids), "features": [read_features(self.features, image)]}
 
 
 def seven_billion(folder: Path) -> None:
@@ -153,6 +173,14 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def kept_features(model: Any, processor: Any, images: list[Image.Image], at: Path) -> Path | None:
+    """Where the pictures' features are; None, and a remark, where the base takes none."""
+    if takes_features(model):
+        return cache_features(model, processor, images, at, progress=False)
+    print("this version of the base takes no picture features: they are computed every time")
+    return None
+
+
 def compare(
     model: Any,
     data: Rows,
@@ -160,11 +188,12 @@ def compare(
     base: training.TrainingSettings,
     steps: int,
     pad: int,
-    place: Path,
+    place: Path | None,
 ) -> None:
     """Print a line for the plain recipe and one for the recipe without each lever."""
     gpu = torch.cuda.is_available()
-    print(f"{'':34} samples/s   ratio  tokens/s" + ("   peak GiB   s a step" if gpu else ""))
+    more = "   peak GiB   s a step   predicted: GiB   s a step" if gpu else ""
+    print(f"{'':34} samples/s   ratio  tokens/s{more}")
     cases: list[tuple[str, Rows, dict[str, Any], bool]] = [
         (name, data, changes, cached)
         for name, (changes, cached) in LEVERS.items()
@@ -172,6 +201,9 @@ def compare(
     ]
     if plain is not data:
         cases += [("- compact programs", plain, {}, True)]
+    if gpu:
+        planned = recomputed(int(data.lengths.max()), as_a_t4())
+        cases += [(PLANNED, data, {"recompute": planned}, True)]
     cases += [("plain, compact programs", data, PLAIN, False)]
     if plain is not data:
         cases += [("plain, verbose programs", plain, PLAIN, False)]
@@ -187,7 +219,11 @@ def compare(
         samples = base.per_device_train_batch_size * base.gradient_accumulation_steps
         found[name] = rate = samples / seconds
         tokens = rate * float(rows.lengths.mean())
-        extra = f"   {peak:8.2f}   {seconds:8.2f}" if gpu else ""
+        extra = ""
+        if gpu:
+            use = predicted(settings, int(rows.lengths.max()), cached, as_a_t4())
+            held = replay(use.events).reserved / GIB
+            extra = f"   {peak:8.2f}   {seconds:8.2f}   {held:14.2f}   {use.seconds:8.2f}"
         ratio = rate / found["the recipe"]
         print(f"{name:34} {rate:9.2f}   {ratio:5.2f}  {tokens:8.0f}{extra}", flush=True)
     for name in ("plain, compact programs", "plain, verbose programs"):
@@ -195,6 +231,87 @@ def compare(
             print(f"the recipe is {found['the recipe'] / found[name]:.2f} times as fast as: {name}")
 
 
+# ---- By calculation
+def as_a_t4() -> Card:
+    """This machine's GPU with a T4's ways: float16, no flash attention. Without one, a T4."""
+    here = card_here()
+    return replace(here, capability=CARDS["T4"].capability) if here.cuda else CARDS["T4"]
+
+
+def recomputed(tokens: int, card: Card) -> int:
+    """Layers that a row of so many tokens recomputes by the plan."""
+    plan = plan_run(
+        {
+            "base": SEVEN_BILLION, "max_train_samples": ROWS, "validation": 0, "held_out": 1,
+            "compact": True, "max_length": tokens, "load_in_4bit": True, "lora_r": 16,
+            "target_modules": "all-linear", "layers_to_transform": None, "use_dora": False,
+            "image_size": None,
+            "num_train_epochs": 2.0, "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 8, "recompute": "auto", "cache_features": True,
+            "max_new_tokens": 64, "merge": False,
+        },
+        card,
+        lengths=[tokens],
+    )  # fmt: skip
+    how = plan.recompute
+    if isinstance(how, tuple):
+        return layers_for(how, tokens)
+    return how if isinstance(how, int) else 0 if how == "nothing" else plan.layers
+
+
+def predicted(
+    settings: training.TrainingSettings,
+    tokens: int,
+    cached: bool,
+    card: Card,
+    load_in_4bit: bool = True,
+    lora_dropout: float = 0.05,
+) -> Use:
+    """What one row of LLaVA-1.5-7B needs with these settings."""
+    facts = base_facts(SEVEN_BILLION)
+    picture = facts.picture_tokens
+    work = Work(
+        tokens, tokens - picture - PROMPT_TOKENS, picture,
+        load_in_4bit=load_in_4bit, lora_dropout=lora_dropout, optim=settings.optim,
+        recompute=settings.recompute, labelled_only=settings.labelled_only,
+        loss_in_chunks=settings.loss_in_chunks, cached=cached,
+    )  # fmt: skip
+    return training_use(facts.config, work, card)
+
+
+def predict() -> None:
+    """Print what LLaVA-1.5-7B would need on a T4, with each lever and without."""
+    card = CARDS["T4"]
+    base = replace(RECIPE, optim="paged_adamw_8bit")
+    print(f"\npredicted, not measured: {SEVEN_BILLION} on a T4, float16, one row a pass")
+    for tokens in (700, 1024, 2700):
+        planned = recomputed(tokens, card)
+        named = f"{PLANNED} ({planned} of 32)"
+        cases: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
+            name: (changes, cached, {})
+            for name, (changes, cached) in LEVERS.items()
+            if name != "- grouped by length"  # one row a pass has no padding
+        }
+        cases[named] = ({"recompute": planned}, True, {})
+        cases["- 4 bits"] = ({}, True, {"load_in_4bit": False})
+        cases["plain"] = (PLAIN, False, {})
+        print(
+            f"\n{tokens} tokens: in use, reserved GiB, s a row, ratio of times; a T4 has 14.74 GiB"
+        )
+        first = 0.0
+        for name, (changes, cached, more) in cases.items():
+            use = predicted(replace(base, **changes), tokens, cached, card, **more)
+            first = first or use.seconds
+            held = replay(use.events).reserved / GIB
+            fits = "" if held + CONTEXT / GIB < card.memory / GIB else "   does not fit"
+            print(
+                f"{name:42} {use.peak / GIB:6.2f} {held:6.2f} {use.seconds:6.2f} "
+                f"{use.seconds / first:5.2f}{fits}",
+                flush=True,
+            )
+
+
+# ---- Measured
 def on_gpu(options: argparse.Namespace, folder: Path) -> None:
     name, total = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory
     print(f"{name}, {options.memory} GiB allowed, float16, no flash attention, one row a pass")
@@ -214,7 +331,7 @@ def on_gpu(options: argparse.Namespace, folder: Path) -> None:
     )
     chance = random.Random(0)
     images = [Image.effect_noise((448, 448), 10 + i).convert("RGB") for i in range(8)]
-    place = cache_features(model, processor, images, folder / "features", progress=False)
+    place = kept_features(model, processor, images, folder / "features")
     for tokens in (1024, 2700):
         print(f"\n{tokens} tokens")
         head = len(encode_picture(processor, images[0])["input_ids"])
@@ -232,7 +349,7 @@ def on_cpu(options: argparse.Namespace, folder: Path) -> None:
     model, processor = modeling.load_base("models/nano")
     model = modeling.attach_lora(model, lora_dropout=0.0)
     print(modeling.trainable_share(model))
-    place = cache_features(model, processor, images, folder / "features", progress=False)
+    place = kept_features(model, processor, images, folder / "features")
     data, plain = (
         Rows(
             processor, [(i, encode_code(processor, c)) for i, c in zip(images, codes, strict=True)]
@@ -248,11 +365,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memory", type=float, default=14.7, help="GiB the GPU may use")
     parser.add_argument("--steps", type=int, default=16, help="steps that are timed")
+    parser.add_argument("--predict", action="store_true", help="by calculation alone")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     modeling.quiet()
+    if options.predict:
+        predict()
+        return
     with tempfile.TemporaryDirectory() as folder:
         (on_gpu if torch.cuda.is_available() else on_cpu)(options, Path(folder))
+    if not torch.cuda.is_available():
+        predict()
 
 
 if __name__ == "__main__":

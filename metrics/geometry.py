@@ -24,6 +24,8 @@ from .triangles import union
 
 UNIT_BOX = "unit box"  # how to compare, beside the alignments
 PERFECT_IOU = 0.999  # no better rotation is looked for above this: meshes are no finer
+MOST_IN_VAIN = 4  # turns tried one after the other that better nothing, of parts that differ
+ALIKE_IOU = 0.8  # a copy of a thin part is found among turns that all come near this or above it
 MOST_CLIMBS = 3
 ABOUT_AS_GOOD = 0.9  # times the best start is one that is climbed from too
 APART_TRACE = 1 + 2 * np.cos(np.radians(5.0))  # of the turn between two starts; more is one start
@@ -89,12 +91,18 @@ def _best_iou(a: NormalisedPart, b: NormalisedPart) -> float:
     best = tried(np.eye(3))
     if best >= PERFECT_IOU:
         return best
-    for turn, expected in searched_turns(a, b):
-        if expected < best * (1 - COARSE_ERROR):
-            continue
-        best = max(best, tried(turn))
-        if best >= PERFECT_IOU:
-            return best
+    (_, there), *others = searched_turns(a, b)
+    in_vain = 0
+    for turn, estimate in others:
+        # Estimates are compared with each other: for thin parts all of them are too low.
+        if estimate < there * (1 - COARSE_ERROR) or (in_vain == MOST_IN_VAIN and best < ALIKE_IOU):
+            break
+        iou = tried(turn)
+        if iou >= PERFECT_IOU:
+            return iou
+        in_vain += 1
+        if iou > best:
+            best, there, in_vain = iou, estimate, 0
     starts.sort(key=lambda start: -start[0])
     best = max(best, tried(snapped_turn(a.features, b.features, starts[0][1])))
     if best >= PERFECT_IOU:

@@ -17,7 +17,8 @@ import numpy as np
 
 from .voxels import VOXELS_A_SIDE, OccupancyGrid, frame_along
 
-INNER_POINTS = 300  # points looked up for each candidate
+RANKING_POINTS = 300  # looked up for each candidate
+CHOOSING_POINTS = 1500  # looked up for the few that a boolean may be worth
 ANGLES_ABOUT_AXIS = 360  # angles about a determined axis
 FREE_TURNS = 1500  # rotations where no axis is determined
 MOST_DIRECTIONS = 12  # feature directions kept of each kind
@@ -179,27 +180,28 @@ def all_turns() -> np.ndarray:
     return np.array(rows).transpose(2, 0, 1)
 
 
-def inner_points(where: OccupancyGrid) -> np.ndarray:
-    """(INNER_POINTS, 3) points inside, spread evenly over the volume."""
+def inner_points(where: OccupancyGrid, count: int = RANKING_POINTS) -> np.ndarray:
+    """(count, 3) points inside, spread evenly over the volume."""
     total = np.cumsum(where.cells.ravel(), dtype=float)
-    ranks = (np.arange(INNER_POINTS) + 0.5) / INNER_POINTS * total[-1]
+    ranks = (np.arange(count) + 0.5) / count * total[-1]
     chosen = np.unravel_index(np.searchsorted(total, ranks), where.cells.shape)
     cell = np.stack(chosen, 1) + 0.5
     return (where.low + cell * where.step) @ where.frame.T
 
 
 def coarse_overlap(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """(K,) share of (N, 3) points, turned by each of (K, 3, 3), that is inside.
+    """As overlap_of_points, for very many turns.
 
-    All turns are looked up with a third of the points; the better quarter with all of them.
+    All are looked up with a third of the points; the better quarter with all of them.
     """
-    share = _looked_up(where, points[::3], turns)
+    share = overlap_of_points(where, points[::3], turns)
     better = np.argsort(-share, kind="stable")[: max(len(turns) // 4, 50)]
-    share[better] = _looked_up(where, points, turns[better])
+    share[better] = overlap_of_points(where, points, turns[better])
     return share
 
 
-def _looked_up(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+def overlap_of_points(where: OccupancyGrid, points: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """(K,) share of (N, 3) points, turned by each of (K, 3, 3), that is inside."""
     side = VOXELS_A_SIDE + 2  # an empty cell at each end stands for everything outside
     padded = np.zeros((side, side, side), np.float32)
     padded[1:-1, 1:-1, 1:-1] = where.cells

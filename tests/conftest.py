@@ -22,8 +22,9 @@ GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 # Files that take longest. `make check` leaves them out; `make test` begins with them, so that two
 # processes end at about the same time. A single test elsewhere may be marked slow as well.
 SLOW_FILES = (
-    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_docs",
-    "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api", "test_wheel",
+    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_planning",
+    "test_docs", "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api",
+    "test_wheel",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'

@@ -12,9 +12,10 @@ from PIL import Image
 from image2cad.common.runs import finish_run
 from image2cad.data.samples import Sample
 from image2cad.evaluation.scoring import gain, score_codes, summarise, summary_text, write_results
-from image2cad.evaluation.verified import evaluate_verified
+from image2cad.evaluation.verified import evaluate_verified, writer_text
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.choosing import Answer
+from image2cad.verification.pipeline import SOURCES
 
 BOX = "import cadquery as cq\nsolid = cq.Workplane().box(4, 2, 1)\n"
 TWICE = "import cadquery as cq\nsolid = cq.Workplane().box(8, 4, 2).translate((9, 9, 9))\n"
@@ -52,6 +53,29 @@ def test_failures_stay_in_the_mean_and_the_page_shows_all_of_it_escaped(tmp_path
     assert "<script" not in page and "<b>" not in page and "<i>" not in page
     assert page.count("<figure>") == 3 and page.count('alt="drawing of the result"') == 2
     assert "none" in summary_text(summary) and "0.667" in summary_text(summary)
+    assert "papers" not in summary_text(summary) and "<svg" not in page
+    few = summary_text({**summary, "published": 2})
+    assert "2 of the hundred that papers score on: this is no published figure" in few
+    all_of_them = summary_text({**summary, "n": 100, "published": 100})
+    assert "these are the hundred that papers score on" in all_of_them
+
+    losses = [{"step": step, "loss": 4.0 / step} for step in (1.0, 2.0, 8.0)]
+    losses += [{"step": 4.0, "validation_loss": 2.0}, {"step": 8.0, "validation_loss": 1.5}]
+    write_results(tmp_path, samples, {**summary, "losses": losses}, after, before)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<polyline") == 2 and 'points="60.0,0.0 120.0,91.4 480.0,160.0"' in page
+    assert "loss 4.000 to 0.500; validation loss 2.000 to 1.500, over 8 steps" in page
+
+
+def test_who_wrote_an_answer_is_said() -> None:
+    def said(code: str | None, source: str) -> str:
+        return writer_text(Answer(code, None, 1.0, 1.0, source, (), 0.1), [BOX])
+
+    assert said(BOX, "model") == "the model, as it stands"
+    assert "its numbers fitted" in said(TWICE, "model")
+    for source in set(SOURCES) - {"model"}:
+        assert "the model has no part in it" in said(TWICE, source)
+    assert said(None, "").startswith("nobody")
 
 
 def test_a_verified_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch) -> None:

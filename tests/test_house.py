@@ -39,6 +39,7 @@ TWICE = {"load": {"metrics.lazy", "image2cad.common.lazy"}}
 REQUIREMENT = {  # import name -> name in requirements.txt, where they differ
     "PIL": "pillow",
     "OCP": "cadquery",
+    "pyarrow": "datasets",
     "huggingface_hub": "transformers",
     "multipart": "python-multipart",
     "prometheus_client": "prometheus-client",

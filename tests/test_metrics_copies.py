@@ -141,13 +141,16 @@ def test_copies_score_one_as_code_step_and_stl(folder, code, place):
 
 
 @settings(fixed, max_examples=8)
-@given(code=parts(), x=share(-0.4, 0.4), size=share(0.1, 0.3))
-def test_another_part_scores_alike_against_code_step_and_stl(folder, code, x, size):
+@given(code=parts(), x=share(-0.4, 0.4), size=share(0.1, 0.3), place=places())
+def test_another_part_scores_alike_against_code_step_and_stl(folder, code, x, size, place):
     more = f"result = result.union(cq.Workplane().box({size}, .2, .9).translate(({x}, .1, .2)))\n"
-    part, other = measured([code, code + more])
+    part, other, turned = measured([code, code + more, code + place])
     assume(part.valid and other.valid)  # what OpenCASCADE built wrongly is another part in STEP
     scores = [iou_aligned(other, copy) for copy in (part, *from_files(part, folder))]
     assert np.ptp(scores) <= 5e-3, scores
+    # Of parts that differ the best turn is searched for, and the search begins with them as given:
+    # 0.019 was the most by which a turned copy differed in 40 such pairs, 0.005 in 37 of them.
+    assert abs(iou_aligned(other, turned) - scores[0]) <= 0.03
 
 
 @settings(fixed, max_examples=5)

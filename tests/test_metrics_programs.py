@@ -77,6 +77,8 @@ ORDINARY = {  # what people write around a part; each gives a box of 3 x 1 x 1
     "numpy and logs": (
         "import logging, numpy as np\nlogging.basicConfig(filename='a.log', level=logging.INFO)\n"
         "logging.info('x')\nnp.save('a.npy', np.ones(3))\nassert np.load('a.npy').sum() == 3\n"
+        "np.savetxt('b.csv', np.eye(2), delimiter=',')\n"
+        "assert np.loadtxt('b.csv', delimiter=',').sum() == 2\n"
         "with open('a.txt', 'a') as out: out.write('x')\nresult = PART"
     ),
     "argparse": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -26,13 +27,26 @@ def run_recipe(script: str, *arguments: str, cwd: Path = ROOT) -> subprocess.Com
     )  # fmt: skip
 
 
-def test_a_recipe_runs_from_pictures_to_report(base: Path, tmp_path: Path) -> None:
+AND_ROOMS = """
+import runpy, sys
+runpy.run_path(sys.argv[0], run_name="__main__")
+rooms = {name.split(".")[1] for name in sys.modules if name.startswith("image2cad.")}
+print(sorted(rooms & {"reading", "verification", "synthesis", "serving"}))
+"""
+
+
+def test_a_recipe_runs_from_pictures_to_report_and_loads_no_room_that_it_does_not_need(
+    base: Path, tmp_path: Path
+) -> None:
     script = "train_cpu.py"  # colab_training.py runs in test_bases.py and test_notebooks.py
     out = tmp_path / "run"
     flags = ["--base", str(base), "--data", "bundled", "--held-out", "4", "--out", str(out)]
     quick = ["--max-train-samples", "8", "--num-train-epochs", "1", "--max-new-tokens", "24"]
-    done = run_recipe(script, *flags, *quick)
+    watched = tmp_path / "watched.py"
+    watched.write_text(f"import sys\nsys.argv[0] = {str(ROOT / script)!r}\n{AND_ROOMS}")
+    done = run_recipe(str(watched), *flags, *quick)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "[]", "a room that it does not need"
     rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 4
     assert {"id", "code", "ok", "failure", "iou_best", "seconds"} <= set(rows[0])
@@ -45,6 +59,8 @@ def test_a_recipe_runs_from_pictures_to_report(base: Path, tmp_path: Path) -> No
     assert page.count("<figure>") == 4 and "data:image/png" in page
     assert (out / "adapter" / "adapter_model.safetensors").is_file()
     assert "before" in done.stdout and str(out / "report.html") in done.stdout
+    # The bar of training, with the time that is left; those of generation begin with their name.
+    assert re.search(r"(?:^|[\r\n])\s*\d+%\|[^|]*\| (\d+)/\1 \[\d\d:\d\d<", done.stderr)
     before = {file: file.read_bytes() for file in out.glob("*.*")}
     again = run_recipe(script, *flags, *quick)
     assert again.returncode == 2 and "Traceback" not in again.stderr
@@ -81,7 +97,8 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         ("--resume", "--out", str(empty)): "nothing to resume",
     }
     for flags, message in cases.items():
-        monkeypatch.setattr(sys, "argv", ["train_cpu.py", "--out", str(out), *flags])
+        few = [] if "--data" in flags else ["--max-train-samples", "2", "--held-out", "2"]
+        monkeypatch.setattr(sys, "argv", ["train_cpu.py", "--out", str(out), *few, *flags])
         # The test above sees a subprocess turn these into one line and exit code 2.
         with pytest.raises((InputError, SystemExit)) as stopped:
             runpy.run_path("train_cpu.py", run_name="__main__")
@@ -93,21 +110,44 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
         assert not out.exists() and not list(empty.iterdir()), flags
 
 
-def test_the_default_recipe_loads_no_room_that_it_does_not_need(base: Path, tmp_path: Path) -> None:
-    flags = ["--base", str(base), "--max-train-samples", "4", "--held-out", "2"]
-    flags += ["--num-train-epochs", "1", "--max-new-tokens", "8", "--out", str(tmp_path / "run")]
-    program = f"""
-import runpy, sys
-sys.argv = ["train_cpu.py", *{flags!r}]
-runpy.run_path("train_cpu.py", run_name="__main__")
-rooms = {{name.split(".")[1] for name in sys.modules if name.startswith("image2cad.")}}
-print(sorted(rooms & {{"reading", "verification", "synthesis", "serving"}}))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == "[]"
+def test_the_colab_recipe_gives_its_scores_whatever_the_check_says_and_goes_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    # What the new process would say that loads the adapter again (test_bases.py has a real one).
+    said_there = [subprocess.CompletedProcess([], 0, "7.5\n", "")]
+    monkeypatch.setattr("image2cad.vlm.publishing.subprocess.run", lambda *_, **__: said_there[-1])
+    flags = ["--base", str(base), "--data", "bundled", "--max-train-samples", "6"]
+    flags += ["--validation", "2", "--held-out", "2", "--num-train-epochs", "1"]
+    flags += ["--no-check-code", "--no-compact", "--no-load-in-4bit"]
+
+    def run(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["colab_training.py", *flags, *more])
+        runpy.run_path(str(ROOT / "colab_training.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    said = run("--max-new-tokens", "16", "--effort", "none")
+    assert said.index("IoU_best, failures 0") < said.index("warning: the adapter in runs/colab-001")
+    wanted = ["no GPU", "1 steps are few", "before training the base says of", "written by "]
+    wanted += ["solid = cq.Workplane", "half of them up to"]
+    assert not [text for text in wanted if text not in said], said
+    out = Path("runs/colab-001")
+    assert len(list(out.glob("picture-*.png"))) == 1, "without a picture, one that is held out"
+    (out / "metrics.json").unlink()  # as if it had been cut off after training
+    trained = (out / "trained.safetensors").read_bytes()
+    picture = str(ROOT / "data/samples/test/s20200000.png")
+    full = "error: out of GPU memory; 2.00 GiB more were wanted: restart the session"
+    said_there.append(subprocess.CompletedProcess([], 2, "", full))
+    said = run("--resume", "--max-new-tokens", "8", "--effort", "none", "--picture", picture)
+    assert "warning: the adapter in runs/colab-001/adapter was not loaded again to compare" in said
+    assert (out / "metrics.json").is_file() and (out / "picture-s20200000.png").is_file()
+    assert (out / "trained.safetensors").read_bytes() == trained
+    with pytest.raises(InputError, match="the run in runs/colab-001 is finished"):
+        run("--resume", "--out", str(out))
+    (out / "metrics.json").unlink()
+    with pytest.raises(InputError, match=r"other settings \(seed: 0 then, 1 now\)"):
+        run("--resume", "--seed", "1")
 
 
 RECIPE = """

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
@@ -54,6 +55,11 @@ def lengths(completions, completion_ids, **_):
     return [float(len(ids)) for ids in completion_ids]
 
 
+def variety(completions, completion_ids, **_):
+    """A reward that programs of one length differ in."""
+    return [float(len(set(ids))) for ids in completion_ids]
+
+
 def weights(model):
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
@@ -64,6 +70,30 @@ def trained(rows, folder, resume=False, rewards=None, **settings):
     config = grpo_config(folder, **QUICK | settings)
     history = train_grpo(model, processor, rows, rewards or {lengths: 1.0}, config, resume)
     return model, history
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "smolvlm"])
+def test_small_bases_of_today_learn_from_rewards_too(kind, rows, samples, tmp_path, monkeypatch):
+    """Their pictures are patches of many rows, or tiles: TRL has to hand each to its programs."""
+    seen = []
+    original = grpo.GRPOTrainer._generate_single_turn
+
+    def spy(self, prompt_ids, images, fields, *rest, **more):
+        seen.extend(list(ids) for ids in prompt_ids)
+        return original(self, prompt_ids, images, fields, *rest, **more)
+
+    monkeypatch.setattr(grpo.GRPOTrainer, "_generate_single_turn", spy)
+    base = tiny.BASES[kind](tmp_path / "base", [sample.cadquery for sample in samples])
+    model, processor, _ = load_trainable(base, r=4)
+    before = weights(model)
+    config = grpo_config(tmp_path / "run", **QUICK | {"max_steps": 2, "temperature": 1.0})
+    history = train_grpo(model, processor, rows, {variety: 1.0}, config)
+    assert len(history) == 2
+    after = weights(model)
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
+    trained = encode_prompt(processor, [rows[0].image])["input_ids"][0].tolist()
+    assert trained in seen
 
 
 def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeypatch):

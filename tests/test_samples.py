@@ -15,6 +15,8 @@ from PIL import Image
 
 from image2cad.common.errors import InputError
 from image2cad.common.gencad import QUESTION
+from image2cad.data.row_groups import grouped_rows
+from image2cad.data.rows import load_rows
 from image2cad.data.samples import Sample, load_samples, split_samples
 
 BOX = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, {})\n'
@@ -140,6 +142,47 @@ def test_parquet_as_the_hub_stores_it(tmp_path, name):
     assert [r.id for r in rejected] == ["00000008"]
 
 
+def test_marks_in_text_are_read_as_what_they_say(tmp_path):
+    columns = {
+        "image": [None] * 4,
+        "cadquery": [BOX.format(n) for n in range(4)],
+        "hundred_subset": ["False", "True", "False", "true"],
+    }
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "test.parquet")
+    files = [str(tmp_path / "test.parquet")]
+    assert [number for number, _ in grouped_rows(files, first="hundred_subset")] == [1, 3, 0, 2]
+
+
+def test_further_pictures_of_a_part_are_views(tmp_path):
+    rows = [row(1, image_1_file_name="p3.png", image_2_file_name="p4.png"), row(2)]
+    rows[1]["image_1_file_name"] = None
+    source = write_folder(tmp_path / "folder", rows)
+    for number, side in ((3, 30), (4, 40)):
+        Image.new("L", (side, side)).save(tmp_path / "folder" / f"p{number}.png")
+    whole = [(s.id, [v.size for v in s.views]) for s in load(source, check_code=False)[0]]
+    assert whole == [("p1", [(30, 30), (40, 40)]), ("p2", [])]
+    assert isinstance(load(source, check_code=False)[0][0].pictures, list)
+
+    (tmp_path / "folder" / "metadata.jsonl").unlink()
+    with (tmp_path / "folder" / "metadata.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "image_1_file_name", "cadquery"])
+        writer.writerow(["p1.png", "p3.png", BOX.format(1)])
+    [one] = load(source, check_code=False)[0]
+    assert [view.size for view in one.views] == [(30, 30)]
+
+    pictures = [Image.new("RGB", (8, 8)), Image.new("RGB", (9, 9))]
+    table = datasets.Dataset.from_dict(
+        {"image": pictures, "image_1": pictures[::-1], "cadquery": [BOX.format(n) for n in (1, 2)]}
+    )
+    (tmp_path / "parquet").mkdir()
+    table.to_parquet(tmp_path / "parquet" / "rows.parquet")
+    found = load_rows(str(tmp_path / "parquet"), tmp_path / "rows", 2, 0, 0, check_code=False)
+    seen = [[s.image.size, s.views[0].size] for s in found.train]
+    assert seen == [[(8, 8), (9, 9)], [(9, 9), (8, 8)]]
+    assert [sizes for _, sizes, _ in found.train.outlines()] == [((8, 8), (9, 9)), ((9, 9), (8, 8))]
+
+
 def test_every_bad_source_is_one_clear_line(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -179,7 +222,7 @@ def test_every_bad_source_is_one_clear_line(tmp_path):
             load(source)
         assert "\n" not in str(caught.value), source
     with pytest.raises(InputError, match="from the hub"):
-        load("CADCODER/GenCAD-Code", streaming=True, split="train[:5]")
+        load("CADCODER/GenCAD-Code", split="train[:5]")
     with pytest.raises(InputError, match="cannot read the split 'train:30'"):
         load(str(empty.parent / "no_code"), split="train:30")
 

@@ -249,7 +249,7 @@ def test_statistics_count_what_is_there():
 
 
 def test_synthetic_parts_are_distributed_like_real_ones(made, gencad_dev):
-    codes = [row["cadquery"] for _, row in stream_rows(str(gencad_dev), "train", False)]
+    codes = [row["cadquery"] for _, row in stream_rows(str(gencad_dev), "train")]
     real = measure(program for code in codes if (program := parse(code)))
     ours = measure(program for program, _ in made)
     for name in ("parts: 1 extrusion", "parts: with a cut", "planes: XZ", "first sketch: ring"):

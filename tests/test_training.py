@@ -22,7 +22,13 @@ from image2cad.data.samples import Sample
 from image2cad.training.examples import CodeDataset, collate
 from image2cad.training.supervised import TrainingSettings, fine_tune, labelled_loss
 from image2cad.vlm.generation import generate_codes
-from image2cad.vlm.loading import attach_lora, load_base, load_model, save_adapter
+from image2cad.vlm.loading import (
+    attach_lora,
+    load_base,
+    load_model,
+    save_adapter,
+    trainable_share,
+)
 from image2cad.vlm.prompting import IGNORED, encode_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +181,8 @@ def test_four_bits_store_the_language_model_only_and_still_train(
     stored = {name for name, p in model.named_parameters() if p.dtype == torch.uint8}
     assert stored and all("language_model.layers" in name for name in stored)
     model = attach_lora(model, r=4, lora_alpha=8, lora_dropout=0.0)
+    whole = attach_lora(load_base(base)[0], r=4, lora_alpha=8, lora_dropout=0.0)
+    assert trainable_share(model) == trainable_share(whole), "two numbers share a byte"
     assert all(p.dtype == torch.float32 for _, p in adapter_of(model).items())
     before = adapter_of(model)
     pad = processor.tokenizer.pad_token_id
@@ -229,3 +237,27 @@ def test_a_run_folder_is_never_overwritten_nor_resumed_with_other_settings(
     with pytest.raises(InputError, match="nothing to resume"):
         prepare_run(tmp_path / "other", {}, resume=True)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_large_model_on_a_processor_gives_freed_memory_back() -> None:
+    script = """
+import resource, torch
+from image2cad.training import supervised
+from image2cad.training.supervised import give_freed_memory_back
+model = torch.nn.Linear(10, 10)
+assert not give_freed_memory_back(model), "a small one is quicker without"
+supervised.MUCH_OF_RAM = 0.0
+done = give_freed_memory_back(model)
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    torch.ones(2**20)
+print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    worked, faults = done.stdout.split()
+    if sys.platform.startswith("linux") and not torch.cuda.is_available():
+        assert worked == "True" and int(faults) > 40 * 1024, "each block of 4 MiB is a new one"
+    else:
+        assert worked == "False"

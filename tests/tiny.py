@@ -1,6 +1,6 @@
 """Tiny bases with random weights, of the same architectures as the real ones, made in a second.
 
-Four architectures: LLaVA-1.5, Qwen2.5-VL, SmolVLM and GLM-4.5V (a mixture of experts).
+LLaVA-1.5, Qwen2.5-VL, Qwen3-VL, Gemma 3, InternVL3, SmolVLM and GLM-4.5V (a mixture of experts).
 """
 
 from __future__ import annotations
@@ -10,15 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
     Glm4vMoeConfig,
     Glm4vMoeForConditionalGeneration,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
     set_seed,
 )
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
@@ -66,6 +76,67 @@ def qwen(folder: Path, codes: Sequence[str]) -> Path:
     return _save(folder, Qwen2_5_VLForConditionalGeneration(config), processor)
 
 
+def qwen3(folder: Path, codes: Sequence[str]) -> Path:
+    tokenizer, ids = _tokenizer(
+        codes, "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", bos=False
+    )
+    config = Qwen3VLConfig(
+        text_config={
+            **TEXT, **_special(tokenizer), "vocab_size": len(tokenizer), "head_dim": 32,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 6, 6],
+                                "mrope_interleaved": True, "rope_theta": 5e6},
+        },
+        vision_config={"depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+                       "out_hidden_size": 64, "num_position_embeddings": 16,
+                       "deepstack_visual_indexes": [0, 1]},
+        image_token_id=ids[0], video_token_id=ids[1], vision_start_token_id=ids[2],
+        vision_end_token_id=ids[3],
+    )  # fmt: skip
+    size = {"shortest_edge": 32**2, "longest_edge": 4 * 32**2}
+    images = Qwen2VLImageProcessorPil(size=size, patch_size=16)
+    processor = WITHOUT_VIDEOS["qwen3_vl"](images, tokenizer)
+    set_seed(0)
+    return _save(folder, Qwen3VLForConditionalGeneration(config), processor)
+
+
+def gemma(folder: Path, codes: Sequence[str]) -> Path:
+    marks = ("<image_soft_token>", "<start_of_image>", "<end_of_image>")
+    names = ("image_token", "boi_token", "eoi_token")
+    tokenizer, ids = _tokenizer(codes, *marks, names=names)
+    config = Gemma3Config(
+        text_config={
+            **TEXT, **_special(tokenizer), "vocab_size": len(tokenizer), "head_dim": 32,
+            "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"],
+        },
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                       "num_attention_heads": 2, "image_size": 56, "patch_size": 14},
+        mm_tokens_per_image=4, image_token_index=ids[0], boi_token_index=ids[1],
+        eoi_token_index=ids[2],
+    )  # fmt: skip
+    images = Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=4)
+    set_seed(0)
+    return _save(folder, Gemma3ForConditionalGeneration(config), processor)
+
+
+def internvl(folder: Path, codes: Sequence[str]) -> Path:
+    marks = ("<IMG_CONTEXT>", "<img>", "</img>", "<video>")
+    names = ("context_image_token", "start_image_token", "end_image_token", "video_token")
+    tokenizer, ids = _tokenizer(codes, *marks, bos=False, names=names)
+    config = InternVLConfig(
+        text_config={
+            "model_type": "qwen2", **TEXT, **_special(tokenizer), "vocab_size": len(tokenizer)
+        },
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                       "num_attention_heads": 2, "image_size": [56, 56], "patch_size": [14, 14]},
+        image_token_id=ids[0], image_seq_length=4,
+    )  # fmt: skip
+    images = GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}, max_patches=4)
+    processor = WITHOUT_VIDEOS["internvl"](images, tokenizer, image_seq_length=4)
+    set_seed(0)
+    return _save(folder, InternVLForConditionalGeneration(config), processor)
+
+
 def smolvlm(folder: Path, codes: Sequence[str]) -> Path:
     tokenizer, ids = _tokenizer(
         codes, "<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"
@@ -108,12 +179,26 @@ def glm(folder: Path, codes: Sequence[str]) -> Path:
     return _save(folder, Glm4vMoeForConditionalGeneration(config), processor)
 
 
-BASES = {"llava": llava, "qwen": qwen, "smolvlm": smolvlm, "glm": glm}
+BASES = {
+    "llava": llava, "qwen": qwen, "qwen3": qwen3, "gemma": gemma, "internvl": internvl,
+    "smolvlm": smolvlm, "glm": glm,
+}  # fmt: skip
 
 
-def _tokenizer(codes: Sequence[str], *marks: str, bos: bool = True) -> tuple[Any, list[int]]:
-    """A tokenizer with those special tokens, the first of which stands for a picture."""
+def _tokenizer(
+    codes: Sequence[str], *marks: str, bos: bool = True, names: Sequence[str] = ()
+) -> tuple[Any, list[int]]:
+    """A tokenizer with those special tokens, the first of which stands for a picture.
+
+    names: what the base's processor asks the tokenizer for them by, where it does.
+    """
     tokenizer = train_tokenizer(codes, 400)
+    if names:
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer.backend_tokenizer,
+            **tokenizer.special_tokens_map | {"image_token": marks[0]},
+            extra_special_tokens=dict(zip(names, marks, strict=True)),
+        )
     tokenizer.add_special_tokens({"extra_special_tokens": list(marks)})
     tokenizer.image_token = marks[0]
     tokenizer.image_token_id = tokenizer.convert_tokens_to_ids(marks[0])

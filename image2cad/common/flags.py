@@ -31,6 +31,14 @@ def in_notebook() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
+def show(thing: Any) -> None:
+    """Show a picture, or text of HTML that begins with "<", in a notebook; elsewhere nothing."""
+    if in_notebook():
+        from IPython.display import HTML, display
+
+        display(HTML(thing) if isinstance(thing, str) else thing)
+
+
 def read_flags(description: str | None, names: Mapping[str, Any]) -> SimpleNamespace:
     """The settings that the calling file assigns, changed by the command line's flags.
 

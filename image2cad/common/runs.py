@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ RUNS = Path("runs")
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts what outlives a runtime
 SETTINGS_FILE = "settings.json"
 RESULT_FILE = "metrics.json"
+NOT_IN_ZIP = ("checkpoints", "merged", "trained.safetensors")  # large, and of use here only
 
 
 def runs_root() -> Path:
@@ -64,11 +67,14 @@ def check_free(folder: Path) -> None:
         raise InputError(f"cannot write to {folder}: {above} is no folder that can be written to")
 
 
-def check_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+def check_run(
+    folder: Path, settings: dict[str, Any], resume: bool, free: Collection[str] = ()
+) -> None:
     """Check that `folder` is free for a new run, or holds this run if it is to go on.
 
-    Raises InputError if it holds another run, if there is nothing to resume, or if the
-    run there was started with other settings ("out" and "resume" do not count).
+    free: settings that may change when a run goes on, because training does not depend on them
+    ("out" and "resume" are among them always). Raises InputError if the folder holds another run,
+    if there is nothing to resume, or if the run there was started with other settings.
     """
     if not resume:
         check_free(folder)
@@ -81,15 +87,18 @@ def check_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
     except (OSError, ValueError) as error:
         raise InputError(f"nothing to resume in {folder}: no readable {SETTINGS_FILE}") from error
     now = _remembered(settings)
-    other = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    names = {*before, *now} - {*free}
+    other = sorted(k for k in names if before.get(k) != now.get(k))
     if other:
         changes = "; ".join(f"{k}: {before.get(k)!r} then, {now.get(k)!r} now" for k in other)
         raise InputError(f"{folder} was started with other settings ({changes})")
 
 
-def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
+def prepare_run(
+    folder: Path, settings: dict[str, Any], resume: bool, free: Collection[str] = ()
+) -> None:
     """Check as `check_run` does, and claim `folder` for a new run."""
-    check_run(folder, settings, resume)
+    check_run(folder, settings, resume, free)
     if resume:
         return
     try:
@@ -102,6 +111,19 @@ def prepare_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
 def finish_run(folder: Path, summary: dict[str, Any]) -> None:
     """Write metrics.json, by which a run counts as finished."""
     write_whole(folder / RESULT_FILE, json.dumps(summary, indent=2) + "\n")
+
+
+def zip_results(folder: Path) -> Path:
+    """<folder>.zip, beside it: all that a run leaves but its checkpoints and merged weights."""
+    archive = folder.with_name(f"{folder.name}.zip")
+    part = archive.with_name(f"{archive.name}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as out:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            place = file.relative_to(folder)
+            if place.parts[0] not in NOT_IN_ZIP:
+                out.write(file, Path(folder.name) / place)
+    os.replace(part, archive)
+    return archive
 
 
 def _remembered(settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.data.rows import Rows, StoredRows, as_row, compact_targets, load_rows
+    from image2cad.data.rows import Rows, Sizes, StoredRows, as_row, compact_targets, decoded
+    from image2cad.data.rows import load_rows, outlines
     from image2cad.data.samples import Rejected, Sample, has_split, load_samples
     from image2cad.data.samples import load_train_and_held_out, that_run
     from image2cad.data.sources import stream_rows
 
 __all__ = [
-    "Rejected", "Rows", "Sample", "StoredRows", "as_row", "compact_targets", "has_split",
-    "load_rows", "load_samples", "load_train_and_held_out", "stream_rows", "that_run",
+    "Rejected", "Rows", "Sample", "Sizes", "StoredRows", "as_row", "compact_targets", "decoded",
+    "has_split", "load_rows", "load_samples", "load_train_and_held_out", "outlines", "stream_rows",
+    "that_run",
 ]  # fmt: skip
 
 

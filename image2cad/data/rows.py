@@ -5,8 +5,9 @@
 
 Reading, running and shortening every program takes a while, so it is done once: what is in the
 folder is used again, an interrupted run goes on after its last shard, and a higher limit adds
-rows. Shards are Arrow files of Hugging Face `datasets`, mapped into memory. Left out:
-examples (training/examples.py).
+rows. Rows to score on are kept too, so that a run that is resumed needs no network. Shards are
+Arrow files of Hugging Face `datasets`, mapped into memory. Left out: examples
+(training/examples.py).
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ from tqdm.auto import tqdm
 
 from image2cad.cad import compact_many
 from image2cad.common import BUNDLED, InputError, move_whole, write_whole
-from image2cad.data.samples import Rejected, Sample, has_split, load_samples, read_chunks
+from image2cad.data.samples import Rejected, Sample, read_chunks
+from image2cad.data.sources import split_names
 
 ROWS_A_SHARD = 256  # usable ones
 TARGET_IOU = 0.97  # a rounding error that no one sees in the picture, for far fewer digits
 REJECTED_FILE = "rejected.json"
 COMPLETE_FILE = "complete"  # is there once all rows of the source are
+Sizes = tuple[tuple[int, int], ...]  # (width, height) of a sample's pictures
+LAYOUT = 3  # of a shard's columns; another one is not read
 
 
 def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
@@ -47,7 +51,8 @@ def compact_targets(samples: Sequence[Sample]) -> tuple[list[Sample], int]:
 
 
 class StoredRows(Sequence[Sample]):
-    """Rows with the columns id, picture, width, height, code (to learn) and original (to score by).
+    """Rows with the columns id, pictures, sizes (width, height), code (to learn), original (to
+    score by), published.
 
     Samples have the program of `column`.
     """
@@ -66,8 +71,9 @@ class StoredRows(Sequence[Sample]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         row = self.table[index]
-        image = Image.open(io.BytesIO(row["picture"])).convert("RGB")
-        return Sample(image, row[self.column], row["id"])
+        image, *views = map(decoded, row["pictures"])
+        published = {"published": row["published"], "views": tuple(views)}
+        return Sample(image, row[self.column], row["id"], **published)
 
     def select(self, indices: Iterable[int]) -> StoredRows:
         """Those rows, in that order."""
@@ -77,11 +83,21 @@ class StoredRows(Sequence[Sample]):
         """The same rows with the programs that the source has."""
         return StoredRows(self.table, "original")
 
-    def outlines(self) -> Iterator[tuple[str, tuple[int, int], str]]:
-        """(id, picture size, program) of every row, without reading its picture."""
-        for batch in self.table.select_columns(["id", "width", "height", self.column]).iter(1000):
-            sizes = zip(batch["width"], batch["height"], strict=True)
+    def outlines(self) -> Iterator[tuple[str, Sizes, str]]:
+        """(id, sizes of the pictures, program) of every row, without reading its pictures."""
+        for batch in self.table.select_columns(["id", "sizes", self.column]).iter(1000):
+            sizes = (tuple((width, height) for width, height in row) for row in batch["sizes"])
             yield from zip(batch["id"], sizes, batch[self.column], strict=True)
+
+
+def outlines(samples: Sequence[Sample]) -> Iterator[tuple[str, Sizes, str]]:
+    """(id, sizes of its pictures, program) of every sample; rows on disk are not decoded for it."""
+    if isinstance(samples, StoredRows):
+        yield from samples.outlines()
+        return
+    for sample in samples:
+        sizes = tuple(picture.size for picture in (sample.image, *sample.views))
+        yield sample.id, sizes, sample.cadquery
 
 
 @dataclass(frozen=True)
@@ -106,22 +122,70 @@ def load_rows(
 ) -> Rows:
     """`train` rows (None: all), some to validate on and some to score on, no program in two places.
 
-    Rows to score on come from the test split where there is one, as they are there.
+    Rows to score on come from the test split where there is one, as they are there, those that
+    papers score on first; rows to validate on from the validation split, else from the others.
     """
-    hub = source != "bundled" and not Path(source).exists()
+    splits = _splits(source, folder)
+    known: set[str] = set()
     apart: list[Sample] = []
+    validated: StoredRows | None = None
     rejected: list[Rejected] = []
-    extra = validation + held_out
-    if hub or has_split(source, "test"):
-        apart, rejected = load_samples(source, "test", held_out, streaming=hub)
-        extra = validation
-    limit = None if train is None else train + extra
-    stored, more = store_rows(source, "train", folder, limit, compact, check_code, apart)
+    extra = 0
+    if "test" in splits and held_out:
+        stored, rejected = store_rows(source, "test", folder, held_out, False)
+        apart = list(stored.originals())
+        known |= {sample.cadquery for sample in apart}
+    else:
+        extra += held_out
+    options = (folder, compact, check_code)
+    if "validation" in splits and validation:
+        validated, more = _without(known, source, "validation", validation, *options)
+        known |= {code for _, _, code in validated.originals().outlines()}
+        rejected += more
+    else:
+        extra += validation
+    wanted = None if train is None else train + extra
+    stored, more = _without(known, source, "train", wanted, *options)
     if not apart:
         stored, scored = hold_apart(stored, held_out, seed)
         apart = list(scored.originals())
-    kept, validated = hold_apart(stored, validation, seed)
-    return Rows(kept[:train], validated, apart, rejected + more)
+    if validated is None:
+        stored, validated = hold_apart(stored, validation, seed)
+    return Rows(stored[:train], validated, apart, rejected + more)
+
+
+def _without(
+    known: set[str],
+    source: str,
+    split: str,
+    limit: int | None,
+    folder: Path,
+    compact: bool,
+    check_code: bool,
+) -> tuple[StoredRows, list[Rejected]]:
+    """`store_rows`, but for rows whose program is known; more are read in their place."""
+    wanted = limit
+    while True:
+        rows, rejected = store_rows(source, split, folder, wanted, compact, check_code)
+        programs = [(name, code in known) for name, _, code in rows.originals().outlines()]
+        new = [index for index, (_, is_known) in enumerate(programs) if not is_known]
+        lacking = 0 if limit is None else limit - len(new)
+        if wanted is None or lacking <= 0 or len(rows) < wanted:
+            copies = [name for name, is_known in programs if is_known]
+            rejected += [Rejected(name, "its program is held out") for name in copies]
+            return rows.select(new), rejected
+        wanted += lacking
+
+
+def _splits(source: str, folder: Path) -> list[str]:
+    """The splits of a source; those of the hub are kept, so that they are asked for once."""
+    if source == "bundled" or Path(source).exists():
+        return split_names(source)
+    file = folder / f"splits-{hashlib.sha256(source.encode()).hexdigest()[:16]}.json"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(split_names(source)) + "\n")
+    return list(json.loads(_text(file)))
 
 
 def store_rows(
@@ -131,24 +195,21 @@ def store_rows(
     limit: int | None = None,
     compact: bool = True,
     check_code: bool = True,
-    apart: Iterable[Sample] = (),
     progress: bool = True,
 ) -> tuple[StoredRows, list[Rejected]]:
     """At most `limit` usable rows of a source, and those that were read and left out.
 
-    source, split, check_code: as for samples.load_samples. compact: with short programs.
-    apart: held-out samples, whose programs are left out. Raises InputError where nothing usable
-    is found.
+    source, split, check_code: as for samples.load_samples. compact: with short programs. Raises
+    InputError where nothing usable is found.
     """
-    known = {sample.cadquery for sample in apart}
-    place = folder / _key(source, split, compact, check_code, known)
+    place = folder / _key(source, split, compact, check_code)
     place.mkdir(parents=True, exist_ok=True)
     shards = _shards(place)
     have = sum(count for _, _, count in shards)
     if not (place / COMPLETE_FILE).exists() and (limit is None or have < limit):
-        with tqdm(desc=f"storing {source}", unit=" rows", total=limit, initial=have,
+        with tqdm(desc=f"storing {source} ({split})", unit=" rows", total=limit, initial=have,
                   disable=not progress) as bar:  # fmt: skip
-            _read(source, split, place, limit, compact, check_code, known, bar)
+            _read(source, split, place, limit, compact, check_code, bar)
         shards = _shards(place)
     rejected = [
         Rejected(**row)
@@ -186,7 +247,6 @@ def _read(
     limit: int | None,
     compact: bool,
     check_code: bool,
-    known: set[str],
     bar: Any,
 ) -> None:
     """Read on after the last shard, and write shards until there are `limit` rows."""
@@ -194,18 +254,13 @@ def _read(
     read, have = shards[-1][1] if shards else 0, sum(count for _, _, count in shards)
     seen = set(_open([s for s, _, n in shards if n])["id"]) if have else set()
     seen |= {row["id"] for s, _, _ in shards for row in json.loads(_text(s / REJECTED_FILE))}
-    streaming = source != "bundled" and not Path(source).exists()
     left = None if limit is None else limit - have
     stored: list[dict[str, Any]] = []
     rejected: list[Rejected] = []
     start = read
-    for chunk in read_chunks(source, split, left, streaming, check_code, read, seen):
-        new = [sample for sample in chunk.samples if sample.cadquery not in known]
-        rejected += chunk.rejected + [
-            Rejected(sample.id, "its program is held out")
-            for sample in chunk.samples
-            if sample.cadquery in known
-        ]
+    for chunk in read_chunks(source, split, left, check_code, read, seen):
+        new = chunk.samples
+        rejected += chunk.rejected
         short = compact_targets(new)[0] if compact else new
         stored += [as_row(s, original.cadquery) for s, original in zip(short, new, strict=True)]
         read += chunk.read
@@ -238,11 +293,22 @@ def _write(
 
 
 def as_row(sample: Sample, original: str) -> dict[str, Any]:
+    """The columns of a `StoredRows`; original: the program to score by."""
+    pictures = [sample.image, *sample.views]
+    seen = {"pictures": [_encoded(p) for p in pictures], "sizes": [list(p.size) for p in pictures]}
+    codes = {"code": sample.cadquery, "original": original}
+    return {"id": sample.id, **seen, **codes, "published": sample.published}
+
+
+def _encoded(picture: Image.Image) -> bytes:
     data = io.BytesIO()
-    sample.image.save(data, "PNG", compress_level=1)
-    width, height = sample.image.size
-    picture = {"picture": data.getvalue(), "width": width, "height": height}
-    return {"id": sample.id, **picture, "code": sample.cadquery, "original": original}
+    picture.save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def decoded(encoded: bytes) -> Image.Image:
+    """One of a row's pictures, RGB."""
+    return Image.open(io.BytesIO(encoded)).convert("RGB")
 
 
 def _shards(place: Path) -> list[tuple[Path, int, int]]:
@@ -266,7 +332,7 @@ def _open(shards: Sequence[Path]) -> Any:
     return concatenate_datasets([load_from_disk(str(shard)) for shard in shards])
 
 
-def _key(source: str, split: str, compact: bool, check_code: bool, known: set[str]) -> str:
+def _key(source: str, split: str, compact: bool, check_code: bool) -> str:
     """A name for these rows; a changed folder gets another one."""
     place = BUNDLED if source == "bundled" else Path(source)
     stamps = []
@@ -274,7 +340,7 @@ def _key(source: str, split: str, compact: bool, check_code: bool, known: set[st
         source = str(place.resolve())
         stats = sorted((str(p), p.stat()) for p in place.rglob("*") if p.is_file())
         stamps = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    whole = json.dumps([source, split, compact, check_code, sorted(known), stamps])
+    whole = json.dumps([LAYOUT, source, split, compact, check_code, stamps])
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 

@@ -6,7 +6,8 @@
 
 A folder is a Hugging Face image folder (pictures beside a metadata.jsonl or metadata.csv with the
 columns file_name and cadquery; subfolders train/, test/ are splits) or parquet files with the
-columns image and cadquery. deepcad_id and prompt may be missing.
+columns image and cadquery. deepcad_id and prompt may be missing. Further pictures of a part are in
+image_1, image_2 and so on; in a metadata.jsonl they are named by image_1_file_name.
 
 A row without code, with an unreadable picture or with code that does not run is left out and
 listed with its reason. Everything that the user can put right is an InputError of one line.
@@ -28,7 +29,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from image2cad.common import BUNDLED, QUESTION, InputError
-from image2cad.data.sources import first_line, metadata_files, stream_rows
+from image2cad.data.row_groups import is_true
+from image2cad.data.sources import PUBLISHED, first_line, metadata_files, stream_rows
 
 ROWS_A_CHUNK = 64  # their programs are run together
 
@@ -38,12 +40,21 @@ class Sample:
     """A picture (RGB, any size), the program that draws it, and the row's id.
 
     prompt: the row's own, kept with it. Training asks common's QUESTION of every picture.
+    published: whether it is one of the hundred test rows that papers score on. views: further
+    pictures of the same part.
     """
 
     image: Image.Image
     cadquery: str
     id: str
     prompt: str = QUESTION
+    published: bool = False
+    views: tuple[Image.Image, ...] = ()
+
+    @property
+    def pictures(self) -> Image.Image | list[Image.Image]:
+        """What a model is shown: the picture, or all views in their order."""
+        return [self.image, *self.views] if self.views else self.image
 
 
 @dataclass(frozen=True)
@@ -67,23 +78,22 @@ def load_samples(
     source: str,
     split: str = "train",
     limit: int | None = None,
-    streaming: bool = False,
     check_code: bool = True,
     at_least: int = 1,
     progress: bool = True,
 ) -> tuple[list[Sample], list[Rejected]]:
     """Read rows in order until `limit` of them are usable; return those and the rejected ones.
 
-    source: "bundled", a folder, or a data set's name on the hub. split: its name, with a slice if
-    wished, "train[:30]". streaming: read the hub row by row instead of downloading the split.
-    check_code: run every program in a confined process and reject those that leave no solid.
+    source: "bundled", a folder, or a data set's name on the hub, of which no more is fetched than
+    is read. split: its name, with a slice if wished, "train[:30]". check_code: run every program
+    in a confined process and reject those that leave no solid.
     Raises InputError where the source cannot be read, lacks a column, or has fewer than `at_least`
     usable rows.
     """
     samples: list[Sample] = []
     rejected: list[Rejected] = []
     with tqdm(desc=f"reading {source}", unit=" rows", total=limit, disable=not progress) as bar:
-        for chunk in read_chunks(source, split, limit, streaming, check_code):
+        for chunk in read_chunks(source, split, limit, check_code):
             samples += chunk.samples
             rejected += chunk.rejected
             bar.update(len(chunk.samples))
@@ -99,7 +109,6 @@ def read_chunks(
     source: str,
     split: str = "train",
     limit: int | None = None,
-    streaming: bool = False,
     check_code: bool = True,
     skip: int = 0,
     seen: Iterable[str] = (),
@@ -108,9 +117,7 @@ def read_chunks(
 
     skip: rows at the start that were read before, and seen: their ids. limit: usable rows at most.
     """
-    rows = stream_rows(source, split, streaming)
-    for _ in itertools.islice(rows, skip):
-        pass
+    rows = stream_rows(source, split, skip)
     ids, left = set(seen), limit
     while left is None or left > 0:
         taken = list(itertools.islice(rows, min(ROWS_A_CHUNK, left or ROWS_A_CHUNK)))
@@ -140,8 +147,8 @@ def load_train_and_held_out(
         raise InputError(f"{source} is on the hub and large; say how many rows to train on")
     if stream or has_split(source, "test"):
         wanted = 50 if stream and held_out is None else held_out
-        train, rejected = load_samples(source, split, limit, stream)
-        apart, more = load_samples(source, "test", wanted, stream)
+        train, rejected = load_samples(source, split, limit)
+        apart, more = load_samples(source, "test", wanted)
         known = {sample.cadquery for sample in apart}
         train, copies = [s for s in train if s.cadquery not in known], len(train)
         if len(train) < copies:
@@ -210,10 +217,17 @@ def _parse(row: dict[str, Any], number: int, seen: set[str]) -> Sample | Rejecte
     if row["image"] is None:
         return Rejected(name, "no picture")
     try:
-        image = _picture(row["image"])
+        image, *views = (_picture(row[name]) for name in ("image", *_more_views(row)))
     except Exception as error:  # Pillow raises nearly any type on a damaged file
         return Rejected(name, f"unreadable picture: {first_line(error)}")
-    return Sample(image, code, name, row.get("prompt") or QUESTION)
+    published = is_true(row.get(PUBLISHED))
+    return Sample(image, code, name, row.get("prompt") or QUESTION, published, tuple(views))
+
+
+def _more_views(row: dict[str, Any]) -> list[str]:
+    """image_1, image_2, ... as far as the row has them."""
+    names = (f"image_{number}" for number in itertools.count(1))
+    return list(itertools.takewhile(lambda name: row.get(name) is not None, names))
 
 
 def _row_id(row: dict[str, Any], number: int) -> str:

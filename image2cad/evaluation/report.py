@@ -22,6 +22,7 @@ from image2cad.data import Sample
 from image2cad.rendering import draw
 from metrics import Failure, Part
 
+CURVE_SIZE = (480, 160)  # pixels
 PICTURE_SIDE = 240  # pixels of a picture on the page and on the sheet
 PAGE_STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:76rem;margin:2rem auto;padding:0 1rem}
@@ -68,12 +69,52 @@ def write_report(
 overlap of the two solids, {escape(str(summary["alignment"]))} alignment, against the reference
 {escape(str(summary["reference"]))}; a program that failed counts 0.</p>
 {_table(summary)}
+{loss_curve(summary.get("losses") or [])}
 <details><summary>settings</summary><pre>{escape(json.dumps(settings, indent=2))}</pre></details>
 <div class="sheet">
 {cards}
 </div></body></html>
 """,
         encoding="utf-8",
+    )
+
+
+def loss_curve(losses: Sequence[dict[str, float]]) -> str:
+    """Losses over steps as a picture in SVG: of training grey, of validation red; "" without any.
+
+    losses: as `training.fine_tune` returns them, with "step" and "loss" or "validation_loss".
+    """
+    lines = {
+        name: [(one["step"], one[name]) for one in losses if name in one]
+        for name in ("loss", "validation_loss")
+    }
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        return ""
+    most = max(step for step, _ in points)
+    low, high = min(loss for _, loss in points), max(loss for _, loss in points)
+    width, height = CURVE_SIZE
+
+    def place(step: float, loss: float) -> str:
+        down = (high - loss) / (high - low or 1.0)
+        return f"{step / (most or 1) * width:.1f},{down * height:.1f}"
+
+    drawn = "".join(
+        f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="'
+        + " ".join(place(*point) for point in lines[name])
+        + '"/>'
+        for name, colour in (("loss", "#999"), ("validation_loss", "#a33"))
+    )
+    last = "; ".join(
+        f"{name.replace('_', ' ')} {line[0][1]:.3f} to {line[-1][1]:.3f}"
+        for name, line in lines.items()
+        if line
+    )
+    return (
+        f'<svg viewBox="-4 -4 {width + 8} {height + 8}" width="{width}" height="{height}" '
+        f'role="img" aria-label="losses over steps">{drawn}</svg>'
+        f"<p>{last}, over {most:.0f} steps; training grey, validation red; "
+        f"the picture goes from {low:.3f} to {high:.3f}.</p>"
     )
 
 
@@ -141,11 +182,15 @@ def _card(
     colour = "good" if row["iou_best"] >= 0.8 else "bad" if row["iou_best"] < 0.4 else ""
     return f"""<figure><figcaption><span>{escape(sample.id)}</span>
 <span class="{colour}">{score}</span></figcaption>
-<div class="pair"><div><img alt="input" src="{_png(sample.image)}">input</div>
+<div class="pair"><div>{"".join(map(_shown, (sample.image, *sample.views)))}input</div>
 <div>{picture}generated</div></div>
 {note}<pre>{escape(row["code"])}</pre>
 <details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details>
 </figure>"""
+
+
+def _shown(image: Image.Image) -> str:
+    return f'<img alt="input" src="{_png(image)}">'
 
 
 def _png(image: Image.Image) -> str:

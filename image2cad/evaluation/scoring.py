@@ -27,6 +27,7 @@ from image2cad.data import Sample
 from image2cad.evaluation.report import interval_text, write_report, write_sheet
 from metrics import ALIGNMENTS, Failure, Part, bootstrap_interval, compute, run_many
 
+PUBLISHED_ROWS = 100  # of hundred_subset
 TOTALS_BEFORE = ("n", "vsr", "iou_best", "iou_best_valid", "other_picture", "failures")
 
 
@@ -76,7 +77,7 @@ def evaluate(
     from image2cad.vlm import generate_codes
 
     started = time.perf_counter()
-    images = [sample.image for sample in samples]
+    images = [sample.pictures for sample in samples]
     codes = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
     seconds = (time.perf_counter() - started) / max(len(samples), 1)
     result = score_codes(codes, samples, alignment, progress)
@@ -146,6 +147,13 @@ def summary_text(summary: dict[str, Any]) -> str:
         f"{summary['n']} samples, 95 % bootstrap intervals, alignment {summary['alignment']!r}, "
         f"against the {summary['reference']}"
     )
+    if published := summary.get("published"):
+        lines.append(
+            "these are the hundred that papers score on; to compare, score predictions.jsonl with "
+            "score_predictions.py --alignment published"
+            if published == summary["n"] == PUBLISHED_ROWS
+            else f"{published} of the hundred that papers score on: this is no published figure"
+        )
     return "\n".join(lines)
 
 

@@ -13,8 +13,23 @@ from image2cad.data import Sample
 from image2cad.evaluation.scoring import Evaluation, score_codes
 from image2cad.verification import Answer
 
+WRITERS = {
+    "model": "the model's program, its numbers fitted to the picture",
+    "traced": "the fit, from the picture's own flat faces; the model has no part in it",
+    "library": "the library's nearest part, fitted; the model has no part in it",
+    "templates": "a template, fitted; the model has no part in it",
+}
 ANSWERS_FILE = "answers.jsonl"
 MOST_TRIED = 8  # other candidates that a row names
+
+
+def writer_text(answer: Answer, guesses: Sequence[str]) -> str:
+    """Who wrote an answer: the model, the fit, or the library. guesses: the model's programs."""
+    if answer.code is None:
+        return "nobody: no candidate was valid"
+    if answer.code in guesses:
+        return "the model, as it stands"
+    return WRITERS[answer.source]
 
 
 def evaluate_verified(

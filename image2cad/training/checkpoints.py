@@ -50,6 +50,18 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return next((str(path) for path in reversed(found) if _whole(path)), None)
 
 
+def rows_begun(folder: Path) -> int:
+    """Rows a pass that a run goes on with, by its checkpoints in <folder>/checkpoints; 0: none.
+
+    The order of rows depends on it (examples.py).
+    """
+    last = last_whole_checkpoint(folder / "checkpoints")
+    if last is None:
+        return 0
+    state = json.loads((Path(last) / "trainer_state.json").read_text(encoding="utf-8"))
+    return int(state.get("train_batch_size") or 0)
+
+
 def _whole(checkpoint: Path) -> bool:
     weights = [*checkpoint.glob("*model*.safetensors")]
     needed = [checkpoint / name for name in ("optimizer.pt", "scheduler.pt")]

@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from image2cad.common import InputError
-from image2cad.data import Rejected, Sample
+from image2cad.data import Rejected, Sample, Sizes, outlines
 from image2cad.training.vision_cache import read_features
-from image2cad.vlm import IGNORED, add_code, encode_code, encode_picture, stack
+from image2cad.vlm import (
+    IGNORED,
+    add_code,
+    encode_code,
+    encode_picture,
+    encoder_outputs,
+    stack,
+)
 
 SORTED_TOGETHER = 50  # batches
 
@@ -46,11 +52,11 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.samples, self.processor, self.features = samples, processor, features
         self.dropped: list[Rejected] = []
-        self._heads: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
+        self._heads: dict[Sizes, dict[str, torch.Tensor]] = {}
         kept, lengths = [], []
-        for index, (name, size, code) in enumerate(outlines(samples)):
+        for index, (name, sizes, code) in enumerate(outlines(samples)):
             try:
-                length = len(self._head(size)["input_ids"]) + len(encode_code(processor, code))
+                length = len(self._head(sizes)["input_ids"]) + len(encode_code(processor, code))
             except InputError as error:
                 self.dropped.append(Rejected(name, str(error)))
                 continue
@@ -73,31 +79,25 @@ class CodeDataset(Dataset[dict[str, torch.Tensor]]):
         sample = self.samples[int(self.rows[index])]
         code = encode_code(self.processor, sample.cadquery)
         if self.features is None:
-            return add_code(encode_picture(self.processor, sample.image), code)
-        head = self._head(sample.image.size)
-        return {**add_code(head, code), "features": read_features(self.features, sample.image)}
+            return add_code(encode_picture(self.processor, sample.pictures), code)
+        pictures = [sample.image, *sample.views]
+        head = self._head(tuple(picture.size for picture in pictures))
+        features = [read_features(self.features, picture) for picture in pictures]
+        return {**add_code(head, code), "features": features}
 
-    def _head(self, size: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """All that `encode_picture` says of any picture of that size: everything but pixels."""
+    def _head(self, sizes: Sizes) -> dict[str, torch.Tensor]:
+        """All that `encode_picture` says of any pictures of those sizes: everything but pixels."""
         from PIL import Image
 
-        if size not in self._heads:
-            fields = encode_picture(self.processor, Image.new("RGB", size, "white"))
-            self._heads[size] = {k: v for k, v in fields.items() if not k.startswith("pixel")}
-        return self._heads[size]
-
-
-def outlines(samples: Sequence[Sample]) -> Iterator[tuple[str, tuple[int, int], str]]:
-    """(id, picture size, program) of every sample; rows on disk say so without their pictures."""
-    if hasattr(samples, "outlines"):
-        yield from samples.outlines()
-        return
-    for sample in samples:
-        yield sample.id, sample.image.size, sample.cadquery
+        if sizes not in self._heads:
+            blank = [Image.new("RGB", size, "white") for size in sizes]
+            fields = encode_picture(self.processor, blank)
+            self._heads[sizes] = {k: v for k, v in fields.items() if not k.startswith("pixel")}
+        return self._heads[sizes]
 
 
 def collate(
-    examples: Sequence[dict[str, torch.Tensor]], pad: int, labelled_only: bool = True
+    examples: Sequence[dict[str, Any]], pad: int, labelled_only: bool = True
 ) -> dict[str, Any]:
     """Stack examples, padded on the right to the longest; padding has no label.
 
@@ -108,8 +108,8 @@ def collate(
     plain = [{k: v for k, v in example.items() if k != "features"} for example in examples]
     batch: dict[str, Any] = stack(plain, pad)
     if "features" in examples[0]:
-        features = [example["features"] for example in examples]
-        batch["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=features)}
+        seen = [features for example in examples for features in example["features"]]
+        batch["mm_encoder_outputs"] = encoder_outputs(seen)
     if labelled_only:
         batch["logits_to_keep"] = (batch["labels"][:, 1:] != IGNORED).any(0).nonzero()[:, 0]
     return batch

@@ -14,19 +14,17 @@ Left out: the rewards (rewards.py), and saving the adapter (vlm/loading.py).
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import ProgressCallback, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from image2cad.common import QUESTION, InputError
-from image2cad.data import StoredRows
+from image2cad.data import StoredRows, decoded
 from image2cad.training.checkpoints import (
     TRAINED_FILE,
     last_whole_checkpoint,
@@ -89,10 +87,13 @@ def train_grpo(
 
     rewards: functions of rewards.py, and their weights. config: as `grpo_config` makes it. With
     `resume`, goes on from the last checkpoint to the adapter of the uninterrupted run. Raises
-    InputError for fewer rows than pictures at a time, and where the weights stop being numbers.
+    InputError for fewer rows than pictures at a time, for rows with several pictures, and where the
+    weights stop being numbers.
     """
     checkpoints = Path(config.output_dir)
     folder = checkpoints.parent
+    if any(len(sizes) > 1 for _, sizes, _ in rows.outlines()):
+        raise InputError("GRPO takes one picture a row; --method rejection takes several")
     check_enough(rows, (config.generation_batch_size or 0) // (config.num_generations or 1))
     if resume and (folder / TRAINED_FILE).is_file():
         return load_trained(model, folder)
@@ -147,7 +148,7 @@ class _ResumableGRPOTrainer(GRPOTrainer):
 
 def _as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Rows of the store as TRL wants them, and with the columns that rewards read."""
-    images = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch["picture"]]
+    images = [decoded(pictures[0]) for pictures in batch["pictures"]]
     question = [{"role": "user", "content": QUESTION}]
     return {"prompt": [question] * len(images), "image": images, "cadquery": batch["code"]}
 

@@ -54,10 +54,10 @@ class RedrawnRows(Sequence[Sample]):
         with Image.open(file) as image:
             return replace(sample, image=image.convert("RGB"))
 
-    def outlines(self) -> Iterator[tuple[str, tuple[int, int], str]]:
-        """(id, picture size, program) of every row, without reading its picture."""
-        for index, (name, size, code) in enumerate(outlines(self.samples)):
-            yield name, (SIZE, SIZE) if index in self.files else size, code
+    def outlines(self) -> Iterator[tuple[str, tuple[tuple[int, int], ...], str]]:
+        """(id, sizes of the pictures, program) of every row, without reading its pictures."""
+        for index, (name, sizes, code) in enumerate(outlines(self.samples)):
+            yield name, ((SIZE, SIZE), *sizes[1:]) if index in self.files else sizes, code
 
 
 def redrawn(

@@ -51,7 +51,7 @@ def best_of(
                 continue
             many = [sample for sample in chunk for _ in range(num_generations)]
             codes = generate_codes(
-                model, processor, [sample.image for sample in many], batch_size, max_new_tokens,
+                model, processor, [sample.pictures for sample in many], batch_size, max_new_tokens,
                 temperature, seed + start, progress=False,
             )  # fmt: skip
             earned = total_rewards(codes, rewards, many)

@@ -35,7 +35,8 @@ def fresh_rows(root: Path, train: int, held_out: int, seed: int) -> Rows:
     count = train + held_out
     made = _rows(seed)
     first = next(made)  # parts that are drawn another way than those on disk are other parts
-    key = hashlib.sha256(first["code"].encode() + first["picture"]).hexdigest()[:8]
+    text = f"{sorted(first)}{first['code']}".encode()
+    key = hashlib.sha256(text + first["pictures"][0]).hexdigest()[:8]
     place = root / f"fresh-{count}-{seed}-{key}"
     if not place.is_dir():
         wanted = itertools.chain([first], itertools.islice(made, count - 1))

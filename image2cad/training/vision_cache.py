@@ -1,7 +1,7 @@
 """Picture features, computed once per picture and kept on disk.
 
     folder = cache_features(model, processor, images, Path("runs/features"))
-    features = read_features(folder, images[0])         # (tokens, width)
+    features = read_features(folder, images[0])         # as vlm/features.py gives them
 
 Tower and projector are frozen, so what they make of a picture never changes: training reads it
 from disk instead of computing it in every epoch. Features are kept in the precision in which the
@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save
 from tqdm.auto import tqdm
 
 from image2cad.common import write_whole
-from image2cad.data import Sample
-from image2cad.vlm import PADDING_VALUES, encode_picture, sight_parameters
+from image2cad.data import Sample, outlines
+from image2cad.vlm import PADDING_VALUES, encode_picture, picture_features, sight_parameters
 
 _TENSOR = "features"  # its name in a file
 
@@ -40,7 +40,8 @@ def features_for(
     model: Any, processor: Any, parts: Sequence[Sequence[Sample]], folder: Path
 ) -> Path | None:
     """`cache_features` of all the samples, or None with the reason in one line."""
-    count = sum(len(samples) for samples in parts)
+    each = [len(sizes) for samples in parts for _, sizes, _ in outlines(samples)]
+    count = sum(each)
     why = "this version of the base takes none"
     if takes_features(model):
         first = next(sample.image for samples in parts for sample in samples)
@@ -48,7 +49,8 @@ def features_for(
     if why:
         print(f"picture features are computed every time: {why}")
         return None
-    images = (sample.image for samples in parts for sample in samples)
+    seen = ((sample.image, *sample.views) for samples in parts for sample in samples)
+    images = (picture for pictures in seen for picture in pictures)
     return cache_features(model, processor, images, folder, count)
 
 
@@ -77,7 +79,7 @@ def cache_features(
 
 
 def read_features(place: Path, image: Image.Image) -> torch.Tensor:
-    """The features (tokens, width) of a picture that `cache_features` has seen."""
+    """The features of a picture that `cache_features` has seen."""
     return load_file(_file(place, image))[_TENSOR]
 
 
@@ -111,9 +113,9 @@ def _features(model: Any, processor: Any, image: Image.Image) -> torch.Tensor:
     fields["pixel_values"] = fields["pixel_values"].to(model.dtype)
     training = model.training
     model.eval()
-    found = model.get_image_features(**fields, return_dict=True).pooler_output
+    found = picture_features(model, fields)
     model.train(training)
-    return torch.cat(list(found)).cpu().contiguous()
+    return found.cpu().contiguous()
 
 
 def _file(place: Path, image: Image.Image) -> Path:

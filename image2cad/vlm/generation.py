@@ -18,22 +18,24 @@ from tqdm.auto import tqdm
 from image2cad.cad import extract_code
 from image2cad.common import SAMPLING_TEMPERATURE, effort_named
 from image2cad.vlm.prompting import encode_prompt
+from image2cad.vlm.watching import TokenWatch
 
 
 def generate_codes(
     model: Any,
     processor: Any,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Sequence[Image.Image]],
     batch_size: int = 8,
     max_new_tokens: int = 1024,
     temperature: float = 0.0,
     seed: int = 0,
     progress: bool = True,
 ) -> list[str]:
-    """One program a picture, in order, as text taken from the model's reply.
+    """One program a picture, or a list of views of one part, in order, taken from the reply.
 
-    A reply that has not ended after `max_new_tokens` is returned as it is and will
-    most likely fail to run. temperature: 0 is greedy.
+    A reply that has not ended after `max_new_tokens`, or that only repeats itself
+    (watching.py), is returned as it is and will most likely fail to run. temperature: 0
+    is greedy.
     """
     tokenizer = processor.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -44,10 +46,12 @@ def generate_codes(
     training, cache = model.training, getattr(model.config, "use_cache", None)
     model.eval()
     codes: list[str] = []
+    stopped = 0
     with tqdm(total=len(images), desc="generate", unit="picture", disable=not progress) as bar:
         for start in range(0, len(images), batch_size):
             batch = encode_prompt(processor, images[start : start + batch_size]).to(model.device)
             batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+            watch = TokenWatch(batch["input_ids"].shape[1], bar, tokenizer.eos_token_id)
             with torch.inference_mode():
                 rows = model.generate(
                     **batch,
@@ -56,11 +60,15 @@ def generate_codes(
                     max_new_tokens=max_new_tokens,
                     eos_token_id=tokenizer.eos_token_id,
                     pad_token_id=pad,
+                    stopping_criteria=[watch],
                 )
-            replies = rows[:, batch["input_ids"].shape[1] :]
+            stopped += len(watch.stopped)
+            replies = rows[:, watch.prompt :]
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
             codes.extend(extract_code(text) for text in texts)
             bar.update(len(texts))
+    if stopped and progress:
+        print(f"{stopped} of {len(images)} replies only repeated themselves and were ended")
     if cache is not None:
         model.config.use_cache = cache
     model.train(training)

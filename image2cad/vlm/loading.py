@@ -25,38 +25,44 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from image2cad.common import ROOT, InputError
-from image2cad.vlm.bases import architecture, load_processor, lora_targets, unquantised
+from image2cad.vlm.bases import (
+    architecture_named,
+    check_float16,
+    load_processor,
+    lora_targets,
+    unquantised,
+)
 
 LOADER_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
-def load_base(name: str | Path, load_in_4bit: bool = False) -> tuple[Any, Any]:
+def load_base(
+    name: str | Path, load_in_4bit: bool = False, image_size: int | None = None
+) -> tuple[Any, Any]:
     """The base model and its processor, on the GPU if there is one.
 
     `name` is a folder, relative to here or to the repository, or a name on the hub.
     `load_in_4bit` stores the language model's linear layers in 4 bits (NF4, double
-    quantisation); the rest stays in the machine's precision. Raises InputError if
-    the base cannot be reached or is no image-and-text model.
+    quantisation); the rest stays in the machine's precision. `image_size`: pixels a side at which
+    it sees a square picture, where the base leaves that open; None: its own. Raises InputError if
+    the base cannot be reached, is no image-and-text model, or cannot be had as asked for.
     """
     where = locate(name)
     dtype = precision()
     options: dict[str, Any] = {"dtype": dtype}
     try:
-        processor = load_processor(where)
-        skipped = unquantised(where)
+        processor = load_processor(where, image_size=image_size)
+        kind = AutoConfig.from_pretrained(where).model_type
     except LOADER_ERRORS as error:
         raise InputError(_why_not(name, error)) from error
+    known = architecture_named(kind)  # before 14 GB are fetched
+    if dtype == torch.float16:
+        check_float16(kind)
     if load_in_4bit:
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            llm_int8_skip_modules=skipped,
-        )
+        options["quantization_config"] = four_bits(dtype, unquantised(kind))
     if torch.cuda.is_available():
         options["device_map"] = {"": torch.cuda.current_device()}
     try:
@@ -68,28 +74,68 @@ def load_base(name: str | Path, load_in_4bit: bool = False) -> tuple[Any, Any]:
         # no gradient for them: training after a validation would go wrong without a word.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    if remark := architecture(model).remark:
-        print(remark)
+    if known.remark:
+        print(known.remark)
     return model, processor
 
 
-def attach_lora(model: Any, r: int = 16, lora_alpha: int = 32, lora_dropout: float = 0.05) -> Any:
+def four_bits(dtype: torch.dtype, skipped: list[str]) -> BitsAndBytesConfig:
+    """Storage in NF4 with double quantisation, of all linear layers but the `skipped` ones."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def attach_lora(
+    model: Any,
+    r: int = 16,
+    lora_alpha: int = 32,
+    lora_dropout: float = 0.05,
+    use_rslora: bool = False,
+    use_dora: bool = False,
+    target_modules: str = "all-linear",
+    layers_to_transform: str | None = None,
+) -> Any:
     """Freeze `model` and add trainable LoRA matrices, in float32, to its language model.
 
-    r, lora_alpha, lora_dropout: as PEFT's LoraConfig has them. Raises InputError if the model
-    has no layer of the expected names.
+    The settings mean what they mean in PEFT's LoraConfig. use_rslora: scaled by
+    lora_alpha / sqrt(r), for large r (Kalajdzievski 2023). use_dora: a trained length for every
+    row besides (Liu et al. 2024). target_modules: "all-linear", or names of layers with commas;
+    layers_to_transform: as "20-31" or "0,1,2", None: all. Raises InputError if the model has no
+    such layer.
     """
-    targets = lora_targets(model)
+    targets = lora_targets(model, target_modules, layers_to_transform)
     if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-        raise InputError("this base has no language model with layers named q_proj ... down_proj")
+        raise InputError(f"this base has no layer that {target_modules} names")
     config = LoraConfig(
         r=r,
         lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
+        use_rslora=use_rslora,
+        use_dora=use_dora,
         target_modules=targets,
         task_type="CAUSAL_LM",
     )
+    _ignore_old_torchao()
     return get_peft_model(model, config, autocast_adapter_dtype=True)
+
+
+def _ignore_old_torchao() -> None:
+    """Let PEFT do without a torchao that is too old for it, as Colab's is.
+
+    PEFT asks of every layer that is not in 4 bits whether it is one of torchao's, and raises where
+    it finds an old version, though no layer here ever is.
+    """
+    from peft.tuners.lora import torchao
+
+    try:
+        torchao.is_torchao_available()
+    except ImportError:
+        torchao.is_torchao_available = lambda: False
 
 
 def save_adapter(model: Any, processor: Any, folder: Path, base: str | Path, card: str) -> None:
@@ -144,6 +190,7 @@ def load_model(
         ) from error
     try:
         processor = load_processor(str(folder), locate(base))
+        _ignore_old_torchao()
         model = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
         return model.eval(), processor
     except LOADER_ERRORS as error:
@@ -151,9 +198,11 @@ def load_model(
 
 
 def trainable_share(model: Any) -> str:
-    """How many parameters are trained, in words."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    """How many parameters of a model with an adapter are trained, in words.
+
+    Numbers are counted, also where two of them share a byte.
+    """
+    trained, total = model.get_nb_trainable_parameters()
     return f"{trained / 1e6:.2f} M of {total / 1e6:.2f} M parameters are trained"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -42,6 +43,7 @@ def merge(adapter: Path, out: Path, progress: bool = True) -> int:
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         deltas = _matrices(load_file(adapter / "adapter_model.safetensors"))
+        scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
     except (OSError, ValueError) as error:
         raise InputError(f"{adapter} holds no whole adapter: {error}") from error
     base = Path(_download(config.base_model_name_or_path or ""))
@@ -58,9 +60,10 @@ def merge(adapter: Path, out: Path, progress: bool = True) -> int:
                 value = file.get_tensor(name)
                 layer = _layer(name)
                 if layer in deltas:
-                    a, b = deltas[layer]
-                    scale = config.lora_alpha / config.r
+                    a, b, lengths = deltas[layer]
                     value = value.float() + scale * (b.float() @ a.float())
+                    if lengths is not None:
+                        value = value * (lengths.float() / value.norm(dim=1))[:, None]
                     left.discard(layer)
                 tensors[name] = value.half().contiguous() if value.is_floating_point() else value
                 index[name] = shard.name
@@ -102,13 +105,16 @@ def _write_rest(base: Path, adapter: Path, out: Path, index: dict[str, str]) -> 
         shutil.copy(adapter / "README.md", out / "README.md")
 
 
-def _matrices(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """LoRA's A (rank, in) and B (out, rank) for every layer."""
-    found: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+def _matrices(
+    tensors: dict[str, torch.Tensor],
+) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+    """LoRA's A (rank, in) and B (out, rank) for every layer, and DoRA's lengths (out,) if any."""
+    found: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]] = {}
     for name, a in tensors.items():
         if ".lora_A." in name:
-            b = tensors[name.replace(".lora_A.", ".lora_B.")]
-            found[_layer(name.split(".lora_A.")[0] + ".weight")] = a, b
+            start = name.split(".lora_A.")[0]
+            lengths = tensors.get(f"{start}.lora_magnitude_vector")
+            found[_layer(f"{start}.weight")] = a, tensors[name.replace("lora_A", "lora_B")], lengths
     return found
 
 

@@ -19,7 +19,6 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import (
-    CLIPImageProcessor,
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
@@ -27,6 +26,7 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from image2cad.vlm.prompting import IMAGE_TOKEN, prompt_text
 
@@ -132,7 +132,7 @@ def build_nano(
     )
     model = LlavaForConditionalGeneration(config)
     side = {"height": shape.image, "width": shape.image}
-    pictures = CLIPImageProcessor(
+    pictures = CLIPImageProcessorPil(
         size=side, crop_size=side, do_center_crop=False, resample=4,  # box: averages areas
         image_mean=[0.8, 0.8, 0.8], image_std=[0.3, 0.3, 0.3],
     )  # fmt: skip

@@ -4,7 +4,8 @@
     Generate CADQuery code: ASSISTANT: {code}
 
 Training, generation, the app and the rewards all come through here, so they cannot disagree.
-A base that marks pictures in another way gets its own marks in the place of <image>.
+A base that marks pictures in another way gets its own marks in the place of <image>. Several views
+of one part stand one behind the other, where the base was made for that.
 Left out: dropping over-long samples, which training/examples.py does.
 """
 
@@ -27,25 +28,34 @@ PADDING_VALUES = {
     "input_ids": None,  # the tokenizer's own
     "attention_mask": 0,
     "mm_token_type_ids": 0,
+    "token_type_ids": 0,
     "labels": IGNORED,
 }
 
 # Processors whose bases expect more around a picture than its own token: before all, before, after.
 PICTURE_MARKS = {
     "Qwen2_5_VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
+    "Qwen3VLProcessor": ("", "<|vision_start|>", "<|vision_end|>"),
     "Glm4vProcessor": ("[gMASK]<sop>", "<|begin_of_image|>", "<|end_of_image|>"),
 }
 
 
-def prompt_text(processor: Any = None) -> str:
+ONE_PICTURE = ("LlavaProcessor",)  # their bases have only seen one picture at a time
+
+
+def prompt_text(processor: Any = None, views: int = 1) -> str:
     """The text before the code, without BOS; training puts one space and the code behind it."""
-    first, before, after = PICTURE_MARKS.get(type(processor).__name__, ("", "", ""))
-    picture = before + getattr(processor, "image_token", IMAGE_TOKEN) + after
-    return f"{first}USER: {picture}\n{QUESTION} ASSISTANT:"
+    first = PICTURE_MARKS.get(type(processor).__name__, ("", "", ""))[0]
+    return f"{first}USER: {_picture_text(processor) * views}\n{QUESTION} ASSISTANT:"
+
+
+def _picture_text(processor: Any) -> str:
+    _, before, after = PICTURE_MARKS.get(type(processor).__name__, ("", "", ""))
+    return before + getattr(processor, "image_token", IMAGE_TOKEN) + after
 
 
 def chat_template(processor: Any) -> str:
-    """A Jinja template for servers: a user's picture and QUESTION become the trained prompt.
+    """A Jinja template for servers: a user's pictures and QUESTION become the trained prompt.
 
     It writes BOS, because those that use templates add none. Raises InputError where no text
     has the tokens that training puts there.
@@ -61,9 +71,14 @@ def chat_template(processor: Any) -> str:
     head = next((text for text in heads if tokenizer(text, **plain)["input_ids"] == wanted), None)
     if head is None:
         raise InputError("no chat template gives the tokens that this base was trained with")
+    picture = _picture_text(processor)
+    start, _, _ = head.partition(picture)
     return (
         "{%- for message in messages %}{%- if message.role == 'user' %}"
-        f"{{{{ {head.removesuffix(chr(10))!r} }}}}"
+        "{%- set views = namespace(count=0) %}{%- if message.content is not string %}"
+        "{%- for part in message.content if part.type == 'image' %}"
+        "{%- set views.count = views.count + 1 %}{%- endfor %}{%- endif %}"
+        f"{{{{ {start!r} + {picture!r} * [views.count, 1] | max }}}}"
         "{%- if message.content is string %}{{ '\\n' + message.content }}"
         "{%- else %}{%- for part in message.content if part.type == 'text' %}"
         "{{ '\\n' + part.text }}{%- endfor %}{%- endif %}"
@@ -72,7 +87,9 @@ def chat_template(processor: Any) -> str:
     )
 
 
-def encode_example(processor: Any, image: Image.Image, code: str) -> dict[str, Tensor]:
+def encode_example(
+    processor: Any, image: Image.Image | Sequence[Image.Image], code: str
+) -> dict[str, Tensor]:
     """One training sample: BOS, the prompt with its image tokens, " {code}", EOS.
 
     Returns input_ids, attention_mask and labels (L,) int64, and what the base wants of the
@@ -83,14 +100,18 @@ def encode_example(processor: Any, image: Image.Image, code: str) -> dict[str, T
     return add_code(encode_picture(processor, image), encode_code(processor, code))
 
 
-def encode_picture(processor: Any, image: Image.Image) -> dict[str, Tensor]:
-    """The prompt of one picture: (L,) for every token, and the picture's own fields.
+def encode_picture(processor: Any, image: Image.Image | Sequence[Image.Image]) -> dict[str, Tensor]:
+    """The prompt of one picture, or of several views: (L,) for every token, and their own fields.
 
-    The tokens depend on the picture's size alone.
+    The tokens depend on the pictures' sizes alone. Raises InputError for several views and a base
+    that has only seen one picture at a time.
     """
+    views = list(image) if isinstance(image, Sequence) else [image]
+    if len(views) != 1 and (not views or type(processor).__name__ in ONE_PICTURE):
+        raise InputError(f"this base takes one picture at a time, not {len(views)}")
     batch = processor(
-        images=[image.convert("RGB")],
-        text=[prompt_text(processor)],
+        images=[[view.convert("RGB") for view in views]],
+        text=[prompt_text(processor, len(views))],
         add_special_tokens=False,
         padding=False,
         truncation=False,
@@ -160,11 +181,12 @@ def stack(examples: Sequence[dict[str, Tensor]], pad: int, left: bool = False) -
     return batch
 
 
-def encode_prompt(processor: Any, images: Sequence[Image.Image]) -> Any:
+def encode_prompt(processor: Any, images: Sequence[Image.Image | Sequence[Image.Image]]) -> Any:
     """The batch for `model.generate`: a BatchFeature with `.to(device)`, ready for `**`.
 
-    It holds input_ids and attention_mask (N, L) int64 and the pictures' fields. Pictures of one
-    size make rows of one length; else rows are padded on the left. The reply starts at column L.
+    images: one for each row, or several views. The batch holds input_ids and attention_mask (N, L)
+    int64 and the pictures' fields. Pictures of one size make rows of one length; else rows are
+    padded on the left. The reply starts at column L.
     """
     from transformers import BatchFeature
 

@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +56,10 @@ Its programs are untrusted code: run them through `metrics.run_cadquery`.
 Merged into its base (`python -m image2cad.vlm.merging this_folder merged`) it is a plain float16
 model, whose chat template writes the trained prompt:
 
-    from transformers import pipeline
+    from transformers import AutoImageProcessor, pipeline
     pipe = pipeline("image-text-to-text", model="merged")
+    # as in training, by Pillow, even where torchvision is installed
+    pipe.processor.image_processor = AutoImageProcessor.from_pretrained("merged", backend="pil")
     content = [{{"type": "image", "image": "part.png"}},
                {{"type": "text", "text": "Generate CADQuery code:"}}]
     pipe(text=[{{"role": "user", "content": content}}], return_full_text=False, max_new_tokens=1024)
@@ -79,21 +84,23 @@ def reload_and_compare(
     model: Any,
     processor: Any,
     folder: Path,
-    picture: Image.Image,
+    picture: Image.Image | Sequence[Image.Image],
     code: str,
     load_in_4bit: bool = False,
 ) -> float:
     """Load the saved adapter in a new process; the largest difference of log-probabilities there.
 
-    Raises InputError if it cannot be loaded, or if it does not say the same of `code` for
-    `picture`.
+    Raises InputError if it cannot be loaded, if memory does not hold it beside the first, or if it
+    does not say the same of `code` for `picture`.
     """
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # for a while two models share the GPU
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        picture.save(place / "picture.png")
+        views = [picture] if isinstance(picture, Image.Image) else picture
+        for number, view in enumerate(views):
+            view.save(place / f"picture-{number:03d}.png")
         (place / "code.py").write_text(code, encoding="utf-8")
         wanted = _log_probabilities(model, processor, picture, code)
         save_file({"wanted": wanted}, place / "wanted")
@@ -103,6 +110,11 @@ def reload_and_compare(
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        if done.returncode == -signal.SIGKILL or re.search("error: out of (GPU )?memory", said):
+            raise InputError(
+                f"the adapter in {folder} was not loaded again to compare: "
+                "a second model does not fit into memory"
+            )
         raise InputError(f"the adapter in {folder} cannot be loaded again: {said}")
     difference = float(done.stdout.split()[-1])
     if not difference <= LARGEST_DIFFERENCE:
@@ -132,7 +144,9 @@ def push(folder: Path, name: str) -> str:
 
 
 @torch.no_grad()
-def _log_probabilities(model: Any, processor: Any, picture: Image.Image, code: str) -> torch.Tensor:
+def _log_probabilities(
+    model: Any, processor: Any, picture: Image.Image | Sequence[Image.Image], code: str
+) -> torch.Tensor:
     """Of the program's own tokens, each after those before it."""
     batch = stack([encode_example(processor, picture, code)], padding_id(processor))
     labels = batch.pop("labels")[0, 1:]
@@ -150,14 +164,14 @@ def main() -> int:
     """What `reload_and_compare` runs in its new process."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("adapter", type=Path)
-    parser.add_argument("place", type=Path, help="picture.png, code.py and wanted")
+    parser.add_argument("place", type=Path, help="pictures, code.py and wanted")
     parser.add_argument("--load-in-4bit", action="store_true")
     arguments: Any = parser.parse_args()
     quiet()
     model, processor = load_model(arguments.adapter, arguments.load_in_4bit)
     code = (arguments.place / "code.py").read_text(encoding="utf-8")
-    with Image.open(arguments.place / "picture.png") as picture:
-        got = _log_probabilities(model, processor, picture.convert("RGB"), code)
+    files = sorted(arguments.place.glob("picture-*.png"))
+    got = _log_probabilities(model, processor, [Image.open(file) for file in files], code)
     wanted = load_file(arguments.place / "wanted")["wanted"]
     print(float((got - wanted).abs().max()))
     return 0

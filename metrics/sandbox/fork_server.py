@@ -154,8 +154,9 @@ def _watch(
             os.kill(child, signal.SIGKILL)
             _, status, usage = os.wait4(child, 0)
             break
-        cpu = _cpu_seconds(time.monotonic() - started)
         ended, status, usage = os.wait4(child, os.WNOHANG)
+        if not ended:
+            cpu = _cpu_seconds(time.monotonic() - started)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)
     _reap_orphans()

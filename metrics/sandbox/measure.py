@@ -15,6 +15,7 @@ measure well.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from dataclasses import dataclass
@@ -40,12 +41,14 @@ from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
-from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union
+from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union, weld
+from .mesh_repair import closed_bodies
 from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
 FINER = 2.0  # times as fine is the mesh that decides where mesh and integral differ
 MANY_HOLES = 100  # in one face
 CLOSE = 3e-3  # share of its volume by which a mesh may miss the solid before a finer one is made
+CLOSER_BY = 1.25  # than CLOSE the finer mesh aims to be
 FINEST = 4.0  # times as fine is the finest mesh
 LARGEST_FINER_MESH = 20_000  # of a mesh that is made finer
 CORNER_TOLERANCE = 1e-7  # a corner that near to a surface, in the part's units, lies on it
@@ -100,8 +103,14 @@ def _measure(brep: bytes) -> bytes:
     found = _settled(_compound(solids), notes)
     if len(solids) > 1:
         found = _united(found, notes)
+    valid = _valid(found.shape)
+    if not valid and _faces_inwards(found):
+        found = _turned_outwards(found)
+        notes.append("healed: a piece of the solid faced inwards")
+        if len(subshapes(found.shape, TopAbs_ShapeEnum.TopAbs_SOLID)) > 1:
+            found = _united(found, notes)
+        valid = _valid(found.shape)
     whole, mass = found.shape, found.mass
-    valid = _valid(whole)
     header = {
         "ok": True,
         "volume": mass.volume,
@@ -210,7 +219,7 @@ def _closer(found: Measured, notes: list[str]) -> Measured:
         return found
     # What is missed falls with the square of this; triangles grow with it, or with its square.
     most = np.sqrt(LARGEST_FINER_MESH / len(found.arrays["triangles"]))
-    finer = float(min(np.sqrt(2 * missed / CLOSE), FINEST, most))
+    finer = float(min(np.sqrt(CLOSER_BY * missed / CLOSE), FINEST, most))
     if finer <= 1:
         return found
     said: list[str] = []
@@ -229,6 +238,8 @@ def _missed(found: Measured) -> float:
     """
     mesh, mass = found.arrays, found.mass
     normals, corners = mesh["normals"][mesh["triangles"]], mesh["vertices"][mesh["triangles"]]
+    if (normals == normals[:, :1]).all():  # all is flat
+        return 0.0
     along = np.roll(corners, -1, axis=1) - corners
     bulge = np.einsum("tij,tij->t", along, np.roll(normals, -1, axis=1) - normals) / 24
     across = np.cross(along[:, 0], along[:, 1]) / 2
@@ -294,11 +305,47 @@ def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
     return got
 
 
+def _volume_outwards(found: Measured) -> float:
+    """Volume of the mesh with each piece turned outwards that lies in no other, in own units."""
+    mesh, mass = found.arrays, found.mass
+    owner = mesh["solid_of_face"][mesh["faces"]]
+    points = (mesh["vertices"] - mass.center) / mass.gyration
+    bodies = [
+        body
+        for index in np.unique(owner)
+        for body in closed_bodies(*weld(points, mesh["triangles"][owner == index]))[0]
+    ]
+    return sum(body.manifold.volume() for body in bodies) * mass.gyration**3
+
+
+def _faces_inwards(found: Measured) -> bool:
+    """Whether a piece of a solid, inside no other, faces inwards, so that its volume is taken off.
+
+    OpenCASCADE's boolean leaves a post so that touches a wall along a line.
+    """
+    try:
+        return _volume_outwards(found) > found.mesh_volume * (1 + SAME_VOLUME_WITHIN)
+    except ValueError:  # no closed mesh: what there is was measured otherwise
+        return False
+
+
+def _turned_outwards(found: Measured) -> Measured:
+    """What ShapeFix makes of it, if it faces outwards. Raises NotMeasurable."""
+    fix = ShapeFix_Shape(found.shape)
+    fix.Perform()
+    whole = _compound(subshapes(fix.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID))
+    got = _looked_at(whole, _mass(whole), 1.0, [])
+    if got is None or not got.agrees or _faces_inwards(got):
+        raise NotMeasurable("invalid solid", "a piece of the solid faces inwards")
+    return got
+
+
 def _has_open_shell(shape: TopoDS_Shape) -> bool:
     shells = subshapes(shape, TopAbs_ShapeEnum.TopAbs_SHELL)
     return not all(BRep_Tool.IsClosed_s(shell) for shell in shells)
 
 
+@functools.lru_cache(1)
 def _area(shape: TopoDS_Shape) -> float:
     surface = GProp_GProps()
     BRepGProp.SurfaceProperties_s(shape, surface)

@@ -18,6 +18,7 @@ import itertools
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -187,6 +188,10 @@ def _open_there(files: PretendFiles) -> None:
 
     builtins.open = io.open = open_
     os.open = os_open
+    # numpy reads and writes text by the `open` that it found when it was imported
+    by_ending = getattr(sys.modules.get("numpy.lib._datasource"), "_file_openers", None)
+    if by_ending is not None:
+        by_ending._file_openers[None] = open_
 
 
 def _look_there(files: PretendFiles) -> None:

@@ -19,6 +19,7 @@ import ast
 import builtins
 import functools
 import io
+import re
 import textwrap
 import traceback
 from typing import Any
@@ -39,6 +40,11 @@ BYTE_ORDER_MARK = "\ufeff"
 MAX_MESSAGE = 2000
 CADQUERY_TYPES = (cq.Workplane, cq.Shape, cq.Assembly, cq.Sketch)
 HOLDERS = (*CADQUERY_TYPES, list, tuple, dict)
+# What a text holds if its program may export, write or read: most do not, and run sooner.
+MAY_USE_FILES = re.compile(
+    r"export|save|open|write|read|load|file|path|exec|eval|__|(import|from)\s+(?!cadquery|numpy|math)",
+    re.IGNORECASE,
+)
 ERROR_HINTS = {
     "StdFail_NotDone": "OpenCASCADE could not build this feature (often a fillet or chamfer that"
     " is too large, a boolean of touching faces, or a profile that is open or crosses itself)",
@@ -109,7 +115,8 @@ def run(code: str) -> tuple[dict[str, Any], bytes]:
     results = Results()
     names = _namespace(results)
     _furnish(results, code)
-    names.watched = _set_in_functions(text)
+    nodes = list(ast.walk(text))
+    names.watched = _set_in_functions(nodes)
     try:
         exec(tree, names, names)
     except SystemExit:
@@ -117,7 +124,7 @@ def run(code: str) -> tuple[dict[str, Any], bytes]:
     except BaseException as error:  # generated code may raise anything, also outside Exception
         return _explain(error)
     try:
-        shapes = _chosen(results, _assigned(names, _loops_only(text)))
+        shapes = _chosen(results, _assigned(names, _loops_only(nodes)))
         if not shapes:
             return _failure("no solid", _what_was_there(names), None)
         return {"ok": True}, to_brep(_one(shapes))
@@ -149,12 +156,13 @@ def _namespace(results: Results) -> Namespace:
 
 
 def _furnish(results: Results, code: str) -> None:
-    files = PretendFiles()
     stand_ins.forget_the_scorer()
     stand_ins.show_in(results.show_object)
-    stand_ins.export_to(files, results.export)
-    stand_ins.import_from(files)
-    pretend_files.stand_in(files)
+    if MAY_USE_FILES.search(code):
+        files = PretendFiles()
+        stand_ins.export_to(files, results.export)
+        stand_ins.import_from(files)
+        pretend_files.stand_in(files)
     if "asyncio" in code:
         stand_ins.run_event_loops()
 
@@ -162,24 +170,24 @@ def _furnish(results: Results, code: str) -> None:
 # ---- Which object is the part
 
 
-def _set_in_functions(text: ast.Module) -> tuple[str, ...]:
+def _set_in_functions(nodes: list[ast.AST]) -> tuple[str, ...]:
     """The names declared `global` in functions, in the order of their last place in the text."""
-    declared = {name for node in ast.walk(text) if isinstance(node, ast.Global)
-                for name in node.names}  # fmt: skip
+    declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
     places = {name: 0 for name in declared}
-    for node in ast.walk(text) if declared else ():
+    for node in nodes if declared else ():
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in declared:
             places[node.id] = max(places[node.id], node.lineno)
     return tuple(sorted(places, key=lambda name: (places[name], name)))
 
 
-def _loops_only(text: ast.Module) -> set[str]:
+def _loops_only(nodes: list[ast.AST]) -> set[str]:
     """The names that only loops give a value, as in `for one in part.solids().vals(): ...`."""
-    stored = [node for node in ast.walk(text)
-              if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]  # fmt: skip
-    looped = {id(inner): inner for node in ast.walk(text)
-              if isinstance(node, (ast.For, ast.comprehension))
+    looped = {id(inner): inner for node in nodes if isinstance(node, (ast.For, ast.comprehension))
               for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}  # fmt: skip
+    if not looped:
+        return set()
+    stored = [node for node in nodes
+              if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]  # fmt: skip
     elsewhere = {node.id for node in stored if id(node) not in looped}
     return {node.id for node in looped.values()} - elsewhere
 

@@ -164,12 +164,9 @@ def subshapes(shape: TopoDS_Shape, kind: TopAbs_ShapeEnum) -> list[TopoDS_Shape]
 def face_mesh(face: Any, mesh: Any, place: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices (N, 3), outward unit normals (N, 3), and triangles (M, 3) of a meshed face."""
     BRepLib_ToolTriangulatedShape.ComputeNormals_s(face, mesh)
-    count = mesh.NbNodes()
-    nodes, normals = np.empty((count, 3)), np.empty((count, 3))
-    for i in range(count):
-        node, normal = mesh.Node(i + 1), mesh.Normal(i + 1)
-        nodes[i] = node.X(), node.Y(), node.Z()
-        normals[i] = normal.X(), normal.Y(), normal.Z()
+    places = range(1, mesh.NbNodes() + 1)
+    nodes = np.array([mesh.Node(i).Coord() for i in places])
+    normals = np.array([mesh.Normal(i).Coord() for i in places])
     triangles = np.array([mesh.Triangle(i + 1).Get() for i in range(mesh.NbTriangles())], np.int32)
     if not place.IsIdentity():
         matrix = _matrix(place)
