@@ -306,8 +306,11 @@ def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
 def _faces_inwards(found: Measured) -> bool:
     """Whether a piece of a solid, inside no other, faces inwards, so that its volume is taken off.
 
-    OpenCASCADE's boolean leaves a post so that touches a wall along a line.
+    OpenCASCADE's boolean leaves a post so that touches a wall along a line. A mesh that had to be
+    repaired tells nothing: outlines that cross leave one whose pieces face either way.
     """
+    if found.repairs:
+        return False
     try:
         bodies = [body for solid in found.solids for body in closed_bodies(*mesh_of(solid))[0]]
     except ValueError:  # no closed mesh: what there is was measured otherwise
