@@ -15,7 +15,7 @@ import numpy as np
 from . import rotations
 from .meshes import SAME_VOLUME_WITHIN, manifolds_of_part
 from .parts import Part
-from .triangles import mesh_mass, radius_of_gyration, union
+from .triangles import mesh_mass, mesh_of, radius_of_gyration, union
 from .voxels import OccupancyGrid, occupancy_grid
 from .wire import ARRAYS
 
@@ -51,10 +51,8 @@ class NormalisedPart:
     def grid(self, axis: int | None) -> OccupancyGrid:
         """Occupancy grid whose third axis is a principal axis, or one that is turned oddly."""
         if axis not in self.grids:
-            mesh = self.solid.to_mesh64()
-            vertices, triangles = np.array(mesh.vert_properties), np.array(mesh.tri_verts)
             direction = None if axis is None else self.axes[:, axis]
-            self.grids[axis] = occupancy_grid(vertices[:, :3], triangles.astype(int), direction)
+            self.grids[axis] = occupancy_grid(*mesh_of(self.solid), direction)
         return self.grids[axis]
 
 
@@ -74,9 +72,7 @@ def _normalised(part: Part) -> NormalisedPart:
     size = radius_of_gyration(part.volume, part.inertia)
     solids, notes = manifolds_of_part(arrays, part.center, size)
     whole = union(solids)
-    mesh = whole.to_mesh64()
-    points, triangles = np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts)
-    volume, center, inertia = mesh_mass(points, triangles.astype(np.int64))
+    volume, center, inertia = mesh_mass(*mesh_of(whole))
     if not volume > 0:
         raise ValueError("the mesh of the solids has no volume")
     exact = part.volume / size**3

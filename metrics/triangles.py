@@ -80,6 +80,12 @@ def manifold_of(
     return solid
 
 
+def mesh_of(solid: manifold3d.Manifold) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) and triangles (M, 3) of a solid."""
+    mesh = solid.to_mesh64()
+    return np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts).astype(np.int64)
+
+
 def edges_pair_up(faces: np.ndarray) -> bool:
     """Whether every edge is walked as often one way as the other, as in any closed mesh.
 

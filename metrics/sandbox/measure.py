@@ -41,7 +41,7 @@ from OCP.TopTools import TopTools_IndexedMapOfShape, TopTools_ListOfShape
 
 from .. import wire
 from ..meshes import MERGED, SAME_VOLUME_WITHIN, manifolds_of_part
-from ..triangles import mesh_mass, radius_of_gyration, triangle_areas, union, weld
+from ..triangles import mesh_mass, mesh_of, radius_of_gyration, triangle_areas, union
 from .mesh_repair import closed_bodies
 from .tessellation import MeshTooLarge, many_edged_faces, subshapes, tessellate
 
@@ -100,15 +100,11 @@ def _measure(brep: bytes) -> bytes:
         raise NotMeasurable("no solid", "the result is empty")
     notes: list[str] = []
     solids = _solids(shape, notes)
-    found = _settled(_compound(solids), notes)
-    if len(solids) > 1:
-        found = _united(found, notes)
+    found = _united(_settled(_compound(solids), notes), notes)
     valid = _valid(found.shape)
     if not valid and _faces_inwards(found):
-        found = _turned_outwards(found)
         notes.append("healed: a piece of the solid faced inwards")
-        if len(subshapes(found.shape, TopAbs_ShapeEnum.TopAbs_SOLID)) > 1:
-            found = _united(found, notes)
+        found = _united(_turned_outwards(found), notes)
         valid = _valid(found.shape)
     whole, mass = found.shape, found.mass
     header = {
@@ -283,59 +279,50 @@ def _nearing(coarse: Measured | None, fine: Measured) -> bool:
     return left <= abs(coarse.mesh_volume - coarse.mass.volume) / 2
 
 
-def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
-    """What ShapeFix makes of it, if that is closed, agrees, and is the same solid as the mesh."""
+def _fixed(shape: TopoDS_Shape) -> Measured | None:
+    """What ShapeFix makes of it, if the mesh and the integral of that agree."""
     fix = ShapeFix_Shape(shape)
     fix.Perform()
-    solids = subshapes(fix.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID)
-    if len(solids) != len(subshapes(shape, TopAbs_ShapeEnum.TopAbs_SOLID)):
-        return None
-    whole = _compound(solids)
+    whole = _compound(subshapes(fix.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID))
     try:
         got = _looked_at(whole, _mass(whole), 1.0, [])
     except NotMeasurable:
         return None
-    if got is None or got.repairs or not got.agrees:
-        return None
-    if (
-        mesh is None
-        or abs(got.mesh_volume - mesh.mesh_volume) > SAME_VOLUME_WITHIN * got.mesh_volume
-    ):
-        return None
-    return got
+    return got if got is not None and got.agrees else None
 
 
-def _volume_outwards(found: Measured) -> float:
-    """Volume of the mesh with each piece turned outwards that lies in no other, in own units."""
-    mesh, mass = found.arrays, found.mass
-    owner = mesh["solid_of_face"][mesh["faces"]]
-    points = (mesh["vertices"] - mass.center) / mass.gyration
-    bodies = [
-        body
-        for index in np.unique(owner)
-        for body in closed_bodies(*weld(points, mesh["triangles"][owner == index]))[0]
-    ]
-    return sum(body.manifold.volume() for body in bodies) * mass.gyration**3
+def _healed(shape: TopoDS_Shape, mesh: Measured | None) -> Measured | None:
+    """What ShapeFix makes of it, if that is closed, agrees, and is the same solid as the mesh."""
+    got = _fixed(shape)
+    if got is None or got.repairs or mesh is None:
+        return None
+    solids = [subshapes(one, TopAbs_ShapeEnum.TopAbs_SOLID) for one in (got.shape, shape)]
+    if len(solids[0]) != len(solids[1]):
+        return None
+    differ = abs(got.mesh_volume - mesh.mesh_volume)
+    return got if differ <= SAME_VOLUME_WITHIN * got.mesh_volume else None
 
 
 def _faces_inwards(found: Measured) -> bool:
     """Whether a piece of a solid, inside no other, faces inwards, so that its volume is taken off.
 
-    OpenCASCADE's boolean leaves a post so that touches a wall along a line.
+    OpenCASCADE's boolean leaves a post so that touches a wall along a line. A mesh that had to be
+    repaired tells nothing: outlines that cross leave one whose pieces face either way.
     """
+    if found.repairs:
+        return False
     try:
-        return _volume_outwards(found) > found.mesh_volume * (1 + SAME_VOLUME_WITHIN)
+        bodies = [body for solid in found.solids for body in closed_bodies(*mesh_of(solid))[0]]
     except ValueError:  # no closed mesh: what there is was measured otherwise
         return False
+    outwards = sum(body.manifold.volume() for body in bodies)
+    return outwards > sum(solid.volume() for solid in found.solids) * (1 + SAME_VOLUME_WITHIN)
 
 
 def _turned_outwards(found: Measured) -> Measured:
     """What ShapeFix makes of it, if it faces outwards. Raises NotMeasurable."""
-    fix = ShapeFix_Shape(found.shape)
-    fix.Perform()
-    whole = _compound(subshapes(fix.Shape(), TopAbs_ShapeEnum.TopAbs_SOLID))
-    got = _looked_at(whole, _mass(whole), 1.0, [])
-    if got is None or not got.agrees or _faces_inwards(got):
+    got = _fixed(found.shape)
+    if got is None or _faces_inwards(got):
         raise NotMeasurable("invalid solid", "a piece of the solid faces inwards")
     return got
 
@@ -552,6 +539,8 @@ def _united(found: Measured, notes: list[str]) -> Measured:
     booleans can silently lose or double a part. Where they do, the mass properties are those of
     the united meshes.
     """
+    if len(found.solids) == 1:
+        return found
     separate = sum(mesh.volume() for mesh in found.solids)
     whole = union(found.solids)
     together = whole.volume()
@@ -578,8 +567,6 @@ def _united(found: Measured, notes: list[str]) -> Measured:
         if got is not None and abs(got.mass.volume - right) <= 0.01 * right:
             notes.extend([*said, "overlapping solids fused"])
             return got
-    mesh = whole.to_mesh64()
-    points, triangles = np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts)
-    own = _mass_of_mesh(points, triangles.astype(np.int64), mass)
+    own = _mass_of_mesh(*mesh_of(whole), mass)
     notes.append("overlapping solids could not be fused; mass properties of their meshes")
     return Measured(found.shape, own, found.arrays, found.solids, found.repairs, exact=False)

@@ -23,6 +23,7 @@ from ..triangles import (
     edges_pair_up,
     manifold_of,
     mesh_mass,
+    mesh_of,
     triangle_areas,
     union,
     weld,
@@ -313,9 +314,7 @@ def _united(pieces: list[_Piece], notes: list[str]) -> list[Body]:
 
 
 def _of_manifold(solid: manifold3d.Manifold) -> Body:
-    mesh = solid.to_mesh64()
-    points, triangles = np.array(mesh.vert_properties)[:, :3], np.array(mesh.tri_verts)
-    return Body(points, triangles.astype(np.int64), solid)
+    return Body(*mesh_of(solid), solid)
 
 
 def _hollowed(body: Body, cavities: list[Body]) -> Body:
