@@ -40,7 +40,7 @@ OUTLINES_READ = 9  # of the largest flat regions
 MOST_CORNERS = 28  # of an outline that says something of the camera
 
 # Of the traits of a hypothesis: a logistic fit to 240 pictures of 40 real parts.
-WEIGHTS = {
+TRAIT_WEIGHTS = {
     "free": 0.35, "by region": 0.75, "least": 0.28, "second": 0.02, "sketches": 0.39, "arcs": 0.85,
     "diagonals": 0.58, "edge on": -0.09, "elevation": -0.43, "azimuth": -0.07, "rolled": -0.40,
     "isometric": 0.30,
@@ -422,13 +422,13 @@ def _judged(one: Sighting, strokes: Strokes) -> Sighting:
         "rolled": float(one.kind == "rolled"),
         "isometric": float(one.kind == "isometric"),
     }
-    score = sum(WEIGHTS[name] * value for name, value in traits.items())
+    score = sum(TRAIT_WEIGHTS[name] * value for name, value in traits.items())
     return replace(one, score=score)
 
 
 def _read_with(one: Sighting, shapes: list[tuple[float, Array]]) -> Sighting:
     """The score with how well regions read as sketches, which takes longest to see."""
-    score = one.score + WEIGHTS["sketches"] * _sketches(shapes, one.camera)
+    score = one.score + TRAIT_WEIGHTS["sketches"] * _sketches(shapes, one.camera)
     return replace(one, score=score)
 
 
