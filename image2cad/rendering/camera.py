@@ -77,6 +77,11 @@ class Camera:
             seen /= np.maximum(self._shrinking(points), self._nearest)[:, None]
         return seen
 
+    def across(self, right: float, down: float) -> Array:
+        """(3,) the shortest way by which a point moves so many pixels; orthographic cameras."""
+        way: Array = np.linalg.pinv(self._linear[:2]) @ (right, down)
+        return way
+
     def sees(self, points: Array) -> bool:
         """Whether all (N, 3) points are in front of the viewer."""
         return not self.in_perspective or bool((self._shrinking(points) > self._nearest).all())

@@ -47,7 +47,6 @@ AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
 SEVERAL_FACTOR = 2.4  # the same of several views
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
-REFRAMING_SHARE = 0.3  # of the time, to find GenCAD's frame again
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
@@ -93,25 +92,26 @@ def verify(
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
     if effort == "none":
         return choose(look_at(picture), own, (), started, compare=False, stop=stop)
+    framing = "own"
     own_picture = gencads(views[0]) if len(views) == 1 and camera is None else None
     if own_picture is not None:
-        picture, framed = own_picture
-        picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
+        picture, framing = own_picture
     else:
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, budget, started, stop)
         if seen is not None:
             return _written(seen, own, allowed, started, stop)
     target = look_at(picture)
+    grown = grow(target, until_grown) if "traced" in sources else []
+    if framing != "own":
+        grown, target = reframed(grown, target, always=framing == "lost")
 
     # Guess and draw. What the light engine does not understand may still run.
     readable = [_guess(one.program, "model", target, one.code) for one in own if one.program]
     readable = [one for one in readable if one.cost < BUILDS_NOTHING]
     known = {one.code for one in readable}
     only_run = [one for one in own if one.code not in known]
-    guesses, found = list(readable), []
-    if "traced" in sources:
-        found = placed(grow(target, until_grown), target, until_placed)
+    guesses, found = list(readable), placed(grown, target, until_placed)
 
     # Compare and fit.
     if not found or min(one.cost for one in found) > CLEAR_COST:
