@@ -85,7 +85,7 @@ class Framed:
 
 def frame(image: Image.Image) -> Framed | None:
     """The part of a picture on the canvas, or None where nothing differs from the ground."""
-    picture = np.asarray(_on_white(image), dtype=np.float64)
+    picture = np.asarray(on_white(image), dtype=np.float64)
     part, like, noise, step, ground = _foreground(picture)
     if part.sum() < LEAST_PART_PIXELS:
         return None
@@ -120,7 +120,7 @@ def frame(image: Image.Image) -> Framed | None:
 
 def foreground_of(image: Image.Image) -> Array:
     """(H, W) bool: what differs from the ground, in the picture's own pixels."""
-    return _foreground(np.asarray(_on_white(image), dtype=np.float64))[0]
+    return _foreground(np.asarray(on_white(image), dtype=np.float64))[0]
 
 
 def gencads(image: Image.Image) -> tuple[Array, Framing] | None:
@@ -130,7 +130,7 @@ def gencads(image: Image.Image) -> tuple[Array, Framing] | None:
     With a border around it, it is taken for the middle; else, so if it was cropped, the part is
     moved into the middle by whole pixels.
     """
-    picture = np.asarray(_on_white(image))
+    picture = np.asarray(on_white(image))
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     ground = np.median(border, axis=0).astype(np.uint8)
     part = (picture != ground).any(axis=2)
@@ -167,7 +167,7 @@ def greys(colours: Array) -> Array:
     return out
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """The picture without transparency, and no larger than MOST_READ_SIDE."""
     if max(image.size) > MOST_READ_SIDE:
         image = image.copy()

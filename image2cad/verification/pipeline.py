@@ -17,12 +17,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from image2cad.cad import Program, as_drawn, parse
 from image2cad.common import NEVER, Effort, InputError, Stop, effort_named
-from image2cad.reading import Sighting, Tile, gencads, scene_of, seen_from, sightings, views_in
-from image2cad.rendering import Camera, as_picture
+from image2cad.reading import (
+    Framing,
+    Sighting,
+    Tile,
+    gencads,
+    restored,
+    scene_of,
+    seen_from,
+    sightings,
+    views_in,
+)
+from image2cad.rendering import Camera, Picture, as_picture
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
@@ -92,8 +103,8 @@ def verify(
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
     if effort == "none":
         return choose(look_at(picture), own, (), started, compare=False, stop=stop)
+    own_picture = _gencads(views[0]) if len(views) == 1 and camera is None else None
     framing = "own"
-    own_picture = gencads(views[0]) if len(views) == 1 and camera is None else None
     if own_picture is not None:
         picture, framing = own_picture
     else:
@@ -136,6 +147,15 @@ def verify(
     tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
     return choose(target, [*finalists, *only_run], tried, started, stop=until_run)
+
+
+def _gencads(view: Image.Image) -> tuple[Picture, Framing] | None:
+    """GenCAD's own picture, or what is left of it in a copy; None for any other."""
+    exact = gencads(view)
+    if exact is not None:
+        return exact
+    copy = restored(view)
+    return None if copy is None else (np.asarray(copy), "own")
 
 
 def _seen(
