@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from image2cad.reading.framing import Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
+    from image2cad.reading.rods import rods_of
     from image2cad.reading.tiles import Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
     from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, UNIT_PIXELS, caps, caps_of
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
     "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
-    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "scene_of", "seen_from",
-    "sightings", "squared_off", "tones", "views_in",
+    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "rods_of", "scene_of",
+    "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

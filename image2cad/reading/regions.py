@@ -30,9 +30,16 @@ LINED_TOGETHER = 0.95  # and what both shares make together
 FEW_STEPS = 50  # pixels of steps inside that say nothing
 FLAT_SPREAD = 7.0  # greys that a flat face varies by at most
 SLIVER_SHARE = 0.3  # of a region that lies beside the ground with no line between
-CUT_REACHES = (1, 4)  # pixels: narrow gaps first, so that thin faces are known when wide are closed
+CUT_REACHES = (
+    1,
+    4,
+    10,
+)  # pixels: narrow gaps first, so that thin faces are known when wide are closed
 STEP_WINDOW = 4  # pixels in which a step of tone is whole
 MOST_SLOPED, SLOPED_SPREAD = 40.0, 5.0  # greys along a flat face in soft light, and off its slope
+WIDE_WINDOW = 14  # pixels in which a slow change of tone shows
+SOFT_SHARE, SOFT_GREYS = 0.55, 0.8  # of that change, in STEP_WINDOW, of a tone that changes slowly
+SOFTLY_BOUND = 0.6  # share of a border that is so, between two parts of one face
 COST_LEVELS = 256  # of the flooding
 VOTES = 3  # pixels: the radius in which regions vote where they end
 
@@ -99,7 +106,7 @@ def regions(framed: Framed) -> Scene:
         seeds = _without_slivers(_enclosed(solid & ~ink), solid)
         if not framed.drawing:
             for reach in CUT_REACHES:
-                seeds = _cut_along_steps(seeds, colours, steps, noise, reach)
+                seeds = _cut_along_steps(seeds, colours, steps, ink, noise, reach)
     else:
         seeds = _quiet(colours, steps, solid, noise)
     marks = _packed(seeds)
@@ -109,6 +116,8 @@ def regions(framed: Framed) -> Scene:
     marks[~solid & ~ink if lined else ~solid] = outside
     whole = flooded(cost, marks)
     whole[whole == outside] = 0
+    if not lined:
+        whole = _joined(whole, colours)
     whole = _voted(whole, _disc(VOTES))
     half, step = FINER_CANVAS // 2, FINER_CANVAS
     labels = np.ascontiguousarray(whole[half::step, half::step])
@@ -134,10 +143,10 @@ def _steps(colours: Array) -> Array:
     return out
 
 
-def _ranges(colours: Array) -> Array:
+def _ranges(colours: Array, window: int = STEP_WINDOW) -> Array:
     """(C, C) how much a channel varies in a few pixels: a blurred step is found whole."""
     highest, lowest = (
-        one(colours, size=(STEP_WINDOW, STEP_WINDOW, 1))
+        one(colours, size=(window, window, 1))
         for one in (ndimage.maximum_filter, ndimage.minimum_filter)
     )
     out: Array = (highest - lowest).max(axis=2)
@@ -194,13 +203,16 @@ def _without_slivers(seeds: Array, solid: Array) -> Array:
     return np.where(open_[seeds], 0, seeds)
 
 
-def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, reach: int) -> Array:
+def _cut_along_steps(
+    seeds: Array, colours: Array, steps: Array, ink: Array, noise: float, reach: int
+) -> Array:
     """Regions with a step of tone inside, whose line was broken, cut along it.
 
     reach: half as wide as the gaps that are closed, pixels.
     """
     least = max(12.0, 6 * noise)
     quiet = (seeds > 0) & (_ranges(colours) < least)
+    sharp = ndimage.binary_dilation((steps > least) | ink, iterations=2)
     out, following = np.zeros_like(seeds), 1
     boxes = ndimage.find_objects(seeds)
     for i, box in enumerate(boxes, 1):
@@ -214,7 +226,7 @@ def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, r
             j
             for j in large
             if mine[pieces == j].std(axis=0).max() < max(3.0, 2 * noise)
-            or _sharply_bounded(pieces == j, at, steps[box], least) > 0.6
+            or _sharply_bounded(pieces == j, at, sharp[box], reach) > 0.6
         ]
         tints = [np.median(mine[pieces == j], axis=0) for j in plain]
         apart = max((np.abs(a - b).max() for a in tints for b in tints), default=0.0)
@@ -233,13 +245,14 @@ def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, r
     return out
 
 
-def _sharply_bounded(piece: Array, at: Array, steps: Array, least: float) -> float:
-    """Share of a piece's border inside its region that is a step of tone."""
-    ring = ndimage.binary_dilation(piece, iterations=4) & ~piece
+def _sharply_bounded(piece: Array, at: Array, sharp: Array, reach: int) -> float:
+    """Share of a piece's border inside its region that is a step of tone or a line."""
+    whole = ndimage.binary_dilation(piece, iterations=max(reach - 1, 0))
+    ring = ndimage.binary_dilation(whole, iterations=4) & ~whole
     ring &= ndimage.binary_erosion(at, iterations=3)
     if ring.sum() < 20:
         return 1.0
-    return float(ndimage.binary_dilation(steps > least, iterations=2)[ring].mean())
+    return float(sharp[ring].mean())
 
 
 def _quiet(colours: Array, steps: Array, solid: Array, noise: float) -> Array:
@@ -328,6 +341,28 @@ def _queue(pixel, level, heads, tails, following):  # type: ignore[no-untyped-de
     else:
         following[tails[level]] = pixel
     tails[level] = pixel
+
+
+def _joined(labels: Array, colours: Array) -> Array:
+    """Regions made one where tone changes slowly from one to the other: strips of a round face."""
+    near, wide = _ranges(colours), _ranges(colours, WIDE_WINDOW)
+    soft = near < SOFT_SHARE * wide + SOFT_GREYS
+    count = int(labels.max()) + 1
+    pairs, values = [], []
+    for one, other, at in (
+        (labels[:, :-1], labels[:, 1:], soft[:, :-1]), (labels[:-1], labels[1:], soft[:-1]),
+    ):  # fmt: skip
+        border = (one != other) & (one > 0) & (other > 0)
+        low, high = np.minimum(one, other)[border], np.maximum(one, other)[border]
+        pairs.append(low.astype(np.int64) * count + high)
+        values.append(at[border])
+    found, inverse, many = np.unique(np.concatenate(pairs), return_inverse=True, return_counts=True)
+    softly = np.bincount(inverse, np.concatenate(values), len(found)) > SOFTLY_BOUND * many
+    names = np.arange(count)
+    for pair in found[softly]:
+        low, high = (names[int(i)] for i in divmod(int(pair), count))
+        names[names == max(low, high)] = min(low, high)
+    return _packed(names[labels])
 
 
 def _disc(radius: int) -> Array:

@@ -86,12 +86,17 @@ class Target:
         """How many times the prices of this file an extrusion and a number have."""
         return STRANGE_CHARGE if self.sights else 1.0
 
-    def turned(self, rotation: Array) -> Target:
-        """The target with the part turned about the origin, (3, 3), before all cameras."""
-        sights = tuple(
-            replace(sight, camera=sight.camera.turned(rotation)) for sight in self.sights
-        )
-        return replace(self, camera=self.camera.turned(rotation), sights=sights)
+    def turned(self, rotation: Array, further: float = 1.0) -> Target:
+        """The target with the part turned about the origin, (3, 3), before all cameras.
+
+        further: how many times as far away they then stand, where they are in perspective.
+        """
+
+        def moved(camera: Camera) -> Camera:
+            return camera.turned(rotation).from_further(further)
+
+        sights = tuple(replace(sight, camera=moved(sight.camera)) for sight in self.sights)
+        return replace(self, camera=moved(self.camera), sights=sights)
 
 
 def look_at(picture: Picture, camera: Camera | None = None) -> Target:

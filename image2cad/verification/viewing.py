@@ -47,8 +47,9 @@ from image2cad.verification.sights import outline_block, sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
-SCORE_WORTH = 9.0  # how much dearer a program is whose camera is behind
+SCORE_WORTH = 2.0  # how much dearer a program is whose camera is behind
 QUICK_SHARE = 0.17  # of the time, for each quick try
+CAMERA_NUMBER_PRICE = 2e-4  # of each number of a program: seen right, parts are plain
 EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
@@ -98,7 +99,8 @@ def seen_programs(
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
         price = BUILDS_NOTHING if quick is None else quick.growing_price
-        tries.append((_rank(price, first.score - one.score), target, quick))
+        plain = BUILDS_NOTHING if quick is None else price + CAMERA_NUMBER_PRICE * quick.numbers
+        tries.append((_rank(plain, first.score - one.score), target, quick))
         if one is first and price < EXPLAINED_PRICE:
             break
     tries.sort(key=lambda one: one[0])
