@@ -30,16 +30,10 @@ LINED_TOGETHER = 0.95  # and what both shares make together
 FEW_STEPS = 50  # pixels of steps inside that say nothing
 FLAT_SPREAD = 7.0  # greys that a flat face varies by at most
 SLIVER_SHARE = 0.3  # of a region that lies beside the ground with no line between
-CUT_REACHES = (
-    1,
-    4,
-    10,
-)  # pixels: narrow gaps first, so that thin faces are known when wide are closed
+# Pixels: narrow gaps first, so that thin faces are known when wide ones are closed.
+CUT_REACHES = (1, 4, 10)
 STEP_WINDOW = 4  # pixels in which a step of tone is whole
 MOST_SLOPED, SLOPED_SPREAD = 40.0, 5.0  # greys along a flat face in soft light, and off its slope
-WIDE_WINDOW = 14  # pixels in which a slow change of tone shows
-SOFT_SHARE, SOFT_GREYS = 0.55, 0.8  # of that change, in STEP_WINDOW, of a tone that changes slowly
-SOFTLY_BOUND = 0.6  # share of a border that is so, between two parts of one face
 COST_LEVELS = 256  # of the flooding
 VOTES = 3  # pixels: the radius in which regions vote where they end
 
@@ -116,8 +110,6 @@ def regions(framed: Framed) -> Scene:
     marks[~solid & ~ink if lined else ~solid] = outside
     whole = flooded(cost, marks)
     whole[whole == outside] = 0
-    if not lined:
-        whole = _joined(whole, colours)
     whole = _voted(whole, _disc(VOTES))
     half, step = FINER_CANVAS // 2, FINER_CANVAS
     labels = np.ascontiguousarray(whole[half::step, half::step])
@@ -143,10 +135,10 @@ def _steps(colours: Array) -> Array:
     return out
 
 
-def _ranges(colours: Array, window: int = STEP_WINDOW) -> Array:
+def _ranges(colours: Array) -> Array:
     """(C, C) how much a channel varies in a few pixels: a blurred step is found whole."""
     highest, lowest = (
-        one(colours, size=(window, window, 1))
+        one(colours, size=(STEP_WINDOW, STEP_WINDOW, 1))
         for one in (ndimage.maximum_filter, ndimage.minimum_filter)
     )
     out: Array = (highest - lowest).max(axis=2)
@@ -341,28 +333,6 @@ def _queue(pixel, level, heads, tails, following):  # type: ignore[no-untyped-de
     else:
         following[tails[level]] = pixel
     tails[level] = pixel
-
-
-def _joined(labels: Array, colours: Array) -> Array:
-    """Regions made one where tone changes slowly from one to the other: strips of a round face."""
-    near, wide = _ranges(colours), _ranges(colours, WIDE_WINDOW)
-    soft = near < SOFT_SHARE * wide + SOFT_GREYS
-    count = int(labels.max()) + 1
-    pairs, values = [], []
-    for one, other, at in (
-        (labels[:, :-1], labels[:, 1:], soft[:, :-1]), (labels[:-1], labels[1:], soft[:-1]),
-    ):  # fmt: skip
-        border = (one != other) & (one > 0) & (other > 0)
-        low, high = np.minimum(one, other)[border], np.maximum(one, other)[border]
-        pairs.append(low.astype(np.int64) * count + high)
-        values.append(at[border])
-    found, inverse, many = np.unique(np.concatenate(pairs), return_inverse=True, return_counts=True)
-    softly = np.bincount(inverse, np.concatenate(values), len(found)) > SOFTLY_BOUND * many
-    names = np.arange(count)
-    for pair in found[softly]:
-        low, high = (names[int(i)] for i in divmod(int(pair), count))
-        names[names == max(low, high)] = min(low, high)
-    return _packed(names[labels])
 
 
 def _disc(radius: int) -> Array:
