@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
+    from image2cad.reading.boards import CADBENCH_KIND, cadbenchs
     from image2cad.reading.cameras import Sighting, namings, seen_from, sightings
     from image2cad.reading.contours import corners_of, squared_off
     from image2cad.reading.framing import Place, gencads
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from image2cad.reading.tracing import face_shade
 
 __all__ = [
-    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
-    "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
-    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "rods_of", "scene_of",
-    "seen_from", "sightings", "squared_off", "tones", "views_in",
+    "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING",
+    "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting",
+    "Tile", "UNIT_PIXELS", "cadbenchs", "caps", "caps_of", "corners_of", "face_shade",
+    "gencads", "lying", "namings", "rods_of", "scene_of", "seen_from", "sightings",
+    "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

@@ -21,7 +21,16 @@ from PIL import Image
 
 from image2cad.cad import Program, as_drawn, parse
 from image2cad.common import NEVER, Effort, InputError, Stop, effort_named
-from image2cad.reading import Sighting, Tile, gencads, scene_of, seen_from, sightings, views_in
+from image2cad.reading import (
+    Sighting,
+    Tile,
+    cadbenchs,
+    gencads,
+    scene_of,
+    seen_from,
+    sightings,
+    views_in,
+)
 from image2cad.rendering import Camera, as_picture
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
@@ -165,6 +174,9 @@ def _seen(
     if not found:
         return None
     first, *others = found
+    if not cameras and len(tiles) == 1:
+        board = cadbenchs(first, tiles[0].image)
+        cameras = [board] if board else []
     cameras = cameras or sightings(first)
     if not others:
         return seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
