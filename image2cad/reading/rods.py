@@ -27,7 +27,7 @@ SLICE_PIXELS = 2.0
 
 def rods_of(scene: Scene, camera: Camera) -> list[list[Cap]]:
     """Readings of the regions that may be sides of cylinders, largest first."""
-    found = []
+    found: list[list[Cap]] = []
     for mask, label in scene.masks:
         if len(found) >= MOST_RODS:
             break
