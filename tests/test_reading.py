@@ -12,13 +12,26 @@ import pytest
 from PIL import Image
 
 from benchmarks import vtk_pictures
-from image2cad.cad import renamed_axes, scaled
+from image2cad.cad import centred, moved, renamed_axes, scaled
 from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
 from image2cad.common.errors import InputError
-from image2cad.reading import gencads, lying, namings, scene_of, sightings, views_in
-from image2cad.rendering import camera_from, draw, paint
+from image2cad.reading import (
+    FACING_AXES,
+    cadbenchs,
+    gencads,
+    lying,
+    namings,
+    rods_of,
+    scene_of,
+    seen_from,
+    sightings,
+    views_in,
+)
+from image2cad.rendering import camera_from, draw, draw_in_style, paint
 from image2cad.verification import verify
+from image2cad.verification.placing import stray_price
+from image2cad.verification.viewing import target_of
 from metrics import iou_aligned, iou_unit_box
 from metrics.execution import run_many
 
@@ -112,6 +125,34 @@ def test_regions_are_the_faces_whatever_the_style(shots):
         assert scene.has_lines and scene.drawing == (look == "lines"), look
         assert 4 <= len([mask for mask, _ in scene.masks if mask.sum() > 300]) <= 9, look
     assert not scene_of(shots["shaded"].image).has_lines
+
+
+def test_the_side_of_a_cylinder_is_read_where_its_end_is_a_region_of_its_own_or_not():
+    rod = (Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["YZ"]), (Circle(0, 0, 20),), 100),)
+    picture = Image.fromarray(draw_in_style(build(rod), "coloured", (1, -0.6, 0.8)))
+    camera = seen_from((1, -0.6, 0.8)).camera
+    # The longest region is its side, which two readings of the right plane are of.
+    readings = rods_of(scene_of(picture), camera)[0]
+    shares = [
+        cap.depths[0] / cap.loops[0].radius for cap in readings if FACING_AXES[cap.plane] == 0
+    ]
+    assert min(abs(share - 5) for share in shares) < 0.3
+
+
+def test_cadbenchs_view_is_known_and_no_other_is_taken_for_it(shots):
+    picture = Image.fromarray(draw_in_style(build(PART), "cadbench"))
+    known = cadbenchs(scene_of(picture), picture)
+    assert known is not None
+    assert known.camera.eye[0] < 0 < min(known.camera.eye[1:])
+    # The middle of the box is seen in the picture's middle: a part that strays is dearer.
+    target = target_of(scene_of(picture), known.camera, centred_there=True)
+    off = (np.array(target.middle) - 448 / 2) / target.camera.scale
+    there = off[0] * known.turn[0] - off[1] * known.turn[1]
+    part = moved(centred(PART, build(PART).bounding_box, 0.5), tuple(there.tolist()))
+    assert stray_price(part, target) < 1e-5
+    assert stray_price(moved(part, (9.0, 0.0, 0.0)), target) > 1e-3
+    for look, shot in shots.items():
+        assert cadbenchs(scene_of(shot.image), shot.image) is None, look
 
 
 # ---- Where it is seen from

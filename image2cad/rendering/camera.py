@@ -167,6 +167,20 @@ class Camera:
         eye = self.eye / factor if self.in_perspective else self.eye
         return Camera(matrix, eye)
 
+    def from_further(self, factor: float) -> Camera:
+        """The perspective camera from `factor` times as far off the origin, which is seen as here.
+
+        The focal length grows likewise. An orthographic camera stays as it is.
+        """
+        if not self.in_perspective:
+            return self
+        flat = self.projection / self.matrix[3, 3]
+        ahead = flat[2, :3].copy()
+        for row in flat[:2]:  # about the principal point, which stays
+            row[:3] -= (row[:3] @ ahead) / (ahead @ ahead) * (1 - 1 / factor) * ahead
+        flat[2, :3] = ahead / factor
+        return camera_from(flat)
+
     def turned(self, rotation: Array) -> Camera:
         """The camera that shows the model, turned about the origin by a (3, 3) rotation, as here.
 

@@ -26,6 +26,7 @@ from image2cad.reading import (
     Framing,
     Sighting,
     Tile,
+    cadbenchs,
     gencads,
     restored,
     scene_of,
@@ -185,6 +186,9 @@ def _seen(
     if not found:
         return None
     first, *others = found
+    if not cameras and len(tiles) == 1:
+        board = cadbenchs(first, tiles[0].image)
+        cameras = [board] if board else []
     cameras = cameras or sightings(first)
     if not others:
         return seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)

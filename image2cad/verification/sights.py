@@ -27,6 +27,7 @@ from image2cad.reading import (
     Scene,
     caps_of,
     lying,
+    rods_of,
     tones,
 )
 from image2cad.rendering import NO_FACE, SIZE, Camera, Painting, Picture, directions
@@ -71,6 +72,7 @@ def sight_of(scene: Scene, camera: Camera) -> Sight:
     lined = scene.has_lines or scene.drawing
     tolerance = float(np.clip(ENLARGED_TOLERANCE * scene.place.scale, 1.0, MOST_TOLERANCE))
     regions = caps_of(lying(scene, camera), camera, tolerance, MOST_SKETCH_CORNERS, True)
+    regions += rods_of(scene, camera)
     part, lines, tone = scene.part, scene.lines.copy(), tones(scene)
     if scene.drawing:
         lines &= ~ndimage.binary_dilation(~part)
