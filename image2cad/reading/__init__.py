@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.reading.cameras import Sighting, namings, seen_from, sightings
+    from image2cad.reading.cameras import Sighting, camera_turned, namings, seen_from, sightings
     from image2cad.reading.contours import corners_of, squared_off
     from image2cad.reading.framing import Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
-    "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
-    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "scene_of", "seen_from",
-    "sightings", "squared_off", "tones", "views_in",
+    "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS",
+    "camera_turned", "caps", "caps_of", "corners_of", "face_shade", "gencads", "lying",
+    "namings", "scene_of", "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 
