@@ -30,6 +30,7 @@ CARVINGS = 3  # each about the box of what the last one left
 LEVELS_TRIED, DEPTHS_SWEPT = 49, 24
 INSIDE_SHARE = 0.97  # of a region's points that lie in every silhouette where it can be
 SWEPT_SHARE = 0.95
+ALONG_AXIS = 0.999  # cosine
 BOX_SLACK = 1.0  # pixels by which the boxes of silhouettes may disagree
 BOUNDED_SHARE = 0.03  # of a side, by which a hull that is bounded by such a box seems smaller
 MOST_POINTS = 120  # of a region
@@ -84,10 +85,10 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
         np.asarray(ndimage.binary_dilation(sight.scene.part, iterations=NEAR_PIXELS))
         for sight in sights
     )
-    bounds = _bounds_of(sights)
-    if bounds is None:
-        return None
-    low, high = bounds
+    low, high = np.full(3, -FARTHEST), np.full(3, FARTHEST)
+    bounds = _bounds_of(sights) if any(_straight(sight) for sight in sights) else None
+    if bounds is not None:
+        low, high = bounds
     box: Array | None = None
     for _ in range(CARVINGS):
         ticks = [np.linspace(low[axis], high[axis], CARVED_SIDE) for axis in range(3)]
@@ -105,9 +106,16 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
     rim = 0.8 * NEAR_PIXELS / float(np.mean([sight.camera.scale for sight in sights]))
     taken = np.minimum(rim, 0.4 * (box[1] - box[0]))
     hull = np.stack([box[0] + taken, box[1] - taken])
+    if bounds is None:
+        return Space(tuple(sights), near, hull)
     # Where views along axes bound it, the silhouettes' boxes say it to the pixel.
     close = np.abs(hull - bounds) < np.maximum(2 * rim, BOUNDED_SHARE * (box[1] - box[0]))
     return Space(tuple(sights), near, np.where(close, bounds, hull))
+
+
+def _straight(sight: Sight) -> bool:
+    """Whether a view is along an axis."""
+    return float(np.abs(sight.camera.view).max()) > ALONG_AXIS
 
 
 def _bounds_of(sights: Sequence[Sight]) -> Array | None:
