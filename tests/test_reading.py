@@ -193,13 +193,13 @@ def test_views_are_cut_apart_however_many_pieces_a_part_has():
     apart = (*PART, Extrusion(Plane((-50.0, 75.0, 30.0), *NAMED["YZ"]), (Circle(75, 70, 20),), 60))
     (part,) = run_many([to_code(apart)])
     pieces = vtk_pictures.solid_of(part)
-    for look, count in (("sheet", 3), ("cadbench grid", 4), ("benchcad", 4), ("lines", 1)):
-        for lot in range(3):  # first and third angle
-            image = vtk_pictures.taken(look, f"pieces {lot}", pieces).image
-            tiles = views_in(image)
-            assert len(tiles) == count, (look, lot)
-            assert all(tile.camera is not None for tile in tiles) == (count > 1)
+    cases = (("sheet", 0, 3), ("sheet", 1, 3), ("cadbench grid", 0, 4), ("lines", 0, 1))
+    for look, lot, count in cases:
+        tiles = views_in(vtk_pictures.taken(look, f"pieces {lot}", pieces).image)
+        assert len(tiles) == count, (look, lot)
+        assert all(tile.camera is not None for tile in tiles) == (count > 1)
     board = vtk_pictures.taken("benchcad", "pieces", pieces).image
+    assert len(views_in(board)) == 4
     plain = views_in(board.crop((2, 2, board.width - 2, board.height - 2)))
     assert [tile.camera for tile in plain] == [None] * 4  # four views, whoever drew them
 
