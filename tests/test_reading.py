@@ -28,9 +28,10 @@ from image2cad.reading import (
     sightings,
     views_in,
 )
-from image2cad.rendering import camera_from, draw, draw_in_style, paint
+from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
 from image2cad.verification import verify
 from image2cad.verification.placing import stray_price
+from image2cad.verification.posing import posed
 from image2cad.verification.viewing import target_of
 from metrics import iou_aligned, iou_unit_box
 from metrics.execution import run_many
@@ -224,11 +225,44 @@ def test_sheets_and_composites_are_cut_apart(shots, truth):
         # The cameras are known, so it stands in the picture's own axes.
         (part,) = run_many([answer.code])
         assert iou_unit_box(part, truth) > 0.8, look
-    assert len(views_in(shots["colours"].image)) == 1
     # A view along an axis shows one plane, even for what reads as no sketch on it.
     front = views_in(shots["sheet"].image)[0].camera
     slanted = scene_of(shots["perspective"].image)
     assert {planes for _, planes in lying(slanted, front)} == {(1,)}
+
+
+def test_views_are_cut_apart_however_many_pieces_a_part_has():
+    """Without solving: which tiles there are, and whether their cameras are known."""
+    apart = (*PART, Extrusion(Plane((-50.0, 75.0, 30.0), *NAMED["YZ"]), (Circle(75, 70, 20),), 60))
+    (part,) = run_many([to_code(apart)])
+    pieces = vtk_pictures.solid_of(part)
+    cases = (("sheet", 0, 3), ("sheet", 1, 3), ("cadbench grid", 0, 4), ("lines", 0, 1))
+    for look, lot, count in cases:
+        tiles = views_in(vtk_pictures.taken(look, f"pieces {lot}", pieces).image)
+        assert len(tiles) == count, (look, lot)
+        assert all(tile.camera is not None for tile in tiles) == (count > 1)
+    board = vtk_pictures.taken("benchcad", "pieces", pieces).image
+    assert len(views_in(board)) == 4
+    plain = views_in(board.crop((2, 2, board.width - 2, board.height - 2)))
+    assert [tile.camera for tile in plain] == [None] * 4  # four views, whoever drew them
+
+
+def test_further_views_are_turned_to_where_a_program_draws_them(solid):
+    """Two views from behind, of which one is from below, with a program that explains the first."""
+    eyes = ((1.0, -0.6, 0.8), (-1.0, 0.5, 0.6), (0.4, 0.9, -0.7))
+    scenes = [
+        scene_of(
+            vtk_pictures.shot(
+                solid, vtk_pictures.filling(solid.points, eye, (448, 448), 0.7), vtk_pictures.STEEL
+            )
+        )
+        for eye in eyes
+    ]
+    views = posed(PART, target_of(scenes[0], seen_from(eyes[0]).camera), scenes[1:])
+    assert len(views) == 3
+    for (_, camera), eye in zip(views, eyes, strict=True):
+        cosine = (np.trace(turn_at(camera, np.zeros(3)) @ np.stack(axes_seen_from(eye)).T) - 1) / 2
+        assert np.degrees(np.arccos(np.clip(cosine, -1, 1))) < 5
 
 
 def test_what_cannot_be_asked_is_refused(shots):

@@ -83,15 +83,18 @@ class Framed:
     drawing: bool
 
 
-def frame(image: Image.Image) -> Framed | None:
-    """The part of a picture on the canvas, or None where nothing differs from the ground."""
+def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | None:
+    """The part of a picture on the canvas, or None where nothing differs from the ground.
+
+    most_enlarged: pixels of 448 to one of the picture, at most.
+    """
     picture = np.asarray(on_white(image), dtype=np.float64)
     part, like, noise, step, ground = _foreground(picture)
     if part.sum() < LEAST_PART_PIXELS:
         return None
     rows, columns = np.nonzero(part)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    scale = min(WIDEST / (right - left), HIGHEST / (bottom - top))
+    scale = min(WIDEST / (right - left), HIGHEST / (bottom - top), most_enlarged)
     middle = (left + right) / 2, (top + bottom) / 2
     place = Place(
         float(scale), float(middle[0] - SIZE / 2 / scale), float(middle[1] - SIZE / 2 / scale),

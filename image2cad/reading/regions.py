@@ -84,9 +84,12 @@ class Scene:
         return found
 
 
-def scene_of(image: Image.Image) -> Scene | None:
-    """What a picture of any size and mode shows; None where nothing differs from its ground."""
-    framed = frame(image)
+def scene_of(image: Image.Image, most_enlarged: float = float("inf")) -> Scene | None:
+    """What a picture of any size and mode shows; None where nothing differs from its ground.
+
+    most_enlarged: see `framing.frame`.
+    """
+    framed = frame(image, most_enlarged)
     return None if framed is None else regions(framed)
 
 

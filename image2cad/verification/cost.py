@@ -51,6 +51,7 @@ EXTRUSION_PRICE = 1e-4  # of cost: what an extrusion must bring
 NUMBER_PRICE = 1.5e-5  # of cost: what a number must bring
 LOOSE_PRICE = 8e-4  # of cost: what a piece that touches no other must bring, without a frame
 STRAY_PRICE = 1e-4  # of cost: of a pixel between a part's middle and where it is known to be seen
+LOOSE_SHARE = 0.1  # of the cost that is left, that it must bring too: a stray piece widens the part
 WHOLE_NUMBER_PRICE = 4e-5  # of cost, on top of that for each number of a whole program
 STRANGE_CHARGE = 4.0  # times these prices: a style that is not known leaves more unexplained
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run must bring
@@ -207,7 +208,7 @@ def growing_price(
     loose: pieces that touch no other, in a picture that frames nothing. charge: see `Target`.
     """
     made_of = EXTRUSION_PRICE * extrusions + NUMBER_PRICE * numbers
-    return cost + charge * made_of + LOOSE_PRICE * loose
+    return cost * (1 + LOOSE_SHARE * loose) + charge * made_of + LOOSE_PRICE * loose
 
 
 def whole_price(

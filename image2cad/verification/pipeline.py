@@ -59,6 +59,7 @@ AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
 SEVERAL_FACTOR = 2.4  # the same of several views
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
+MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
@@ -196,7 +197,12 @@ def _seen(
     if not alone.candidates:
         return alone
     together = posed(alone.candidates[0].program, alone.target, others)
-    return programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, alone.candidates[:2])
+    if len(together) == 1:
+        return alone
+    both = programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, alone.candidates[:2])
+    # Views that no program explains together do not lie as they seemed to.
+    agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
+    return both if agree else alone
 
 
 def _written(

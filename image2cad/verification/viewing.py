@@ -54,6 +54,7 @@ CAMERA_NUMBER_PRICE = 2e-4  # of each number of a program: seen right, parts are
 EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
+MOST_ENLARGED = 3.5  # of views at one scale: a small view shows little, however large it is drawn
 STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
 HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which few fill
 LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
@@ -139,13 +140,17 @@ def programs_of_views(
 
 
 def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
-    """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or so."""
+    """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or more."""
+    scenes = [scene_of(tile.image) for tile in tiles]
+    least = min((scene.place.scale for scene in scenes if scene is not None), default=1.0)
+    most = max(MOST_ENLARGED, least)
     found = []
-    for tile in tiles:
-        scene = scene_of(tile.image)
+    for scene, tile in zip(scenes, tiles, strict=True):
+        if scene is not None and scene.place.scale > most:
+            scene = scene_of(tile.image, most)
         if scene is not None and tile.camera is not None:
             found.append((scene, scene.place.camera(tile.camera)))
-    unit = UNIT_PIXELS / float(np.mean([camera.scale for _, camera in found] or [1.0]))
+    unit = UNIT_PIXELS / min((camera.scale for _, camera in found), default=1.0)
     return [(scene, camera.enlarged(unit)) for scene, camera in found]
 
 
