@@ -7,6 +7,7 @@ from image2cad.common.lazy import load
 if TYPE_CHECKING:
     from image2cad.reading.cameras import Sighting, namings, seen_from, sightings
     from image2cad.reading.contours import corners_of, squared_off
+    from image2cad.reading.doubts import doubt_about
     from image2cad.reading.framing import Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
     "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
-    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "scene_of", "seen_from",
-    "sightings", "squared_off", "tones", "views_in",
+    "caps_of", "corners_of", "doubt_about", "face_shade", "gencads", "lying", "namings", "scene_of",
+    "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 
