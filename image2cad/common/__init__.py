@@ -24,10 +24,10 @@ __all__ = [
     "Array", "BUNDLED", "Cancelled", "EFFORTS", "Effort", "FAILURES", "InputError", "LIBRARY",
     "Late", "Lost", "METADATA", "NANO", "NEVER", "Pool", "QUESTION", "ROOT", "RUNS",
     "SAMPLING_TEMPERATURE", "SETTINGS_FILE", "SEVERAL_FACTOR", "STRANGE_FACTOR", "Stop", "TICK",
-    "as_in_form", "at_least", "check_run", "each", "effort_named", "finish_run", "friendly_exit", "in_notebook",
-    "keep_trying", "may_pass", "metadata_row", "move_whole", "prepare_run", "read_flags",
-    "read_json_lines", "read_kept", "read_programs", "run_cli", "run_folder", "runs_root", "shipped",
-    "show", "token_count", "unfinished", "write_whole", "zip_results",
+    "as_in_form", "at_least", "check_run", "each", "effort_named", "finish_run", "friendly_exit",
+    "in_notebook", "keep_trying", "may_pass", "metadata_row", "move_whole", "prepare_run",
+    "read_flags", "read_json_lines", "read_kept", "read_programs", "run_cli", "run_folder",
+    "runs_root", "shipped", "show", "token_count", "unfinished", "write_whole", "zip_results",
 ]  # fmt: skip
 
 

@@ -36,7 +36,14 @@ from image2cad.serving.page.display import (
     table_html,
 )
 from image2cad.serving.page.sliders import numbers, replaced
-from image2cad.serving.page.visitors import EXPECTED_ERRORS, Stops, find_program, message_of
+from image2cad.serving.page.visitors import (
+    EXPECTED_ERRORS,
+    NOTHING_MORE,
+    Asked,
+    Stops,
+    find_program,
+    message_of,
+)
 from image2cad.serving.service import Generated, Service
 from metrics import Failure, Part
 
@@ -95,14 +102,15 @@ async def make_part(
     visit: list[Entry],
     session: str | None,
     progress: gr.Progress,
+    asked: Asked = NOTHING_MORE,
 ) -> tuple[Any, ...]:
-    """Find the program of a picture and show its part."""
+    """Find the program of a picture, and of what was given beside it, and show its part."""
 
     def tell(share: float, text: str) -> None:
         progress(share, desc=text)
 
     try:
-        got = await find_program(service, stops, file, effort, session, tell, ["glb"])
+        got = await find_program(service, stops, file, effort, session, tell, ["glb"], asked)
     except Cancelled as error:
         return Shown(remark_html(f"{message_of(error)}.")).values()
     except EXPECTED_ERRORS as error:
@@ -117,13 +125,18 @@ def _answered(
     path = save_pil_to_cache(seen, get_upload_folder(), "picture", "png")
     code = got.code.strip()  # as the editor keeps it
     entry = Entry(code, path, found=answer_rows(got))
+    told = " ".join(one for one in (got.reason, *got.notes) if one)
     if isinstance(got.part, Failure):
         text = failure_html(got.part, code)
+        if told and got.part.message != told:
+            text += remark_html(told)
         nothing = Shown(text, code, None, path, None, "", entry=entry, template="")
         return nothing.values()
     done = f"Made in {got.seconds:.1f} s."
-    if got.likeness < DOUBTFUL_LIKENESS:
-        done += " It does not look like the picture: a higher effort may help."
+    if got.likeness < DOUBTFUL_LIKENESS and not got.reason:
+        done += " It does not look like the picture"
+        done += "." if effort == "high" else ": a higher effort may help."
+    done += f" {told}" if told else ""
     entry = replace(entry, caption=f"answer, {effort}")
     return _shown(got.part, _glb(got), entry, visit, done, sliders=True)
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from image2cad.rendering import as_picture, draw, likeness
 from image2cad.serving.service import Generated
+from image2cad.verification import Viewpoint
 from metrics import Failure, Part
 
 FAILURE_HEADINGS = {
@@ -70,7 +71,14 @@ def answer_rows(got: Generated) -> tuple[Row, ...]:
     if isinstance(got.part, Failure):
         return ()
     where = f"{SOURCE_NAMES.get(got.source, got.source)}, of {got.candidates} candidates"
-    return (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
+    rows = (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
+    return (*rows, *camera_rows(got.cameras))
+
+
+def camera_rows(cameras: Sequence[Viewpoint]) -> list[Row]:
+    """Where each view is seen from, z up."""
+    names = ["Camera"] if len(cameras) == 1 else [f"Camera {i + 1}" for i in range(len(cameras))]
+    return [(name, one.text) for name, one in zip(names, cameras, strict=True)]
 
 
 def measure_rows(part: Part) -> list[Row]:
