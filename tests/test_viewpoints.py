@@ -3,6 +3,8 @@
 Pictures are drawn here, or by the rasteriser from programs that the test knows.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -34,6 +36,7 @@ STEPS = (
     Extrusion(TOP, (Rect(30, -20, 40, 20),), 9),
 )
 SECONDS = 0.5
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
 
 
 def from_eye(eye, angle=0.0, look="coloured"):
@@ -192,4 +195,5 @@ def test_efforts_say_the_seconds_of_every_kind_of_picture():
     )
     assert EFFORTS["none"].text == "none: the model's first program"
     # What the model has before it is given up, and verification after it, fit before the deadline.
+    assert all(f"- {one.text}\n" in DOCS.read_text(encoding="utf-8") for one in EFFORTS.values())
     assert all(1.5 * one.longest < one.deadline for one in EFFORTS.values())

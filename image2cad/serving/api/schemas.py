@@ -19,8 +19,8 @@ from metrics import Failure, Part
 
 MOST_FILES = 32
 CAMERA_HELP = (
-    f"where one picture is seen from, z up: {', '.join(EYES)}, or azimuth and elevation in degrees, "
-    'such as "-45, 35"; left out, it is estimated'
+    f"where one picture is seen from, z up: {', '.join(EYES)}, or azimuth and elevation in "
+    'degrees, such as "-45, 35"; left out, it is estimated'
 )
 
 
