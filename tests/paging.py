@@ -60,7 +60,7 @@ class Slow:
             raise Busy(7)
         built = self.build(BOX, kinds)
         rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
-        seen = (Viewpoint(-45.0, 35.0, 0.0, None, "estimated"),)
+        seen = (Viewpoint(-45.0, 35.0, 0.0, None, "known"),)
         told = {"cameras": seen, "reason": "It is odd <b>.", "notes": ("The model was not heard.",)}
         return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest, **told)
 

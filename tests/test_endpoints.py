@@ -51,7 +51,7 @@ def test_views_a_camera_and_text_reach_the_service(address: str, service: Slow) 
     ask = functools.partial(client.predict, api_name="/generate_views")
     got = ask(pictures, "low", "", "holes M6")
     assert got["ok"] and got["reason"] and got["notes"] == ["The model was not heard."]
-    assert got["cameras"][0]["text"] == "azimuth -45°, elevation 35°, orthographic, estimated"
+    assert got["cameras"][0]["text"] == "azimuth -45°, elevation 35°, orthographic, known"
     assert ask(pictures[:1], "low", "front", "")["ok"]
     assert service.asked == [(2, "", "holes M6"), (1, "front", "")]
     for several, camera, why in (

@@ -47,7 +47,7 @@ def test_a_visit(service: Slow, uploads: Path) -> None:
     assert made.model["camera_position"][2] > 60
     assert Image.open(made.picture).size == made.drawing.size == (448, 448)
     for text in ("0.500", "25%", "20 × 40 × 60", "48\u2009000", "1, 6", "yes", "tracing",
-                 "azimuth -45°, elevation 35°, orthographic, estimated"):  # fmt: skip
+                 "azimuth -45°, elevation 35°, orthographic, known"):  # fmt: skip
         assert text in made.measures, text
 
     broken = Shown(*actions.rebuild(service, BROKEN, made.entry, made.visit))

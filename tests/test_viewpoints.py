@@ -81,7 +81,7 @@ def test_a_camera_is_given_in_words_or_degrees():
 
 
 def test_an_answer_tells_its_camera():
-    (known,) = verify(gencads_picture(), seconds=SECONDS).cameras
+    (known,) = verify(gencads_picture(), seconds=SECONDS, camera=eye_named("isometric")).cameras
     assert known.text == "azimuth -45°, elevation 35°, orthographic, known"
     eye = (0.9, -0.5, 0.6)
     answer = verify(from_eye(eye, angle=35), seconds=SECONDS)

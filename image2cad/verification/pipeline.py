@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from image2cad.cad import Program, as_drawn, parse
@@ -40,7 +41,7 @@ from image2cad.reading import (
     sightings,
     views_in,
 )
-from image2cad.rendering import Camera, as_picture
+from image2cad.rendering import EYE, Camera, as_picture, axes_seen_from
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
@@ -66,6 +67,7 @@ AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
 REFRAMING_SHARE = 0.3  # of the time, to find GenCAD's frame again
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
+EYE_SLACK = 0.02  # of a unit vector: about a degree
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
 # end with what they have. The last is over 1: what was found is worth a little more time to run.
@@ -112,7 +114,9 @@ def verify(
     if effort == "none":
         answer = choose(look_at(picture), own, (), started, compare=False, stop=stop)
         return replace(answer, reason=reason)
-    own_picture = gencads(views[0]) if len(views) == 1 and camera is None else None
+    # Where its own direction is given, GenCAD's picture is still known for what it is.
+    usual = camera is None or (not isinstance(camera, Camera) and _is_gencads_eye(camera))
+    own_picture = gencads(views[0]) if len(views) == 1 and usual else None
     if own_picture is not None:
         picture, framed = own_picture
         picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
@@ -155,9 +159,13 @@ def verify(
     tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
     answer = choose(target, [*finalists, *only_run], tried, started, stop=until_run)
-    origin = "estimated" if own_picture is None else "known"
+    origin = "known" if own_picture is not None else "estimated" if camera is None else "given"
     cameras = () if answer.code is None else viewpoints(target, origin)
     return replace(answer, cameras=cameras, reason=reason)
+
+
+def _is_gencads_eye(eye: Sequence[float]) -> bool:
+    return bool(np.allclose(axes_seen_from(eye)[2], axes_seen_from(EYE)[2], atol=EYE_SLACK))
 
 
 def _reason(views: Sequence[Image.Image]) -> str:

@@ -62,6 +62,7 @@ class Entry:
 
     code: its program. picture, thumbnail: files, the user's picture as it is compared and the
     drawing of the part. caption: how it came about. found: figures of the answer, if it is one.
+    eye: the direction that the picture is seen from, where it is not one of GenCAD's.
     """
 
     code: str = ""
@@ -69,6 +70,7 @@ class Entry:
     thumbnail: str = ""
     caption: str = ""
     found: tuple[Row, ...] = ()
+    eye: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def _answered(
     seen = as_compared(open_picture(Path(file).read_bytes(), limits))
     path = save_pil_to_cache(seen, get_upload_folder(), "picture", "png")
     code = got.code.strip()  # as the editor keeps it
-    entry = Entry(code, path, found=answer_rows(got))
+    strange = [one.direction for one in got.cameras if one.origin != "known"]
+    entry = Entry(code, path, found=answer_rows(got), eye=strange[0] if strange else None)
     told = " ".join(one for one in (got.reason, *got.notes) if one)
     if isinstance(got.part, Failure):
         text = failure_html(got.part, code)
@@ -234,10 +237,10 @@ def _shown(
 
     sliders: make new ones, for this program.
     """
-    drawing = drawing_of(part)
+    drawing = drawing_of(part, entry.eye)
     rows = list(entry.found)
     picture = entry.picture if entry.picture and Path(entry.picture).is_file() else None
-    if not rows and picture and drawing:
+    if not rows and picture and drawing and entry.eye is None:
         with Image.open(picture) as seen:
             rows = likeness_rows(likeness_to(seen, drawing))
     if entry not in visit and drawing:
