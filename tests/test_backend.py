@@ -163,7 +163,7 @@ def test_views_in_one_message_are_of_one_part_and_a_camera_can_be_given(client):
 @pytest.mark.parametrize(
     ("says", "told"),
     [
-        (None, "The model was not heard: cannot reach "),
+        (None, "The model was not heard (cannot reach "),
         (b"<html>", "does not answer with JSON"),
         (b'{"choices": []}', "does not answer as OpenAI's API does"),
         (b'{"choices": [{"message": {"content": {"a": 1}}}]}', "does not answer with text"),

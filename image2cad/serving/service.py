@@ -250,7 +250,7 @@ class Service:
             if not allowed.seconds:
                 raise
             LOG.warning("the backend is left out: %s", error)
-            return [], (0, 0), f"The model was not heard: {error}. {WITHOUT_IT}"
+            return [], (0, 0), f"The model was not heard ({error}). {WITHOUT_IT}"
         except (Stopped, CancelledError) as error:
             raise Cancelled("the service is closed") from error
         finally:

@@ -117,7 +117,8 @@ async def make_part(
         return Shown(remark_html(f"{message_of(error)}.")).values()
     except EXPECTED_ERRORS as error:
         return Shown(problem_html(message_of(error))).values()
-    return await asyncio.to_thread(_answered, got, str(file), effort, visit, service.limits)
+    first = str(file or asked.views[0])
+    return await asyncio.to_thread(_answered, got, first, effort, visit, service.limits)
 
 
 def _answered(

@@ -15,7 +15,7 @@ from html import escape
 
 from PIL import Image
 
-from image2cad.rendering import as_picture, camera_of, draw, likeness
+from image2cad.rendering import EYE, as_picture, draw, likeness
 from image2cad.serving.service import Generated
 from image2cad.verification import Viewpoint
 from metrics import Failure, Part
@@ -45,9 +45,8 @@ def drawing_of(part: Part, eye: Sequence[float] | None = None) -> Image.Image | 
 
     eye: the direction to the viewer, where it is not GenCAD's.
     """
-    camera = None if eye is None else camera_of(part.bounding_box, eye)
     try:
-        return Image.fromarray(draw(part, camera=camera))
+        return Image.fromarray(draw(part, eye=eye or EYE))
     except ValueError:  # no triangles, or coordinates beyond what can be projected
         return None
 

@@ -210,7 +210,7 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
         degrees: str, text: str, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  (gradio's way to hand one over)
     ) -> tuple[Any, ...]:  # fmt: skip
-        asked = Asked(tuple(views or ()), degrees.strip() or camera, text)
+        asked = Asked(tuple(views or ()), (degrees or "").strip() or camera or "", text or "")
         session = request.session_hash
         return await make_part(service, stops, file, effort, visit, session, progress, asked)
 

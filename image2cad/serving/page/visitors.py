@@ -113,10 +113,11 @@ async def find_program(
 
     Raises what the service raises, and InputError for what is no picture.
     """
-    paths = [uploaded_file(one) for one in (file, *asked.views)]
+    files = [file, *asked.views] if file or not asked.views else asked.views
+    check_count(len(files), service.limits)
+    paths = [uploaded_file(one) for one in files]
 
     def work(stop: Stop) -> Generated:
-        check_count(len(paths), service.limits)
         views = open_pictures([path.read_bytes() for path in paths], service.limits)
         more = {"camera": asked.camera, "text": asked.text}
         return service.generate(views, effort, tell, kinds, stop, **more)
