@@ -114,8 +114,7 @@ def client(service, monkeypatch):
     monkeypatch.setitem(effort.EFFORTS, "low", brief)
     Capable.asked.clear()
     Capable.says, Capable.delay = f"Here it is:\n```python\n{to_code(PART)}\n```", 0.0
-    with TestClient(make_api(service)) as client:
-        yield client
+    return TestClient(make_api(service))  # not as a context, whose end closes the service
 
 
 def generated(client, *files, **fields):

@@ -29,9 +29,9 @@ SEVERAL_THINGS = (
 LEAST_SHARE = 0.04  # of all that is seen, from which a piece is a thing of its own
 MOST_THINGS = 6  # separate things; more are text or a pattern
 LARGEST_SHARE = 0.6  # of all that is seen, which the largest of many small pieces is below
-CUT_SHARE = 0.1  # of the border, that what is seen may reach
+REACHED_SHARE = 0.1  # of the border, that what is seen may reach
 LEAST_SEEN_PIXELS = 50
-LEAST_CONTRAST = 8  # greys between the darkest and the lightest pixel of what is not blank
+LEAST_RANGE = 8  # greys between the darkest and the lightest pixel of what is not blank
 MOST_LOOKED_AT_SIDE = 800  # pixels; a larger picture is made smaller first
 GAP_SHARE = 0.004  # of a side: pieces that are no further apart are one, drawn with broken lines
 
@@ -43,7 +43,7 @@ def doubt_about(image: Image.Image) -> str:
     """
     small = image.copy()
     small.thumbnail((MOST_LOOKED_AT_SIDE, MOST_LOOKED_AT_SIDE), Image.Resampling.BOX)
-    if np.ptp(np.asarray(small.convert("L"), dtype=int)) < LEAST_CONTRAST:
+    if np.ptp(np.asarray(small.convert("L"), dtype=int)) < LEAST_RANGE:
         return f"{NOT_ONE_PART}: {BLANK}."
     why = _doubt(foreground_of(small))
     if not why or len(views_in(image)) > 1:
@@ -56,7 +56,7 @@ def _doubt(seen: Array) -> str:
     if seen.sum() < LEAST_SEEN_PIXELS:
         return NOTHING_FREE
     border = np.concatenate([seen[0], seen[-1], seen[:, 0], seen[:, -1]])
-    if border.mean() > CUT_SHARE:
+    if border.mean() > REACHED_SHARE:
         return CUT_OFF
     reach = max(1, round(GAP_SHARE * max(seen.shape)))
     solid = ndimage.binary_fill_holes(seen)

@@ -46,7 +46,7 @@ ANSWER_SECONDS = 120.0  # that a remote server may take for an answer
 
 TRIES_WHILE_BUSY, LONGEST_BUSY_WAIT = 5, 10.0  # where it says that it is busy; the wait in seconds
 
-LOG = logging.getLogger(__name__)
+BACKEND_LOG = logging.getLogger(__name__)
 
 # Whether the call of `propose` in this context is still wanted. A local model looks at every token,
 # which a call in another process cannot.
@@ -232,7 +232,7 @@ def _propose_remote(
     if failed and not codes:
         raise failed[0]
     if failed:
-        LOG.warning("%d of %d requests failed: %s", len(failed), len(replies), failed[0])
+        BACKEND_LOG.warning("%d of %d requests failed: %s", len(failed), len(replies), failed[0])
     return list(dict.fromkeys(codes))
 
 
