@@ -90,7 +90,9 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
     nearest = REDS[np.abs(REDS[None] - grey.reshape(-1, 1)).argmin(axis=1)].reshape(grey.shape)
     calm = np.abs(smooth - FACE_SHADE) < FLAT_WITHIN / 2
     out = np.where(calm, float(FACE_SHADE), nearest)
-    labels, _ = ndimage.label(~dark & (grey < LIGHTEST_PART))
+    light = grey >= LIGHTEST_PART
+    light |= _fringe(~dark & ~light, light)
+    labels, _ = ndimage.label(~dark & ~light)
     clear = ~ndimage.binary_dilation(dark, np.ones((3, 3)), iterations=RINGING_REACH)
     even = even_and_flat = 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
@@ -103,5 +105,14 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
         if len(seen) >= SMALL_FACE and np.ptp(np.percentile(seen, (20, 80))) < EVEN:
             even += len(seen)
             even_and_flat += len(seen) if flat else 0
-    out[~dark & (grey >= LIGHTEST_PART)] = 255.0
+    out[~dark & light] = 255.0
     return out, even_and_flat / max(even, 1)
+
+
+def _fringe(faces: Array, light: Array) -> Array:
+    """Mask of what rings along a line on the ground: too thin for a face, and beside the ground."""
+    wide = ndimage.binary_propagation(ndimage.binary_opening(faces, np.ones((3, 3))), mask=faces)
+    labels, count = ndimage.label(faces & ~wide)
+    beside = np.unique(labels[ndimage.binary_dilation(light, np.ones((3, 3)))])
+    out: Array = np.isin(labels, beside[beside > 0]) if count else np.zeros_like(faces)
+    return out
