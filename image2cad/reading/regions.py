@@ -86,7 +86,8 @@ class Scene:
 def scene_of(image: Image.Image) -> Scene | None:
     """What a picture of any size and mode shows; None where nothing differs from its ground."""
     framed = frame(image)
-    return None if framed is None else regions(framed)
+    scene = None if framed is None else regions(framed)
+    return scene if scene is not None and scene.part.any() else None  # letters enclose nothing
 
 
 def regions(framed: Framed) -> Scene:
