@@ -4,6 +4,7 @@
     PYTHONPATH=. python benchmarks/styles.py --out runs/styles --resume
     PYTHONPATH=. python benchmarks/styles.py --out runs/styles-high --effort high
     PYTHONPATH=. python benchmarks/styles.py --out runs/some --rows colours lines --parts 12
+    PYTHONPATH=. python benchmarks/styles.py --out runs/new --synthetic 77  # random parts
 
 Every row is one kind of picture of the same real parts (../shared/data/gencad_dev): GenCAD's own,
 GenCAD's reframed, and those of vtk_pictures.py, an independent renderer. Cameras are not given.
@@ -11,15 +12,18 @@ The row `foreign` has other parts in another viewer's pictures (../shared/data/f
 against STEP files. A row says IoU_best (alignment `best`, failures 0) with its interval, the
 valid, seconds and CPU seconds a part, and how far the confidence can be trusted; `benchcad` also
 the IoU without rotation that this board scores by, and what a plain box of the part's proportions
-has. Pictures and answers stay in the folder, so that --resume goes on, and the pictures can be
-looked at; "before" figures are the same command on an older checkout, with --pictures to draw
-nothing twice. CPU seconds leave out the model's guesses and the confined runs of programs.
+has. With --synthetic the parts are random ones of that seed: a new seed says what confidence is
+worth on parts that nothing was tuned on. Pictures and answers stay in the folder, so that --resume
+goes on, and the pictures can be looked at; "before" figures are the same command on an older
+checkout, with --pictures to draw nothing twice. CPU seconds leave out the model's guesses and the
+confined runs of programs.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import time
@@ -32,12 +36,15 @@ import numpy as np
 from PIL import Image
 from vtk_pictures import LOOKS, Solid, solid_of, taken
 
+from image2cad.cad import to_code
 from image2cad.common.errors import InputError, run_cli
 from image2cad.common.files import read_kept, write_whole
 from image2cad.common.gencad import METADATA, read_programs
 from image2cad.common.paths import NANO
 from image2cad.common.processes import Lost, each
 from image2cad.common.runs import finish_run, prepare_run
+from image2cad.rendering import draw
+from image2cad.synthesis import random_parts
 from image2cad.verification.many import SPARE_SECONDS, warm_up
 from image2cad.verification.pipeline import verify
 from metrics.execution import run_many
@@ -141,8 +148,7 @@ def cases_of(
                 drawn = taken(row, name, solid(one, solids))
                 image, cameras = drawn.image, drawn.cameras
             else:
-                with Image.open(GENCAD_DEV / one["file_name"]) as opened:
-                    image = opened.convert("RGB")
+                image = _gencads(one)
                 image = REFRAMED[row](image) if row in REFRAMED else image
             image.save(file)
             known[name] = {"cameras": cameras}
@@ -155,6 +161,23 @@ def cases_of(
     # An image folder of its own, which python -m image2cad.evaluation reads too.
     write_whole(place / METADATA, "".join(json.dumps(line) + "\n" for line in lines))
     return found
+
+
+def _gencads(one: dict[str, Any]) -> Image.Image:
+    """The part's own picture; of a random part what draws like GenCAD's."""
+    if "picture" in one:
+        return Image.fromarray(one["picture"])
+    with Image.open(GENCAD_DEV / one["file_name"]) as opened:
+        return opened.convert("RGB")
+
+
+def random_rows(seed: int, count: int) -> list[dict[str, Any]]:
+    """Random parts as rows with an id, code and a picture (448, 448, 3)."""
+    parts = itertools.islice(random_parts(seed), count)
+    return [
+        {"id": f"{seed}-{number:03}", "code": to_code(program), "picture": draw(drawing)}
+        for number, (program, drawing) in enumerate(parts)
+    ]
 
 
 def solid(one: dict[str, Any], solids: dict[str, Solid]) -> Solid:
@@ -290,13 +313,14 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, help="default: all of the effort")
     parser.add_argument("--effort", choices=list(PARTS), default="low")
     parser.add_argument("--parts", type=int, help="the first by id; default: 60 at low, 24 at high")
+    parser.add_argument("--synthetic", type=int, metavar="SEED", help="random parts of this seed")
     parser.add_argument("--pictures", type=Path, help="where pictures are kept; default: in --out")
     parser.add_argument("--model", default=str(NANO), help="whose guesses are tried; or none")
     parser.add_argument("--workers", type=int, default=2, help="pictures at a time")
     parser.add_argument("--draw-only", action="store_true", help="draw the pictures and stop")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    if not (GENCAD_DEV / METADATA).is_file():
+    if options.synthetic is None and not (GENCAD_DEV / METADATA).is_file():
         print(f"{GENCAD_DEV} is not there: nothing to measure")
         return 0
     if options.workers < 1 or (options.parts is not None and options.parts < 1):
@@ -304,9 +328,15 @@ def main() -> int:
     wanted = options.rows or (
         [row for row in ROWS if row not in NOT_ASKED_FOR] if options.effort == "low" else HIGH_ROWS
     )
-    rows = sorted(read_programs(GENCAD_DEV), key=lambda row: row["id"])
-    rows = rows[: options.parts or PARTS[options.effort]]
+    count = options.parts or PARTS[options.effort]
+    if options.synthetic is not None:
+        wanted = [row for row in wanted if row != "foreign"]
+        rows = random_rows(options.synthetic, count)
+    else:
+        rows = sorted(read_programs(GENCAD_DEV), key=lambda row: row["id"])[:count]
     plan = {"effort": options.effort, "parts": len(rows), "model": options.model}
+    if options.synthetic is not None:
+        plan["synthetic"] = options.synthetic
     prepare_run(options.out, plan, options.resume)
     pictures = options.pictures or options.out / "pictures"
     solids: dict[str, Solid] = {}

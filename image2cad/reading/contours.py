@@ -19,7 +19,7 @@ from image2cad.common import Array
 
 Node = tuple[Array, Array | None]  # a corner, and the middle of the arc that follows it
 OUTLINE_TOLERANCE = 1.0  # pixels between outline and polygon
-BLUNT_SIDE = 6.0  # pixels of a side that is a corner cut off
+BLUNT_SIDE = 6.05  # pixels of a side that is a corner cut off; sides of just 6 occur, and count
 LEAST_TURN = 0.5  # radians an arc turns at least
 NEARLY_SQUARE = 0.92  # share of the rectangle around it that a loop fills which is meant to be one
 LARGEST_RADIUS = 500.0  # pixels of an arc's radius

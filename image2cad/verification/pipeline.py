@@ -31,17 +31,20 @@ from image2cad.common import (
     effort_named,
 )
 from image2cad.reading import (
+    Framing,
     Scene,
     Sighting,
     Tile,
+    cadbenchs,
     doubt_about,
     gencads,
+    restored,
     scene_of,
     seen_from,
     sightings,
     views_in,
 )
-from image2cad.rendering import EYE, Camera, as_picture, axes_seen_from
+from image2cad.rendering import EYE, Camera, Picture, as_picture, axes_seen_from
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
@@ -65,7 +68,7 @@ EXPLAINED_COST = 2e-4  # from which nothing is left to explain
 CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other source
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
-REFRAMING_SHARE = 0.3  # of the time, to find GenCAD's frame again
+MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 EYE_SLACK = 0.02  # of a unit vector: about a degree
 DRAWS_WORSE = "draws the picture less well"
@@ -116,25 +119,26 @@ def verify(
         return replace(answer, reason=reason)
     # Where its own direction is given, GenCAD's picture is still known for what it is.
     usual = camera is None or (not isinstance(camera, Camera) and _is_gencads_eye(camera))
-    own_picture = gencads(views[0]) if len(views) == 1 and usual else None
+    own_picture = _gencads(views[0]) if len(views) == 1 and usual else None
+    framing = "own"
     if own_picture is not None:
-        picture, framed = own_picture
-        picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
+        picture, framing = own_picture
     else:
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, budget, started, stop)
         if seen is not None:
             return replace(_written(*seen, own, allowed, started, stop), reason=reason)
     target = look_at(picture)
+    grown = grow(target, until_grown) if "traced" in sources else []
+    if framing != "own":
+        grown, target = reframed(grown, target, always=framing == "lost")
 
     # Guess and draw. What the light engine does not understand may still run.
     readable = [_guess(one.program, "model", target, one.code) for one in own if one.program]
     readable = [one for one in readable if one.cost < BUILDS_NOTHING]
     known = {one.code for one in readable}
     only_run = [one for one in own if one.code not in known]
-    guesses, found = list(readable), []
-    if "traced" in sources:
-        found = placed(grow(target, until_grown), target, until_placed)
+    guesses, found = list(readable), placed(grown, target, until_placed)
 
     # Compare and fit.
     if not found or min(one.cost for one in found) > CLEAR_COST:
@@ -179,6 +183,15 @@ def _reason(views: Sequence[Image.Image]) -> str:
 _Seen = tuple[Explanation, tuple[Viewpoint, ...]]
 
 
+def _gencads(view: Image.Image) -> tuple[Picture, Framing] | None:
+    """GenCAD's own picture, or what is left of it in a copy; None for any other."""
+    exact = gencads(view)
+    if exact is not None:
+        return exact
+    copy = restored(view)
+    return None if copy is None else (np.asarray(copy), "own")
+
+
 def _seen(
     views: Sequence[Image.Image],
     camera: Camera | Sequence[float] | None,
@@ -221,6 +234,9 @@ def _seen(
     if not scenes:
         return None
     first, *others = scenes
+    if not cameras and len(tiles) == 1:
+        board = cadbenchs(first, tiles[0].image)
+        cameras, origin = ([board], "known") if board else ([], origin)
     cameras = cameras or sightings(first)
     if not others:
         seen = seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
@@ -229,9 +245,13 @@ def _seen(
     if not alone.candidates:
         return told(alone, scenes, origin)
     together = posed(alone.candidates[0].program, alone.target, others)
+    if len(together) == 1:
+        return told(alone, scenes, origin)
     best = alone.candidates[:2]
-    seen = programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, best)
-    return told(seen, scenes, origin)
+    both = programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, best)
+    # Views that no program explains together do not lie as they seemed to.
+    agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
+    return told(both if agree else alone, scenes, origin)
 
 
 def _written(
