@@ -117,10 +117,14 @@ def test_views_on_a_sheet_have_known_cameras_and_views_in_a_list_one_each(tmp_pa
     result = evaluate_verified(None, None, [sample], "low", ["traced"])
     assert len(asked) == 1 and [*asked[0]] == views
     (row,) = result.rows
-    assert row["ok"] and [one["picture"] for one in row["cameras"]] == [0, 2]
-    assert row["reason"] == "Picture 2: This does not look like a picture of one part: it is blank."
+    blank = "Picture 2: This does not look like a picture of one part: it is blank."
+    # In so little time the third may not be explained; it never vanishes without a word.
+    used = [one["picture"] for one in row["cameras"]]
+    assert row["ok"] and used[0] == 0 and 1 not in used and row["reason"].startswith(blank)
+    assert (used == [0, 2]) == (row["reason"] == blank)
+    assert 2 in used or "Picture 3: no program was found that explains it" in row["reason"]
     write_results(tmp_path, [sample], summarise(result), result)
-    assert Viewpoint(**row["cameras"][1]).text in (tmp_path / "report.html").read_text()
+    assert Viewpoint(**row["cameras"][-1]).text in (tmp_path / "report.html").read_text()
 
 
 # ---- What is no picture of one part

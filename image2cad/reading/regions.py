@@ -90,7 +90,8 @@ def scene_of(image: Image.Image, most_enlarged: float = float("inf")) -> Scene |
     most_enlarged: see `framing.frame`.
     """
     framed = frame(image, most_enlarged)
-    return None if framed is None else regions(framed)
+    scene = None if framed is None else regions(framed)
+    return scene if scene is not None and scene.part.any() else None  # letters enclose nothing
 
 
 def regions(framed: Framed) -> Scene:

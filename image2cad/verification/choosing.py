@@ -35,8 +35,8 @@ class Answer:
     confidence: chance of an IoU over 0.9, from the likeness (see `confidence`).
     source: where its structure came from. tried: the others, those that cost least first.
     cameras: those that the program was drawn and compared with, one for each view; none where it
-    was not. reason: why the picture may be none of one part, in a sentence; "" where nothing says
-    so.
+    was not. reason: why the picture may be none of one part, or why one of several was left out,
+    in sentences; "" where nothing says so.
     """
 
     code: str | None

@@ -71,6 +71,7 @@ ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
 MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 EYE_SLACK = 0.02  # of a unit vector: about a degree
+LEFT_OUT = "no program was found that explains it together with the others; it was left out."
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
 # end with what they have. The last is over 1: what was found is worth a little more time to run.
@@ -127,7 +128,8 @@ def verify(
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, budget, started, stop)
         if seen is not None:
-            return replace(_written(*seen, own, allowed, started, stop), reason=reason)
+            answer = _written(*seen, own, allowed, started, stop)
+            return replace(answer, reason=_reason(views, answer.cameras))
     target = look_at(picture)
     grown = grow(target, until_grown) if "traced" in sources else []
     if framing != "own":
@@ -172,11 +174,18 @@ def _is_gencads_eye(eye: Sequence[float]) -> bool:
     return bool(np.allclose(axes_seen_from(eye)[2], axes_seen_from(EYE)[2], atol=EYE_SLACK))
 
 
-def _reason(views: Sequence[Image.Image]) -> str:
-    """Why the pictures may not be of one part, a sentence for each that says so."""
+def _reason(views: Sequence[Image.Image], cameras: Sequence[Viewpoint] = ()) -> str:
+    """Why the pictures may not be of one part, a sentence for each that says so.
+
+    cameras: of the views that a program was compared with; others are said to be left out.
+    """
     doubts = [doubt_about(view) for view in views]
     if len(views) == 1:
         return doubts[0]
+    used = {one.picture for one in cameras}
+    for i, doubt in enumerate(doubts):
+        if used and i not in used and not doubt:
+            doubts[i] = LEFT_OUT
     return " ".join(f"Picture {i}: {doubt}" for i, doubt in enumerate(doubts, 1) if doubt)
 
 
