@@ -5,7 +5,9 @@ VTK draws the pictures (benchmarks/vtk_pictures.py), so that nothing is compared
 
 import io
 import itertools
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from benchmarks import vtk_pictures
 from image2cad.cad import centred, moved, renamed_axes, scaled
 from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
+from image2cad.common import stopping
 from image2cad.common.errors import InputError
 from image2cad.reading import (
     FACING_AXES,
@@ -29,7 +32,7 @@ from image2cad.reading import (
     views_in,
 )
 from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
-from image2cad.verification import verify
+from image2cad.verification import pipeline, verify, viewing
 from image2cad.verification.placing import stray_price
 from image2cad.verification.posing import posed
 from image2cad.verification.viewing import target_of
@@ -41,6 +44,14 @@ PART = (
     Extrusion(FLOOR, (Rect(0, 0, 100, 60), Circle(25, 0, 10)), 20),
     Extrusion(Plane((0.0, 0.0, 20.0), *NAMED["XY"]), (Rect(-30, 0, 40, 60),), 30),
 )
+
+
+@pytest.fixture(autouse=True)
+def seconds_of_the_processor(monkeypatch):
+    """How good an answer is must not depend on what else the machine does."""
+    clock = SimpleNamespace(monotonic=time.process_time)
+    for module in (stopping, pipeline, viewing):
+        monkeypatch.setattr(module, "time", clock)
 
 
 @pytest.fixture(scope="module")
