@@ -27,7 +27,7 @@ RINGING_REACH = 2  # pixels beside a line that are not like the face
 FLAT_WITHIN, PIXELS_WITHIN = 6, 12  # greys of a flat face's median, and of three in four pixels
 SMALL_FACE = 6  # pixels
 ALIKE, SHARE_ALIKE = 30, 0.9  # greys, and the share of the part that must be so near the copy
-LEAST_INK, MOST_INK, LEAST_TOLD = 0.01, 0.5, 0.2  # shares of the part
+LEAST_LINED, MOST_LINED, LEAST_TOLD = 0.01, 0.5, 0.2  # shares of the part
 EVEN, EVEN_REACH = 8, 9  # greys between the pixels of an even place, and its side
 # Of the faces of one grey, or of the even places of all, the share with the grey of flat faces.
 LEAST_OF_FACES, LEAST_OF_PLACES = 0.6, 0.45
@@ -65,7 +65,7 @@ def restored(image: Image.Image) -> Image.Image | None:
     uneven = ndimage.maximum_filter(smooth, EVEN_REACH) - ndimage.minimum_filter(smooth, EVEN_REACH)
     places = np.abs(smooth - FACE_SHADE)[told & (uneven < EVEN)] < FLAT_WITHIN
     flat = share >= LEAST_OF_FACES or (len(places) > 0 and places.mean() >= LEAST_OF_PLACES)
-    if not flat or not LEAST_INK < lines[part].mean() < MOST_INK:
+    if not flat or not LEAST_LINED < lines[part].mean() < MOST_LINED:
         return None
     return Image.fromarray(np.repeat(faces[..., None], 3, axis=2).astype(np.uint8))
 
