@@ -412,6 +412,21 @@ def test_a_wrong_volume_is_not_believed(name):
     assert any(said in note for note in part.notes)
 
 
+def test_outlines_that_cross_are_no_piece_that_faces_inwards():
+    """Their mesh is repaired, and its pieces then face either way: nothing is turned by it."""
+    slanted, square = "[(0, 0), (2, 0), (2, 1), (.5, 1)]", "moveTo(.5, .5).rect(.5, .5)"
+    parts = [
+        part_of(f"result = cq.Workplane().{text}.extrude(.5)")
+        for text in (
+            f"polyline({slanted}).close().{square}",
+            f"{square}.polyline({slanted}).close()",
+        )
+    ]
+    for part in parts:
+        assert part.notes and not any("inwards" in note for note in part.notes), part.notes
+        assert part.volume == pytest.approx(parts[0].volume)
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_every_function_says_the_same_of_a_broken_solid(name):
     code = BROKEN[name]

@@ -313,7 +313,7 @@ def _faces_inwards(found: Measured) -> bool:
         return False
     try:
         bodies = [body for solid in found.solids for body in closed_bodies(*mesh_of(solid))[0]]
-    except ValueError:  # no closed mesh: what there is was measured otherwise
+    except ValueError:  # once its near points are welded it is not closed: it tells nothing either
         return False
     outwards = sum(body.manifold.volume() for body in bodies)
     return outwards > sum(solid.volume() for solid in found.solids) * (1 + SAME_VOLUME_WITHIN)
