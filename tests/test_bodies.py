@@ -12,6 +12,7 @@ from image2cad.serving.api.errors import answer_errors
 from image2cad.serving.api.guard import guard, new_metrics
 from image2cad.serving.api.openai import Chat
 from image2cad.serving.api.schemas import Execute
+from image2cad.serving.keys import Keys
 from image2cad.serving.limits import Limits
 
 LARGE, SMALL = bytes(200_000), bytes(1000)
@@ -23,7 +24,9 @@ def kept(go, held):
     service = SimpleNamespace(limits=LIMITS, load=dict)
     app = FastAPI()
     answer_errors(app)
-    app.add_middleware(guard, service=service, metrics=new_metrics(service), methods={}, keys=[])
+    app.add_middleware(
+        guard, service=service, metrics=new_metrics(service), methods={}, keys=Keys()
+    )
 
     @app.post("/{path:path}")
     async def keep(request: Request):

@@ -1,11 +1,12 @@
 """What a request may bring and how many there may be: the limits of the service, and its queue.
 
-    image = open_picture(data, Limits())            # bytes from anywhere -> RGB picture
+    limits = limits_from("waiting=4, body_seconds=30")     # the rest as it comes
+    image = open_picture(data, limits)              # bytes from anywhere -> RGB picture
     queue = Queue(running=2, waiting=16, seconds=60)
     with queue.place(stop):                         # one of two places; Busy where none is free
         ...
 
-Left out: counting the bytes of a request as it comes (api/guard.py).
+Left out: counting the bytes of a request as it comes (bodies.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -40,8 +42,17 @@ class Limits:
     """What one request may take, and how many there may be.
 
     picture_bytes, pixels: of a picture as it comes. code_bytes: of one program. body_bytes: of
-    a request, which has body_seconds to arrive; program_body_bytes: of one that brings programs
-    only; bodies_bytes: of all requests that are being answered. values: of JSON in a chat.
+    a request, which has body_seconds to arrive and stall_seconds for the next piece of it;
+    program_body_bytes: of one that brings programs only, as all of the page but its uploads;
+    bodies_bytes: of all requests that are being answered. values: of JSON in a request of the API;
+    page_values: of the page.
+    Where there are keys, who has shown none is a guest. guest_bodies_bytes: as bodies_bytes, of
+    all guests; guest_requests: that they may have open. tries: wrong keys from one address within
+    tries_seconds, after which short keys are no longer compared (keys.py).
+    uploads_bytes: of pictures that the page keeps on disk, of which guests have half and one
+    visitor visitor_uploads_bytes; files_bytes: of all files of the page; files_seconds: how long
+    they are kept. linger_seconds: how long a body that is refused is read and thrown away, so that
+    its sender comes to read why.
     running: executions and scores at a time. waiting: how many more may wait, and as many again
     for `generate`; queue_seconds: how long. seconds: the deadline of `generate` for each effort,
     once it runs; quick_seconds: of the others. These are wall time. program_seconds (of CPU time),
@@ -56,7 +67,20 @@ class Limits:
     program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
     bodies_bytes: int = 256 << 20
     values: int = 500_000
+    page_values: int = 100_000
     body_seconds: float = 60.0
+    stall_seconds: float = 15.0
+    head_seconds: float = 15.0
+    address_connections: int = 1000
+    linger_seconds: float = 10.0
+    guest_bodies_bytes: int = 64 << 20
+    guest_requests: int = 256
+    tries: int = 10
+    tries_seconds: float = 60.0
+    uploads_bytes: int = 1 << 30
+    visitor_uploads_bytes: int = 128 << 20
+    files_bytes: int = 4 << 30
+    files_seconds: float = 4 * 3600.0
     running: int = field(default_factory=usable_cores)
     waiting: int = 16
     queue_seconds: float = 60.0
@@ -66,6 +90,36 @@ class Limits:
     quick_seconds: float = 60.0
     program_seconds: float = 15.0
     program_memory: int = 2 << 30
+
+
+def limits_from(text: str) -> Limits:
+    """The limits with those that `text` names changed: "waiting=4, seconds.low=20".
+
+    The deadlines of `generate` are seconds.none, seconds.low and seconds.high. Raises InputError
+    for a name that is none, and for what is no number above zero.
+    """
+    usual = Limits()
+    deadlines = dict(usual.seconds)
+    kinds = {one.name: type(getattr(usual, one.name)) for one in fields(Limits)}
+    del kinds["seconds"]
+    kinds |= {f"seconds.{effort}": float for effort in deadlines}
+    changed: dict[str, Any] = {}
+    for one in filter(None, map(str.strip, text.split(","))):
+        name, equals, number = (word.strip() for word in one.partition("="))
+        if not equals or name not in kinds:
+            raise InputError(f"{one!r:.100} is no limit; give NAME=NUMBER, of {', '.join(kinds)}")
+        try:
+            value = kinds[name](number.replace("_", ""))
+        except ValueError as error:
+            kind = "a whole number" if kinds[name] is int else "a number"
+            raise InputError(f"the limit {name} must be {kind}, not {number!r:.100}") from error
+        if not 0 < value < math.inf and not (name == "waiting" and value == 0):
+            raise InputError(f"the limit {name} must be above 0, not {number}")
+        if name.startswith("seconds."):
+            deadlines[name.partition(".")[2]] = value
+        else:
+            changed[name] = value
+    return replace(usual, seconds=deadlines, **changed)
 
 
 def check_program(code: str, limits: Limits) -> None:
@@ -83,6 +137,25 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     Raises InputError for what is no picture or has one colour, TooLarge for too many bytes or
     pixels.
     """
+    image = unread_picture(data, limits)
+    try:
+        with _decoding:
+            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
+        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    except Exception as error:  # decoders raise all sorts of things at damaged files
+        raise InputError("the picture is damaged: it cannot be decoded") from error
+    white = Image.new("RGBA", rgba.size, "white")
+    picture = Image.alpha_composite(white, rgba).convert("RGB")
+    darkest, lightest = picture.convert("L").getextrema()
+    if darkest == lightest:
+        raise InputError("the picture is blank: all of it has one colour")
+    return picture
+
+
+def unread_picture(data: bytes, limits: Limits) -> Image.Image:
+    """The picture in `data` by the head of its file, not decoded. Raises as `open_picture`."""
     if not data:
         raise InputError("the picture is empty")
     if len(data) > limits.picture_bytes:
@@ -99,20 +172,7 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     if width * height > limits.pixels:
         most = f"{limits.pixels:,} pixels are allowed"
         raise TooLarge(f"the picture has {width} x {height} pixels; {most}")
-    try:
-        with _decoding:
-            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
-        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
-            image = image.point(lambda value: value * (1 / 256)).convert("L")
-        rgba = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception as error:  # as above
-        raise InputError("the picture is damaged: it cannot be decoded") from error
-    white = Image.new("RGBA", rgba.size, "white")
-    picture = Image.alpha_composite(white, rgba).convert("RGB")
-    darkest, lightest = picture.convert("L").getextrema()
-    if darkest == lightest:
-        raise InputError("the picture is blank: all of it has one colour")
-    return picture
+    return image
 
 
 # ---- So many at a time, so many waiting, the rest is turned away: a queue for a server's threads

@@ -36,7 +36,13 @@ from image2cad.serving.page.display import (
     table_html,
 )
 from image2cad.serving.page.sliders import numbers, replaced
-from image2cad.serving.page.visitors import EXPECTED_ERRORS, Stops, find_program, message_of
+from image2cad.serving.page.visitors import (
+    EXPECTED_ERRORS,
+    Stops,
+    find_program,
+    in_toast,
+    message_of,
+)
 from image2cad.serving.service import Generated, Service
 from metrics import Failure, Part
 
@@ -177,7 +183,7 @@ def go_back(
 
 
 def download(service: Service, kind: str, code: str, stop: Stop = NEVER) -> str:
-    """The path of a file of the part that `code` builds. Raises gr.Error in plain language."""
+    """The path of a file of the part that `code` builds. Raises gr.Error, `in_toast`."""
     try:
         built = service.build(code, [kind], stop)
         if isinstance(built.part, Failure):
@@ -185,7 +191,7 @@ def download(service: Service, kind: str, code: str, stop: Stop = NEVER) -> str:
         if kind not in built.files:
             raise InputError(built.no_files[kind])
     except EXPECTED_ERRORS as error:
-        raise gr.Error(message_of(error), print_exception=False) from error
+        raise in_toast(error) from error
     return _kept(built.files[kind], kind)
 
 

@@ -24,7 +24,7 @@ from image2cad.serving.page.visitors import (
     PICTURE_THREADS,
     Stops,
     find_program,
-    message_of,
+    in_toast,
     run_for,
 )
 from image2cad.serving.service import Service
@@ -46,7 +46,7 @@ def endpoints(service: Service, stops: Stops) -> None:
                 service, stops, picture, effort, request.session_hash, _quietly
             )
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         figures = {"likeness": got.likeness, "confidence": got.confidence, "source": got.source}
         return {"code": got.code, **figures, **as_json(got.part, got.code)}
 
@@ -59,7 +59,7 @@ def endpoints(service: Service, stops: Stops) -> None:
         try:
             part = await run_for(stops, request.session_hash, partial(service.execute, code))
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         return as_json(part, code)
 
     async def score(
@@ -80,7 +80,7 @@ def endpoints(service: Service, stops: Stops) -> None:
             work = partial(service.score, prediction, reference, alignment)
             scores = await run_for(stops, request.session_hash, work)
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         failure = scores["failure"]
         return {**scores, "failure": in_words(failure, prediction) if failure else None}
 
