@@ -1,7 +1,7 @@
 """The bodies of requests as they come: bytes and seconds of each, and bytes of all together.
 
     bodies = Bodies(limits.bodies_bytes)
-    with bodies.counted(receive, most, limits, values) as receive: ...
+    with bodies.counted(receive, headers, most, limits, values) as receive: ...
 
 What is over a limit raises HTTPException where it is received, in the app that reads it.
 Left out: what a path may bring (api/guard.py).
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastapi import HTTPException
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
 from image2cad.serving.limits import Limits
@@ -33,13 +34,19 @@ class Bodies:
 
     @contextmanager
     def counted(
-        self, receive: Receive, most: int, limits: Limits, values: float = float("inf")
+        self,
+        receive: Receive,
+        headers: Headers,
+        most: int,
+        limits: Limits,
+        values: float = float("inf"),
     ) -> Iterator[Receive]:
         """`receive` with limits, as long as the block runs: `most` bytes, and seconds to arrive.
 
         values: of JSON. Each takes many times the memory of its text, and time to read.
         """
-        until, size, marks, whole = time.monotonic() + limits.body_seconds, 0, 0, False
+        until, size, marks = time.monotonic() + limits.body_seconds, 0, 0
+        whole = not has_body(headers)
 
         async def limited() -> Message:
             nonlocal size, marks, whole
@@ -82,6 +89,11 @@ class Bodies:
             yield limited
         finally:
             forget()
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a request with this head brings a body."""
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 def too_large(most: int) -> str:

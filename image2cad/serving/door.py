@@ -21,6 +21,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image2cad.serving.api.errors import error
+from image2cad.serving.bodies import has_body
 from image2cad.serving.limits import Limits
 
 # What the page needs: gradio's own scripts stand in it, and it makes functions from text and
@@ -70,9 +71,7 @@ class Door:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        length = headers.get("content-length", "0")
-        whole = length == "0" and "transfer-encoding" not in headers
-        status = 0
+        whole, status = not has_body(headers), 0
 
         async def heard() -> Message:
             nonlocal whole

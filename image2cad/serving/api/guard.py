@@ -19,13 +19,13 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers
-from starlette.requests import cookie_parser
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -183,7 +183,9 @@ def guard(
                 refusal = error(404, f"there is no {scope['method']} {path} here")
             if refusal is not None:
                 return await refusal(scope, receive, send)
-            with budget.counted(receive, most, service.limits, values) as counted:
+            counting = budget.counted(receive, headers, most, service.limits, values)
+            # Who leaves while he is sending needs no answer.
+            with counting as counted, suppress(ClientDisconnect):
                 stranger = guest and not path.startswith(DOCS_FILES)
                 if closed_page and (path in LOGIN_PATHS or stranger):
                     return await at_login(scope, counted, send, path, keys)
@@ -229,7 +231,7 @@ def guard(
             else:
                 form = headers.get("content-type", "").startswith("multipart/")
                 values = float("inf") if form else limits.values
-                with budget.counted(heard, most, limits, values) as counted:
+                with budget.counted(heard, headers, most, limits, values) as counted:
                     await app(scope, counted, answer)
         except asyncio.CancelledError:
             # Only a server that stops cancels, when its patience with open requests is over.
