@@ -230,7 +230,7 @@ def serve(
     from image2cad.serving import PAGE_LOOK, make_api, make_page, mount_page, patient
 
     closed = bool(keys) and not settings.open_page
-    page = make_page(service)
+    page = make_page(service.for_guests() if keys and settings.open_page else service)
     api = make_api(
         service, keys=keys, hosts=listed(settings.hosts or ""), names=names,
         origins=listed(settings.origins or ""), closed_page=closed,

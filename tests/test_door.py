@@ -50,7 +50,10 @@ KEY = "a-long-key-that-nobody-guesses"
 BEARER = {"Authorization": f"Bearer {KEY}"}
 PROGRAM = {"code": BOX + "\n#" + "x" * 100_000}  # larger than what is always welcome
 QUOTA = 6_000_000  # bytes of one visitor's uploads
-LIMITS = f"visitor_uploads_bytes={QUOTA},head_seconds=2,stall_seconds=20,tries=1000"
+LIMITS = (
+    f"visitor_uploads_bytes={QUOTA}, head_seconds=2, stall_seconds=20, tries=1000, waiting=6,"
+    "program_seconds=1"
+)
 UPLOAD, JOIN = "/gradio_api/upload", "/gradio_api/queue/join"
 
 
@@ -209,6 +212,30 @@ def test_a_flood_of_uploads(server: Server) -> None:
     kept = [file.stat().st_size for file in server.files()]
     assert 0 < sum(kept) <= QUOTA
     assert not list(server.folder.rglob("*.html"))
+
+
+def test_endless_programs_of_guests(server: Server) -> None:
+    url = f"{server.url}/gradio_api/call/execute"
+
+    def run() -> None:
+        event = httpx.post(url, json={"data": ["while True: pass"]}).json()["event_id"]
+        httpx.get(f"{url}/{event}", timeout=120)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    waiting = 'image2cad_waiting{work="programs"}'
+
+    def many_wait() -> bool:
+        text = httpx.get(f"{server.url}/metrics").text
+        return float(text.partition(waiting)[2].split()[0]) >= 1
+
+    assert eventually(many_wait)
+    answer = key_holder(server)
+    assert answer.status_code == 200 and answer.json()["part"]
+    assert many_wait()  # he went past them
+    for thread in threads:
+        thread.join(120)
 
 
 def test_heads_that_never_come(server: Server) -> None:

@@ -188,15 +188,22 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(eq=False)
+class _Ticket:
+    """Of one who waits."""
+
+    guest: bool
+
+
 class Queue:
-    """Places for work that takes all of a core, given in the order of arrival."""
+    """Places for work that takes all of a core, given in the order of arrival, to guests last."""
 
     def __init__(self, running: int, waiting: int, seconds: float) -> None:
         """running, waiting: how many at most. seconds: the longest that one may wait."""
         self._most, self._room, self._seconds = running, waiting, seconds
         self._change = threading.Condition()
-        self._line: deque[object] = deque()
-        self._running = 0
+        self._line: deque[_Ticket] = deque()
+        self._running = self._guests = 0
         self._mean = 1.0  # seconds of work
 
     def load(self) -> tuple[int, int]:
@@ -205,28 +212,33 @@ class Queue:
             return self._running, len(self._line)
 
     @contextmanager
-    def place(self, stop: Stop = NEVER) -> Iterator[None]:
-        """A place as long as the block runs.
+    def place(self, stop: Stop = NEVER, guest: bool = False) -> Iterator[None]:
+        """A place as long as the block runs. Guests have half of all at most.
 
         Raises Busy at once where too many wait, and after `seconds`; Late and Cancelled while it
         waits.
         """
-        self._enter(stop)
+        self._enter(stop, guest)
         started = time.monotonic()
         try:
             yield
         finally:
             with self._change:
                 self._running -= 1
+                self._guests -= guest
                 self._mean += NEWEST_WEIGHT * (time.monotonic() - started - self._mean)
                 self._change.notify_all()
 
-    def _enter(self, stop: Stop) -> None:
-        ticket, until = object(), time.monotonic() + self._seconds
+    def _enter(self, stop: Stop, guest: bool) -> None:
+        ticket, until = _Ticket(guest), time.monotonic() + self._seconds
         with self._change:
-            if self._running + len(self._line) >= self._most + self._room:
+            most = self._most + self._room
+            if self._running + len(self._line) >= most or (guest and self._guests >= most / 2):
                 raise self._busy()
-            self._line.append(ticket)
+            behind = sum(one.guest for one in self._line) if not guest else 0
+            self._line.insert(len(self._line) - behind, ticket)
+            self._guests += guest
+            entered = False
             try:
                 while self._line[0] is not ticket or self._running >= self._most:
                     stop.check()
@@ -234,8 +246,10 @@ class Queue:
                         raise self._busy()
                     self._change.wait(TICK)
                 self._running += 1
+                entered = True
             finally:
                 self._line.remove(ticket)
+                self._guests -= guest and not entered
                 self._change.notify_all()
 
     def _busy(self) -> Busy:
