@@ -45,7 +45,7 @@ HOSTS: str | None = (
     None  # "example.org,another.org": where the API may fetch pictures; else data URLs only
 )
 # "cad.example.org,*.another.org": names of this server beside those of its machine, "*" any
-NAMES: str | None = os.environ.get("IMAGE2CAD_NAMES")
+NAMES: str | None = os.environ.get("IMAGE2CAD_NAMES", "*" if "SPACE_ID" in os.environ else None)
 # "https://example.org": other sites, whose pages may send to this server and show it in a frame
 ORIGINS: str | None = os.environ.get(
     "IMAGE2CAD_ORIGINS", "https://huggingface.co" if "SPACE_ID" in os.environ else None
@@ -205,8 +205,8 @@ def is_loopback(host: str) -> bool:
 
 
 def own_names(settings: Any) -> list[str]:
-    """The names by which the server may be called, of machine, settings and Space."""
-    names = {"localhost", socket.gethostname(), os.environ.get("SPACE_HOST", "")}
+    """The names by which the server may be called, of its machine and of the settings."""
+    names = {"localhost", socket.gethostname()}
     if not is_loopback(settings.host):
         names.add(settings.host)
     given = listed(settings.names or "")
