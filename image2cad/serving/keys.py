@@ -28,7 +28,7 @@ MOST_ADDRESSES = 10_000  # whose wrong keys are counted
 MOST_KEY_LETTERS = 1000
 NETWORK_BITS = 64  # of an IPv6 address: what one subscriber has
 
-LOG = logging.getLogger(__name__)
+KEY_LOG = logging.getLogger(__name__)
 
 
 class TooManyTries(Exception):
@@ -70,9 +70,9 @@ class Keys:
                 self._seen = mark
                 try:
                     self._read = _keys_in(file)
-                    LOG.warning("the keys were read again: there are %d", len(self._read))
+                    KEY_LOG.warning("the keys were read again: there are %d", len(self._read))
                 except InputError as error:
-                    LOG.error("the keys stay as they were: %s", error)
+                    KEY_LOG.error("the keys stay as they were: %s", error)
         return self._given + self._read
 
     def short(self) -> bool:

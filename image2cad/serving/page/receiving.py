@@ -30,8 +30,8 @@ from image2cad.serving.keys import network
 from image2cad.serving.limits import Limits, unread_picture
 from image2cad.serving.page.login import UPLOAD_PATH, address_of
 
-MOST_PICTURES = 16  # of one upload
-MOST_LETTERS = 100  # of a file's name, its end
+MOST_OF_UPLOAD = 16  # of one upload
+MOST_NAME_LETTERS = 100  # of a file's name, its end
 NOT_IN_NAMES = re.compile(r"[^\w .-]")
 LEAST_CHARGE = 64 << 10  # bytes that a file counts as: small ones take room as well
 SWEEP_SECONDS = 30.0  # between two looks at the folder
@@ -92,7 +92,7 @@ def mount_page(app: FastAPI, page: gr.Blocks, limits: Limits, folder: Path, **lo
         guest = getattr(request.state, "guest", False)
         owner = network(address_of(request.scope))
         paths = []
-        async with request.form(max_files=MOST_PICTURES, max_fields=MOST_PICTURES) as form:
+        async with request.form(max_files=MOST_OF_UPLOAD, max_fields=MOST_OF_UPLOAD) as form:
             for sent in form.getlist("files"):
                 if not isinstance(sent, UploadFile):
                     return error(422, "send the pictures as files named files")
@@ -103,7 +103,7 @@ def mount_page(app: FastAPI, page: gr.Blocks, limits: Limits, folder: Path, **lo
                     return answer_to(refused)
                 name = NOT_IN_NAMES.sub("", Path(sent.filename or "").name).lstrip(".")
                 place = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
-                file = place / (name[-MOST_LETTERS:] or "picture")
+                file = place / (name[-MOST_NAME_LETTERS:] or "picture")
                 async with lock:
                     await asyncio.to_thread(shelf.put, file, data, owner, guest)
                 paths.append(str(file))
