@@ -39,6 +39,7 @@ from watching import eventually
 from image2cad.common.errors import InputError
 from image2cad.serving.api.routes import make_api
 from image2cad.serving.backends import Backend
+from image2cad.serving.connections import patient
 from image2cad.serving.keys import Keys, TooManyTries, Tries
 from image2cad.serving.limits import Limits, limits_from
 from image2cad.serving.page.layout import PAGE_LOOK, make_page
@@ -143,7 +144,7 @@ def test_stalled_uploads(server: Server) -> None:
         for _ in range(24):
             one = open_ones.enter_context(socket.create_connection(server.place, timeout=30))
             with contextlib.suppress(OSError):  # he was refused meanwhile
-                one.sendall(head.encode() + bytes(11_000_000))
+                one.sendall(head.encode() + bytes(11_900_000))
             stalled.append(one)
         answered, _, _ = select.select(stalled, [], [], 0)
         refused = [one.recv(100).split()[1] for one in answered]
@@ -253,6 +254,36 @@ def test_heads_that_never_come(server: Server) -> None:
         for one in slow:  # each is closed by the server
             with contextlib.suppress(ConnectionResetError):
                 assert one.recv(100) == b""
+
+
+def test_an_address_has_so_many_connections() -> None:
+    async def nothing(scope: dict, receive: Callable, send: Callable) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    limits = Limits(address_connections=3)
+    config = uvicorn.Config(nothing, port=0, log_level="critical", http=patient(limits), ws="none")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert eventually(lambda: server.started)
+        place = server.servers[0].sockets[0].getsockname()
+        with contextlib.ExitStack() as open_ones:
+            few = [
+                open_ones.enter_context(socket.create_connection(place, timeout=30))
+                for _ in range(3)
+            ]
+            another = open_ones.enter_context(socket.create_connection(place, timeout=30))
+            with contextlib.suppress(ConnectionResetError):
+                assert another.recv(100) == b""
+            for one in few:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert b" 204 " in one.recv(100)
+        assert eventually(lambda: httpx.get(f"http://127.0.0.1:{place[1]}").status_code == 204)
+    finally:
+        server.should_exit = True
+        thread.join(60)
 
 
 # ---- Refusals that can be read, names, other sites, headers
