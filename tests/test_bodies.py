@@ -25,9 +25,8 @@ def kept(go, held, keys=None, limits=LIMITS):
     service = SimpleNamespace(limits=limits, load=dict)
     app = FastAPI()
     answer_errors(app)
-    app.add_middleware(
-        guard, service=service, metrics=new_metrics(service), methods={}, keys=Keys()
-    )
+    known = keys or Keys()
+    app.add_middleware(guard, service=service, metrics=new_metrics(service), methods={}, keys=known)
 
     @app.post("/{path:path}")
     async def keep(request: Request):
