@@ -23,7 +23,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ MODEL = "models/nano"  # a base or an adapter: a folder or a name on the hub
 LOAD_IN_4BIT = False  # store the model in 4 bits
 BACKEND_URL: str | None = None  # of an OpenAI-compatible server, in place of a model here
 BACKEND_MODEL: str | None = None  # its model
+BACKEND_GENERAL = False  # that model was not trained on this project's question: tell it more
 HOSTS: str | None = (
     None  # "example.org,another.org": where the API may fetch pictures; else data URLs only
 )
@@ -134,7 +135,8 @@ def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Servic
         if not settings.backend_model:
             raise InputError("--backend-url needs --backend-model, the name of its model")
         key = secret("IMAGE2CAD_BACKEND_KEY") or ""
-        backend = remote_backend(settings.backend_url, settings.backend_model, key)
+        chosen = (settings.backend_url, settings.backend_model, key, settings.backend_general)
+        backend = remote_backend(*chosen)
     else:
         backend = local_backend(settings.model, settings.load_in_4bit)
         if gpu is not None:
@@ -149,10 +151,10 @@ def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
     programs and verification stay outside. What goes in and out is pickled.
     """
 
-    def seconds(image: Image.Image, effort: str) -> int:
+    def seconds(image: Image.Image | Sequence[Image.Image], effort: str) -> int:
         return GPU_SECONDS[effort]
 
-    def propose(image: Image.Image, effort: str) -> list[str]:
+    def propose(image: Image.Image | Sequence[Image.Image], effort: str) -> list[str]:
         return backend.propose(image, effort)
 
     return replace(backend, propose=gpu(duration=seconds)(propose))

@@ -19,9 +19,11 @@ from fastapi import FastAPI
 
 from image2cad.common.stopping import NEVER
 from image2cad.serving import jobs
+from image2cad.serving.backends import Backend
 from image2cad.serving.limits import Busy, Limits, check_program
 from image2cad.serving.page.layout import PAGE_LOOK, make_page
 from image2cad.serving.service import Generated
+from image2cad.verification.viewpoints import Viewpoint, eye_named
 from metrics.alignment import ALIGNMENTS
 from metrics.execution import run_cadquery
 
@@ -34,10 +36,12 @@ BROKEN = BOX + "\nresult = result.fillet('<b>')"
 class Slow:
     """A service that finds BOX in every picture; `hold` keeps it at it until it is cancelled."""
 
-    limits = Limits(picture_bytes=100_000)
+    limits = Limits(picture_bytes=100_000, pictures=3)
+    backend = Backend("slow", lambda image, effort, text="": [BOX], reads_text=True)
 
     def __init__(self) -> None:
         self.hold, self.begun, self.ended = False, threading.Event(), threading.Event()
+        self.asked = []
 
     def _work(self, stop, progress=lambda *_: None):
         self.begun.set()
@@ -48,13 +52,17 @@ class Slow:
                 stop.check()
             time.sleep(0.02)
 
-    def generate(self, image, effort, progress, kinds, stop):
+    def generate(self, image, effort, progress, kinds, stop, camera="", text=""):
+        self.asked.append((len(image), camera, text))
+        eye_named(camera)
         self._work(stop, progress)
         if effort == "high":
             raise Busy(7)
         built = self.build(BOX, kinds)
         rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
-        return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest)
+        seen = (Viewpoint(-45.0, 35.0, 0.0, None, "known"),)
+        told = {"cameras": seen, "reason": "It is odd <b>.", "notes": ("The model was not heard.",)}
+        return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest, **told)
 
     def execute(self, code, stop=NEVER):
         return self.build(code, (), stop).part

@@ -41,6 +41,15 @@ def image(data, **fields):
     return "/v1/generate", {"files": {"image": ("x.png", data)}, "data": fields}
 
 
+def views(count):
+    return "/v1/generate", {"files": [("image", ("x.png", picture()))] * count}
+
+
+def message(count):
+    part = {"type": "image_url", "image_url": {"url": data_url(picture())}}
+    return [{"role": "user", "content": [part] * count}]
+
+
 def raw(content, kind="application/json"):
     return "/v1/execute", {"content": content, "headers": {"content-type": kind}}
 
@@ -68,6 +77,15 @@ BAD = {
     "picture as text": (lambda: ("/v1/generate", {"data": {"image": "a.png"}}), 422, "image=@"),
     "blank picture": (lambda: image(encoded(Image.new("RGB", (99, 99), "red"))), 422, "blank"),
     "unknown effort": (lambda: image(picture(), effort="x"), 422, "none, low, high"),
+    "unknown camera": (lambda: image(picture(), camera="x"), 422, "isometric, front"),
+    "long camera": (lambda: image(picture(), camera="1," * 100_000), 422, "isometric, front"),
+    "many pictures": (lambda: views(9), 413, "8 pictures, not 9"),
+    "many pictures in a message": (
+        lambda: asked(data_url(picture()), messages=message(9)), 413, "8 pictures, not 9"
+    ),
+    "a camera of two pictures": (
+        lambda: asked(data_url(picture()), messages=message(2), camera="top"), 422, "one picture"
+    ),
     "unknown format": (lambda: image(picture(), files="step,exe"), 422, "'exe'"),
     "50 MB body": (lambda: image(bytes(50 << 20)), 413, "33,554,432 bytes"),
     "50 MB in chunks": (

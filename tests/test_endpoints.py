@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -21,7 +22,9 @@ UNKNOWN = {"_type": "gradio.FileData"}
 def test_named_endpoints(address: str) -> None:
     client = Client(address, verbose=False)
     named = client.view_api(return_format="dict", print_info=False)
-    assert list(named["named_endpoints"]) == ["/generate", "/execute", "/score"]
+    assert list(named["named_endpoints"]) == [
+        "/generate", "/generate_views", "/execute", "/score",
+    ]  # fmt: skip
     assert not named["unnamed_endpoints"]
     got = client.predict(handle_file(PICTURE), "low", api_name="/generate")
     assert got["code"].strip() == BOX and got["ok"] and got["likeness"] == 0.5
@@ -43,6 +46,25 @@ def test_named_endpoints(address: str) -> None:
         client.predict(handle_file(PICTURE), "high", api_name="/generate")
 
 
+def test_views_a_camera_and_text_reach_the_service(address: str, service: Slow) -> None:
+    client, pictures = Client(address, verbose=False), [handle_file(PICTURE)] * 2
+    ask = functools.partial(client.predict, api_name="/generate_views")
+    got = ask(pictures, "low", "", "holes M6")
+    assert got["ok"] and got["reason"] and got["notes"] == ["The model was not heard."]
+    assert got["cameras"][0]["text"] == "azimuth -45°, elevation 35°, orthographic, known"
+    assert ask(pictures[:1], "low", "front", "")["ok"]
+    assert service.asked == [(2, "", "holes M6"), (1, "front", "")]
+    for several, camera, why in (
+        ([], "", "Give a picture first"),
+        (pictures * 2, "", "may have 3 pictures, not 4"),
+        (pictures[:1], "odd", "Camera is one of isometric, front"),
+    ):
+        with pytest.raises(AppError, match=why):
+            ask(several, "low", camera, "")
+    page = json.dumps(httpx.get(f"{address}/config").json()["components"])
+    assert "Seen from (z is up)" in page and "go to the model of another server" in page
+
+
 def called(address: str, name: str, data: list) -> str:
     """The answer to a request as anybody can write one."""
     url = f"{address}/gradio_api/call/{name}"
@@ -57,10 +79,14 @@ def test_only_uploaded_pictures_are_read(address: str, service: Slow, tmp_path: 
         for mark in ({}, {"meta": UNKNOWN}):
             answer = called(address, "generate", [{"path": str(path), **mark}, "low"])
             assert "event: error" in answer and "likeness" not in answer
+            views = [[{"path": str(path), **mark}], "low", "", ""]
+            answer = called(address, "generate_views", views)
+            assert "event: error" in answer and "likeness" not in answer
     kept = [file.name for file in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*")]
     assert "secret.png" not in kept and "passwd" not in kept  # not even copied
     link = {"path": f"{address}/x.png", "meta": UNKNOWN}
-    for name, data in (("generate", [link, "low"]), ("execute", [link])):
+    several = ("generate_views", [[link], "low", "", ""])
+    for name, data in (("generate", [link, "low"]), several, ("execute", [link])):
         assert "not as a link" in called(address, name, data), name
     client = Client(address, verbose=False)
     text = tmp_path / "text.png"

@@ -12,13 +12,27 @@ import pytest
 from PIL import Image
 
 from benchmarks import vtk_pictures
-from image2cad.cad import renamed_axes, scaled
+from image2cad.cad import centred, moved, renamed_axes, scaled
 from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
 from image2cad.common.errors import InputError
-from image2cad.reading import gencads, lying, namings, scene_of, sightings, views_in
-from image2cad.rendering import camera_from, draw, paint
+from image2cad.reading import (
+    FACING_AXES,
+    cadbenchs,
+    gencads,
+    lying,
+    namings,
+    rods_of,
+    scene_of,
+    seen_from,
+    sightings,
+    views_in,
+)
+from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
 from image2cad.verification import verify
+from image2cad.verification.placing import stray_price
+from image2cad.verification.posing import posed
+from image2cad.verification.viewing import target_of
 from metrics import iou_aligned, iou_unit_box
 from metrics.execution import run_many
 
@@ -65,6 +79,8 @@ def dressed(picture):
     clear = Image.fromarray(np.dstack([np.asarray(picture), opacity]), "RGBA")
     wide = Image.new("RGB", (700, 500), "white")
     wide.paste(picture, (200, 30))
+    around = Image.new("RGB", (600, 448), "white")
+    around.paste(picture, (76, 0))
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=50)
     return {
@@ -72,6 +88,7 @@ def dressed(picture):
         "dark": (dark, (0, 0)),
         "transparent": (clear, (0, 0)),
         "margins": (wide, (200, 30)),
+        "4:3": (around, (76, 0)),
         "JPEG": (Image.open(file).convert("RGB"), (0, 0)),
     }
 
@@ -80,7 +97,7 @@ def test_a_part_is_found_on_any_ground_and_never_squashed():
     picture = Image.fromarray(draw(build(PART)))
     part = np.asarray(picture).min(axis=2) < 250
     rows, columns = np.nonzero(part)
-    assert gencads(picture)[1]
+    assert gencads(picture)[1] == "own"
     for name, (image, (left, top)) in dressed(picture).items():
         scene = scene_of(image)
         place = scene.place
@@ -97,9 +114,9 @@ def test_a_part_is_found_on_any_ground_and_never_squashed():
         assert scene.part.sum() / place.scale**2 == pytest.approx(part.sum(), rel=0.03), name
         own = gencads(image)
         assert (own is None) == (name == "JPEG"), name
-        if own is not None and own[1]:
-            assert (own[0] == np.asarray(picture)).all(), name
-        assert own is None or own[1] == (name != "margins"), name
+        if own is not None:
+            assert own[1] == {"margins": "lost", "4:3": "middle"}.get(name, "own"), name
+            assert name == "margins" or (own[0] == np.asarray(picture)).all(), name
     assert scene_of(Image.new("RGB", (300, 200), (90, 90, 90))) is None
 
 
@@ -109,6 +126,34 @@ def test_regions_are_the_faces_whatever_the_style(shots):
         assert scene.has_lines and scene.drawing == (look == "lines"), look
         assert 4 <= len([mask for mask, _ in scene.masks if mask.sum() > 300]) <= 9, look
     assert not scene_of(shots["shaded"].image).has_lines
+
+
+def test_the_side_of_a_cylinder_is_read_where_its_end_is_a_region_of_its_own_or_not():
+    rod = (Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["YZ"]), (Circle(0, 0, 20),), 100),)
+    picture = Image.fromarray(draw_in_style(build(rod), "coloured", (1, -0.6, 0.8)))
+    camera = seen_from((1, -0.6, 0.8)).camera
+    # The longest region is its side, which two readings of the right plane are of.
+    readings = rods_of(scene_of(picture), camera)[0]
+    shares = [
+        cap.depths[0] / cap.loops[0].radius for cap in readings if FACING_AXES[cap.plane] == 0
+    ]
+    assert min(abs(share - 5) for share in shares) < 0.3
+
+
+def test_cadbenchs_view_is_known_and_no_other_is_taken_for_it(shots):
+    picture = Image.fromarray(draw_in_style(build(PART), "cadbench"))
+    known = cadbenchs(scene_of(picture), picture)
+    assert known is not None
+    assert known.camera.eye[0] < 0 < min(known.camera.eye[1:])
+    # The middle of the box is seen in the picture's middle: a part that strays is dearer.
+    target = target_of(scene_of(picture), known.camera, centred_there=True)
+    off = (np.array(target.middle) - 448 / 2) / target.camera.scale
+    there = off[0] * known.turn[0] - off[1] * known.turn[1]
+    part = moved(centred(PART, build(PART).bounding_box, 0.5), tuple(there.tolist()))
+    assert stray_price(part, target) < 1e-5
+    assert stray_price(moved(part, (9.0, 0.0, 0.0)), target) > 1e-3
+    for look, shot in shots.items():
+        assert cadbenchs(scene_of(shot.image), shot.image) is None, look
 
 
 # ---- Where it is seen from
@@ -180,11 +225,44 @@ def test_sheets_and_composites_are_cut_apart(shots, truth):
         # The cameras are known, so it stands in the picture's own axes.
         (part,) = run_many([answer.code])
         assert iou_unit_box(part, truth) > 0.8, look
-    assert len(views_in(shots["colours"].image)) == 1
     # A view along an axis shows one plane, even for what reads as no sketch on it.
     front = views_in(shots["sheet"].image)[0].camera
     slanted = scene_of(shots["perspective"].image)
     assert {planes for _, planes in lying(slanted, front)} == {(1,)}
+
+
+def test_views_are_cut_apart_however_many_pieces_a_part_has():
+    """Without solving: which tiles there are, and whether their cameras are known."""
+    apart = (*PART, Extrusion(Plane((-50.0, 75.0, 30.0), *NAMED["YZ"]), (Circle(75, 70, 20),), 60))
+    (part,) = run_many([to_code(apart)])
+    pieces = vtk_pictures.solid_of(part)
+    cases = (("sheet", 0, 3), ("sheet", 1, 3), ("cadbench grid", 0, 4), ("lines", 0, 1))
+    for look, lot, count in cases:
+        tiles = views_in(vtk_pictures.taken(look, f"pieces {lot}", pieces).image)
+        assert len(tiles) == count, (look, lot)
+        assert all(tile.camera is not None for tile in tiles) == (count > 1)
+    board = vtk_pictures.taken("benchcad", "pieces", pieces).image
+    assert len(views_in(board)) == 4
+    plain = views_in(board.crop((2, 2, board.width - 2, board.height - 2)))
+    assert [tile.camera for tile in plain] == [None] * 4  # four views, whoever drew them
+
+
+def test_further_views_are_turned_to_where_a_program_draws_them(solid):
+    """Two views from behind, of which one is from below, with a program that explains the first."""
+    eyes = ((1.0, -0.6, 0.8), (-1.0, 0.5, 0.6), (0.4, 0.9, -0.7))
+    scenes = [
+        scene_of(
+            vtk_pictures.shot(
+                solid, vtk_pictures.filling(solid.points, eye, (448, 448), 0.7), vtk_pictures.STEEL
+            )
+        )
+        for eye in eyes
+    ]
+    views = posed(PART, target_of(scenes[0], seen_from(eyes[0]).camera), scenes[1:])
+    assert len(views) == 3
+    for (_, camera), eye in zip(views, eyes, strict=True):
+        cosine = (np.trace(turn_at(camera, np.zeros(3)) @ np.stack(axes_seen_from(eye)).T) - 1) / 2
+        assert np.degrees(np.arccos(np.clip(cosine, -1, 1))) < 5
 
 
 def test_what_cannot_be_asked_is_refused(shots):

@@ -115,6 +115,15 @@ def test_a_camera_goes_both_ways(camera):
     assert same.eye == pytest.approx(camera.eye)
 
 
+def test_a_perspective_camera_goes_further_off():
+    points = np.random.default_rng(0).uniform(-3, 3, (20, 3))
+    near = perspective((2, -1, 0.8), 700, 40, at=(100, 250)).from_further(1.5)
+    far = perspective((2, -1, 0.8), 1050, 60, at=(100, 250))
+    assert near.project(points)[:, :2] == pytest.approx(far.project(points)[:, :2])
+    level = orthographic((1, -1, 1), 2.0)
+    assert level.from_further(1.5) is level
+
+
 def test_what_is_no_camera_is_refused_and_so_is_a_part_behind_it():
     for wrong in (np.zeros((3, 4)), np.full((3, 4), np.nan), np.eye(4)):
         with pytest.raises(ValueError, match="camera|sees"):

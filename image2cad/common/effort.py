@@ -2,6 +2,8 @@
 
 effort = effort_named("low")
 effort.seconds, effort.samples, effort.text
+
+Seconds are of verification, on one core; a model's proposals come on top.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from image2cad.common.errors import InputError
 class Effort:
     """How much an answer to one picture may cost.
 
-    seconds: that verification fits and grows, on one core. samples: programs of the model beside
-    its greedy one. neighbours: of the picture in the library. tried: candidates that are fitted
-    coarsely, of which `refined` are fitted finely. finalists: candidates that are polished and may
-    run, beside codes of the model that the parser does not read. deadline: seconds after which a
-    server gives the picture up. text: for users.
+    seconds: that verification fits and grows with a picture of GenCAD's. samples: programs of the
+    model beside its greedy one. neighbours: of the picture in the library. tried: candidates that
+    are fitted coarsely, of which `refined` are fitted finely. finalists: candidates that are
+    polished and may run, beside codes of the model that the parser does not read. deadline:
+    seconds after which a server gives the picture up.
     """
+
+    name: str
 
     seconds: float
     samples: int
@@ -29,13 +33,34 @@ class Effort:
     refined: int
     finalists: int
     deadline: float
-    text: str
 
+    @property
+    def longest(self) -> float:
+        """The seconds for the kind of picture that has most of them, several views."""
+        return SEVERAL_FACTOR * self.seconds
+
+    @property
+    def text(self) -> str:
+        """What it means for users, with the seconds of each kind of picture."""
+        if not self.seconds:
+            return f"{self.name}: the model's first program"
+        strange, several = STRANGE_FACTOR * self.seconds, SEVERAL_FACTOR * self.seconds
+        return (
+            f"{self.name}: {self.seconds:.0f} s for a picture of GenCAD's, {strange:.0f} s for "
+            f"another, {several:.0f} s for several views"
+        )
+
+
+STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
+SEVERAL_FACTOR = 2.4  # the same of several views
 
 EFFORTS = {
-    "none": Effort(0.0, 0, 0, 0, 0, 0, 60.0, "none: the model's first program"),
-    "low": Effort(7.5, 7, 16, 10, 3, 4, 90.0, "low, 8 s at most"),
-    "high": Effort(50.0, 23, 48, 40, 6, 8, 240.0, "high, 50 s at most"),
+    one.name: one
+    for one in (
+        Effort("none", 0.0, 0, 0, 0, 0, 0, 60.0),
+        Effort("low", 7.5, 7, 16, 10, 3, 4, 90.0),
+        Effort("high", 50.0, 23, 48, 40, 6, 8, 300.0),
+    )
 }
 
 

@@ -33,7 +33,7 @@ def main() -> int:
         "--effort",
         choices=list(EFFORTS),
         default="none",
-        help="; ".join(effort.text for effort in EFFORTS.values()) + " a picture",
+        help="; ".join(effort.text for effort in EFFORTS.values()),
     )
     parser.add_argument(
         "--sources",

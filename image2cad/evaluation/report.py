@@ -20,6 +20,7 @@ from PIL import Image
 
 from image2cad.data import Sample
 from image2cad.rendering import draw
+from image2cad.verification import Viewpoint
 from metrics import Failure, Part
 
 CURVE_SIZE = (480, 160)  # pixels
@@ -177,7 +178,8 @@ def _card(
             f"{one['cost']:.4f} {one['source']}: {one['fate']}" for one in row["tried"]
         )
         note = f"""<p>likeness {row["likeness"]:.3f}, confidence {row["confidence"]:.2f}, found by
-{escape(row["source"] or "none")}</p><details><summary>other candidates: cost and fate</summary>
+{escape(row["source"] or "none")}{_told(row)}</p>
+<details><summary>other candidates: cost and fate</summary>
 <pre>{escape(lost)}</pre></details>"""
     colour = "good" if row["iou_best"] >= 0.8 else "bad" if row["iou_best"] < 0.4 else ""
     return f"""<figure><figcaption><span>{escape(sample.id)}</span>
@@ -187,6 +189,14 @@ def _card(
 {note}<pre>{escape(row["code"])}</pre>
 <details><summary>reference program</summary><pre>{escape(sample.cadquery)}</pre></details>
 </figure>"""
+
+
+def _told(row: dict[str, Any]) -> str:
+    """The cameras of an answer and what is doubtful about its picture; rows kept by earlier
+    versions have neither.
+    """
+    seen = [Viewpoint(**one).text for one in row.get("cameras", ())]
+    return escape("".join(f"; {text}" for text in (*seen, row.get("reason", "")) if text))
 
 
 def _shown(image: Image.Image) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,12 @@ def evaluate_verified(
 ) -> Evaluation:
     """`evaluate` with the model's guesses checked and corrected; see verification/pipeline.py.
 
-    Rows gain "likeness" to the picture, "confidence", the "source" of the answer, the
-    seconds that it took ("verified_in"), and what else was "tried" and how it lost. kept: a
-    file to which answers are appended as they come; those that it holds are not made again.
+    Rows gain "likeness" to the picture, "confidence", the "source" of the answer, the "cameras"
+    that it was drawn with (verification/viewpoints.py), the "reason" why the picture may be none of
+    one part, the seconds that it took ("verified_in"), and what else was "tried" and how it lost.
+    Several pictures of a sample are views of one part, and a model that takes one picture at a time
+    is shown the first. kept: a file to which answers are appended as they come; those that it
+    holds are not made again.
     """
     from image2cad.verification import answer_many
     from image2cad.vlm import propose
@@ -56,7 +60,7 @@ def evaluate_verified(
     started = time.perf_counter()
     done = read_kept(kept)
     todo = [sample for sample in samples if sample.id not in done]
-    images = [sample.image for sample in todo]
+    images = [sample.pictures for sample in todo]
     guesses: list[list[str]] = [[] for _ in todo]
     if "model" in sources and todo:
         guesses = propose(model, processor, images, effort, batch_size, max_new_tokens)
@@ -68,6 +72,8 @@ def evaluate_verified(
             "likeness": answer.likeness,
             "confidence": answer.confidence,
             "source": answer.source,
+            "cameras": [asdict(one) for one in answer.cameras],
+            "reason": answer.reason,
             "verified_in": round(answer.seconds, 2),
             "tried": [
                 {"source": one.source, "cost": min(one.cost, 1e9), "fate": one.fate}

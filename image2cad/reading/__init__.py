@@ -5,20 +5,25 @@ from typing import TYPE_CHECKING
 from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
-    from image2cad.reading.cameras import Sighting, namings, seen_from, sightings
+    from image2cad.reading.boards import CADBENCH_KIND, cadbenchs
+    from image2cad.reading.cameras import Sighting, camera_turned, namings, seen_from, sightings
     from image2cad.reading.contours import corners_of, squared_off
-    from image2cad.reading.framing import Place, gencads
+    from image2cad.reading.doubts import doubt_about
+    from image2cad.reading.framing import Framing, Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
+    from image2cad.reading.restoring import restored
+    from image2cad.reading.rods import rods_of
     from image2cad.reading.tiles import Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
     from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, UNIT_PIXELS, caps, caps_of
     from image2cad.reading.tracing import face_shade
 
 __all__ = [
-    "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "LEAST_FACING", "MOST_SKETCH_CORNERS",
-    "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile", "UNIT_PIXELS", "caps",
-    "caps_of", "corners_of", "face_shade", "gencads", "lying", "namings", "scene_of", "seen_from",
+    "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "Framing", "LEAST_FACING",
+    "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile",
+    "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "doubt_about",
+    "face_shade", "gencads", "lying", "namings", "restored", "rods_of", "scene_of", "seen_from",
     "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ grounds with texture, and parts that the picture's border cuts off.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -32,6 +33,9 @@ LEAST_PART_PIXELS = 50
 LEAST_PIECE_SHARE = 2e-4  # of the picture: smaller pieces are dust
 GENCAD_SHARE = 0.98  # of a part's pixels that have exactly GenCAD's tones, where it drew them
 FRAME_SLACK = 4  # pixels
+
+# Of GenCAD's picture: its own; taken for the middle of a larger picture; not known.
+Framing = Literal["own", "middle", "lost"]
 DRAWING_SHARE = 0.8  # of the inside that looks like the ground, from which it is a line drawing
 
 
@@ -79,15 +83,18 @@ class Framed:
     drawing: bool
 
 
-def frame(image: Image.Image) -> Framed | None:
-    """The part of a picture on the canvas, or None where nothing differs from the ground."""
-    picture = np.asarray(_on_white(image), dtype=np.float64)
+def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | None:
+    """The part of a picture on the canvas, or None where nothing differs from the ground.
+
+    most_enlarged: pixels of 448 to one of the picture, at most.
+    """
+    picture = np.asarray(on_white(image), dtype=np.float64)
     part, like, noise, step, ground = _foreground(picture)
     if part.sum() < LEAST_PART_PIXELS:
         return None
     rows, columns = np.nonzero(part)
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
-    scale = min(WIDEST / (right - left), HIGHEST / (bottom - top))
+    scale = min(WIDEST / (right - left), HIGHEST / (bottom - top), most_enlarged)
     middle = (left + right) / 2, (top + bottom) / 2
     place = Place(
         float(scale), float(middle[0] - SIZE / 2 / scale), float(middle[1] - SIZE / 2 / scale),
@@ -116,17 +123,17 @@ def frame(image: Image.Image) -> Framed | None:
 
 def foreground_of(image: Image.Image) -> Array:
     """(H, W) bool: what differs from the ground, in the picture's own pixels."""
-    return _foreground(np.asarray(_on_white(image), dtype=np.float64))[0]
+    return _foreground(np.asarray(on_white(image), dtype=np.float64))[0]
 
 
-def gencads(image: Image.Image) -> tuple[Array, bool] | None:
-    """GenCAD-Code's own picture in `image`, and whether it is in its frame; None for any other.
+def gencads(image: Image.Image) -> tuple[Array, Framing] | None:
+    """GenCAD-Code's own picture in `image`, and how far its frame is known; None for any other.
 
     Known by its tones, pixel by pixel, on a ground of one colour: (448, 448, 3) uint8 on white.
-    In a picture of another size, with margins or cropped, it is moved into the middle by whole
-    pixels.
+    With a border around it, it is taken for the middle; else, so if it was cropped, the part is
+    moved into the middle by whole pixels.
     """
-    picture = np.asarray(_on_white(image))
+    picture = np.asarray(on_white(image))
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     ground = np.median(border, axis=0).astype(np.uint8)
     part = (picture != ground).any(axis=2)
@@ -138,12 +145,17 @@ def gencads(image: Image.Image) -> tuple[Array, bool] | None:
     wide, high = int(right - left), int(bottom - top)
     if known.mean() < GENCAD_SHARE or wide > WIDEST + FRAME_SLACK or high > HIGHEST + FRAME_SLACK:
         return None
-    framed = image.size == (SIZE, SIZE)
+    height, width = part.shape
+    row, column = top - (height - SIZE) // 2, left - (width - SIZE) // 2
+    framing: Framing = "own" if (width, height) == (SIZE, SIZE) else "middle"
+    bordered = width >= SIZE and height >= SIZE
+    inside = 0 <= row <= SIZE - high and 0 <= column <= SIZE - wide
+    if not bordered or not inside:
+        framing, row, column = "lost", (SIZE - high) // 2, (SIZE - wide) // 2
     out = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
-    row, column = (top, left) if framed else ((SIZE - high) // 2, (SIZE - wide) // 2)
     piece, mask = picture[top:bottom, left:right], part[top:bottom, left:right]
     out[row : row + high, column : column + wide][mask] = piece[mask]
-    return out, framed
+    return out, framing
 
 
 def _as_one_number(colours: Array) -> Array:
@@ -158,7 +170,7 @@ def greys(colours: Array) -> Array:
     return out
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """The picture without transparency, and no larger than MOST_READ_SIDE."""
     if max(image.size) > MOST_READ_SIDE:
         image = image.copy()

@@ -30,7 +30,8 @@ LINED_TOGETHER = 0.95  # and what both shares make together
 FEW_STEPS = 50  # pixels of steps inside that say nothing
 FLAT_SPREAD = 7.0  # greys that a flat face varies by at most
 SLIVER_SHARE = 0.3  # of a region that lies beside the ground with no line between
-CUT_REACHES = (1, 4)  # pixels: narrow gaps first, so that thin faces are known when wide are closed
+# Pixels: narrow gaps first, so that thin faces are known when wide ones are closed.
+CUT_REACHES = (1, 4, 10)
 STEP_WINDOW = 4  # pixels in which a step of tone is whole
 MOST_SLOPED, SLOPED_SPREAD = 40.0, 5.0  # greys along a flat face in soft light, and off its slope
 COST_LEVELS = 256  # of the flooding
@@ -83,9 +84,12 @@ class Scene:
         return found
 
 
-def scene_of(image: Image.Image) -> Scene | None:
-    """What a picture of any size and mode shows; None where nothing differs from its ground."""
-    framed = frame(image)
+def scene_of(image: Image.Image, most_enlarged: float = float("inf")) -> Scene | None:
+    """What a picture of any size and mode shows; None where nothing differs from its ground.
+
+    most_enlarged: see `framing.frame`.
+    """
+    framed = frame(image, most_enlarged)
     return None if framed is None else regions(framed)
 
 
@@ -99,7 +103,7 @@ def regions(framed: Framed) -> Scene:
         seeds = _without_slivers(_enclosed(solid & ~ink), solid)
         if not framed.drawing:
             for reach in CUT_REACHES:
-                seeds = _cut_along_steps(seeds, colours, steps, noise, reach)
+                seeds = _cut_along_steps(seeds, colours, steps, ink, noise, reach)
     else:
         seeds = _quiet(colours, steps, solid, noise)
     marks = _packed(seeds)
@@ -194,13 +198,16 @@ def _without_slivers(seeds: Array, solid: Array) -> Array:
     return np.where(open_[seeds], 0, seeds)
 
 
-def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, reach: int) -> Array:
+def _cut_along_steps(
+    seeds: Array, colours: Array, steps: Array, ink: Array, noise: float, reach: int
+) -> Array:
     """Regions with a step of tone inside, whose line was broken, cut along it.
 
     reach: half as wide as the gaps that are closed, pixels.
     """
     least = max(12.0, 6 * noise)
     quiet = (seeds > 0) & (_ranges(colours) < least)
+    sharp = ndimage.binary_dilation((steps > least) | ink, iterations=2)
     out, following = np.zeros_like(seeds), 1
     boxes = ndimage.find_objects(seeds)
     for i, box in enumerate(boxes, 1):
@@ -214,7 +221,7 @@ def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, r
             j
             for j in large
             if mine[pieces == j].std(axis=0).max() < max(3.0, 2 * noise)
-            or _sharply_bounded(pieces == j, at, steps[box], least) > 0.6
+            or _sharply_bounded(pieces == j, at, sharp[box], reach) > 0.6
         ]
         tints = [np.median(mine[pieces == j], axis=0) for j in plain]
         apart = max((np.abs(a - b).max() for a in tints for b in tints), default=0.0)
@@ -233,13 +240,14 @@ def _cut_along_steps(seeds: Array, colours: Array, steps: Array, noise: float, r
     return out
 
 
-def _sharply_bounded(piece: Array, at: Array, steps: Array, least: float) -> float:
-    """Share of a piece's border inside its region that is a step of tone."""
-    ring = ndimage.binary_dilation(piece, iterations=4) & ~piece
+def _sharply_bounded(piece: Array, at: Array, sharp: Array, reach: int) -> float:
+    """Share of a piece's border inside its region that is a step of tone or a line."""
+    whole = ndimage.binary_dilation(piece, iterations=max(reach - 1, 0))
+    ring = ndimage.binary_dilation(whole, iterations=4) & ~whole
     ring &= ndimage.binary_erosion(at, iterations=3)
     if ring.sum() < 20:
         return 1.0
-    return float(ndimage.binary_dilation(steps > least, iterations=2)[ring].mean())
+    return float(sharp[ring].mean())
 
 
 def _quiet(colours: Array, steps: Array, solid: Array, noise: float) -> Array:

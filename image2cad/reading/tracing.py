@@ -47,7 +47,8 @@ class Cap:
 
     plane: index into FACING_PLANES. loops: the outline, then its holes. straight: share of the
     outline that runs along the plane's axes or is round; low for a wrong reading.
-    mask: (448, 448) bool, the region. camera: what it is seen by.
+    mask: (448, 448) bool, the region. camera: what it is seen by. depths: of a round face, how
+    long the cylinder is whose side it may be; else none.
     """
 
     plane: int
@@ -55,6 +56,7 @@ class Cap:
     straight: float
     mask: Array
     camera: Camera = READ_CAMERA
+    depths: tuple[float, ...] = ()
 
     def at(self, level: float) -> tuple[Loop, ...]:
         """The loops where the plane lies at `level`: they look the same from the eye."""

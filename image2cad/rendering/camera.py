@@ -77,6 +77,11 @@ class Camera:
             seen /= np.maximum(self._shrinking(points), self._nearest)[:, None]
         return seen
 
+    def across(self, right: float, down: float) -> Array:
+        """(3,) the shortest way by which a point moves so many pixels; orthographic cameras."""
+        way: Array = np.linalg.pinv(self._linear[:2]) @ (right, down)
+        return way
+
     def sees(self, points: Array) -> bool:
         """Whether all (N, 3) points are in front of the viewer."""
         return not self.in_perspective or bool((self._shrinking(points) > self._nearest).all())
@@ -161,6 +166,20 @@ class Camera:
         matrix[:, :3] *= factor
         eye = self.eye / factor if self.in_perspective else self.eye
         return Camera(matrix, eye)
+
+    def from_further(self, factor: float) -> Camera:
+        """The perspective camera from `factor` times as far off the origin, which is seen as here.
+
+        The focal length grows likewise. An orthographic camera stays as it is.
+        """
+        if not self.in_perspective:
+            return self
+        flat = self.projection / self.matrix[3, 3]
+        ahead = flat[2, :3].copy()
+        for row in flat[:2]:  # about the principal point, which stays
+            row[:3] -= (row[:3] @ ahead) / (ahead @ ahead) * (1 - 1 / factor) * ahead
+        flat[2, :3] = ahead / factor
+        return camera_from(flat)
 
     def turned(self, rotation: Array) -> Camera:
         """The camera that shows the model, turned about the origin by a (3, 3) rotation, as here.

@@ -2,7 +2,8 @@
 
     backend = local_backend("models/nano")
     backend = remote_backend("http://gpu-box:8000/v1", "llava-cad", key="...")
-    codes = backend.propose(picture, "low")         # best guess first
+    codes = backend.propose(picture, "low")         # best guess first; or a list of views
+    codes = backend.propose(picture, "low", "100 mm wide, holes M6")        # where it reads text
 
 A cluster of vLLM replicas can so do the generating while the programs are checked here. Left
 out: checking them (service.py), and queues (limits.py).
@@ -13,6 +14,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,13 @@ from image2cad.cad import extract_code
 from image2cad.common import EFFORTS, QUESTION, SAMPLING_TEMPERATURE, InputError
 
 MOST_NEW_TOKENS = 1024  # at most, of a program
+MOST_GENERAL_TOKENS = 4096  # of a model that explains what it does
+GENERAL_QUESTION = (
+    "The pictures show one mechanical part, from one side or from several: a view of a CAD "
+    "program, a photograph or a dimensioned drawing. Write one CadQuery program in Python that "
+    "builds it, in millimetres where dimensions are given, with z up, and leave the solid in a "
+    "variable named result. Answer with the program alone."
+)
 SAMPLES_A_BATCH = 8
 SMALL_MODEL = 100_000_000  # parameters; on a CPU it loses more by several threads than it gains
 SAMPLING_SECONDS = 30.0  # for a batch of samples; those that have not ended by then are cut
@@ -36,6 +45,8 @@ REQUESTS_AT_A_TIME = 8  # to a remote server, a picture
 ANSWER_SECONDS = 120.0  # that a remote server may take for an answer
 
 TRIES_WHILE_BUSY, LONGEST_BUSY_WAIT = 5, 10.0  # where it says that it is busy; the wait in seconds
+
+BACKEND_LOG = logging.getLogger(__name__)
 
 # Whether the call of `propose` in this context is still wanted. A local model looks at every token,
 # which a call in another process cannot.
@@ -50,7 +61,10 @@ class Unreachable(InputError):
     """The server that generates does not answer as it should."""
 
 
-def estimated(image: Image.Image, codes: Sequence[str]) -> tuple[int, int]:
+Views = Image.Image | Sequence[Image.Image]  # a picture, or views of one part
+
+
+def estimated(image: Views, codes: Sequence[str]) -> tuple[int, int]:
     """Tokens of prompt and programs, from the number of letters."""
     return round(len(QUESTION) / LETTERS_A_TOKEN), round(sum(map(len, codes)) / LETTERS_A_TOKEN)
 
@@ -59,15 +73,17 @@ def estimated(image: Image.Image, codes: Sequence[str]) -> tuple[int, int]:
 class Backend:
     """Where programs come from.
 
-    name: of the model, as /v1/models lists it. propose: a picture and an effort to programs,
-    best guess first. tokens: of the prompt and of these programs. calls: how many pictures at a
-    time `propose` may be asked for.
+    name: of the model, as /v1/models lists it. propose: a picture, or views of one part, and an
+    effort to programs, best guess first. tokens: of the prompt and of these programs. calls: how
+    many pictures at a time `propose` may be asked for. reads_text: it takes the text beside a
+    picture as a third argument, and photographs and dimensioned drawings as well as its model can.
     """
 
     name: str
-    propose: Callable[[Image.Image, str], list[str]]
-    tokens: Callable[[Image.Image, Sequence[str]], tuple[int, int]] = estimated
+    propose: Callable[..., list[str]]
+    tokens: Callable[[Views, Sequence[str]], tuple[int, int]] = estimated
     calls: int = 1
+    reads_text: bool = False
 
 
 def local_backend(model_name: str, load_in_4bit: bool = False) -> Backend:
@@ -88,18 +104,18 @@ def local_backend(model_name: str, load_in_4bit: bool = False) -> Backend:
     )
 
 
-def propose_local(
-    model_name: str, load_in_4bit: bool, image: Image.Image, effort: str
-) -> list[str]:
+def propose_local(model_name: str, load_in_4bit: bool, image: Views, effort: str) -> list[str]:
     """The model's greedy program first, then different samples: as many as the effort has.
 
-    Raises Stopped when `unwanted` says so.
+    Of several views a base that takes one picture at a time is shown the first. Raises Stopped
+    when `unwanted` says so.
     """
     import torch
 
-    from image2cad.vlm import generate_codes
+    from image2cad.vlm import can_see, generate_codes
 
     model, processor = _loaded(model_name, load_in_4bit)
+    image = can_see(processor, image)
     options: dict[str, Any] = {
         "batch_size": SAMPLES_A_BATCH,
         "max_new_tokens": MOST_NEW_TOKENS,
@@ -138,20 +154,21 @@ def _stop_if_unwanted(*_: Any) -> None:
 
 
 def _tokens_local(
-    model_name: str, load_in_4bit: bool, image: Image.Image, codes: Sequence[str]
+    model_name: str, load_in_4bit: bool, image: Views, codes: Sequence[str]
 ) -> tuple[int, int]:
-    from image2cad.vlm import encode_picture
+    from image2cad.vlm import can_see, encode_picture
 
     _, processor = _loaded(model_name, load_in_4bit)
     texts = [processor.tokenizer(code, add_special_tokens=False)["input_ids"] for code in codes]
-    prompt = len(encode_picture(processor, image)["input_ids"])
+    prompt = len(encode_picture(processor, can_see(processor, image))["input_ids"])
     return prompt, sum(len(ids) + 1 for ids in texts)  # and the token that ends each
 
 
-def remote_backend(url: str, model: str, key: str = "") -> Backend:
+def remote_backend(url: str, model: str, key: str = "", general: bool = False) -> Backend:
     """An OpenAI-compatible server with vision chat. url: with its /v1.
 
-    Raises InputError if it cannot be reached or does not have that model.
+    general: its model was not trained on this project's question, and is told in sentences what is
+    wanted. Raises InputError if it cannot be reached or does not have that model.
     """
     try:
         client = httpx.Client(
@@ -168,41 +185,65 @@ def remote_backend(url: str, model: str, key: str = "") -> Backend:
         raise Unreachable(f"{url} does not list its models as OpenAI's API does") from error
     if model not in names:
         raise InputError(f"{url} has no model {model!r}; it has {', '.join(names) or 'none'}")
-    return Backend(name=model, propose=functools.partial(_propose_remote, client, model), calls=16)
+    propose = functools.partial(_propose_remote, client, model, general)
+    return Backend(name=model, propose=propose, calls=16, reads_text=True)
 
 
-def _propose_remote(client: httpx.Client, model: str, image: Image.Image, effort: str) -> list[str]:
-    """The greedy program, then samples. Single requests, because not every server takes n > 1."""
+def _data_url(image: Image.Image) -> str:
     stream = io.BytesIO()
     image.convert("RGB").save(stream, "PNG")
-    address = "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-    parts = [
-        {"type": "image_url", "image_url": {"url": address}},
-        {"type": "text", "text": QUESTION},
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _propose_remote(
+    client: httpx.Client, model: str, general: bool, image: Views, effort: str, text: str = ""
+) -> list[str]:
+    """The greedy program, then samples. Single requests, because not every server takes n > 1.
+
+    Raises Unreachable where no request is answered; samples that are not are left out.
+    """
+    views = [image] if isinstance(image, Image.Image) else image
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": _data_url(view)}} for view in views
     ]
+    question = f"{GENERAL_QUESTION}\n{QUESTION}" if general else QUESTION
+    parts.append({"type": "text", "text": f"{question}\n{text}" if text else question})
     greedy = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],
-        "max_tokens": MOST_NEW_TOKENS,
+        "max_tokens": MOST_GENERAL_TOKENS if general else MOST_NEW_TOKENS,
         "temperature": 0.0,
     }
     sampled = [
         {**greedy, "temperature": SAMPLING_TEMPERATURE, "seed": seed}
         for seed in range(EFFORTS[effort].samples)
     ]
+
+    def replied(job: dict[str, Any]) -> str | Unreachable:
+        try:
+            return extract_code(_content(client, _answer(client, "POST", "chat/completions", job)))
+        except Unreachable as error:
+            return error
+
     with ThreadPoolExecutor(REQUESTS_AT_A_TIME) as pool:
-        answers = pool.map(
-            lambda job: _answer(client, "POST", "chat/completions", job), [greedy, *sampled]
-        )
-        codes = [extract_code(_content(client, answer)) for answer in answers]
+        replies = list(pool.map(replied, [greedy, *sampled]))
+    codes = [reply for reply in replies if isinstance(reply, str)]
+    failed = [reply for reply in replies if isinstance(reply, Unreachable)]
+    if failed and not codes:
+        raise failed[0]
+    if failed:
+        BACKEND_LOG.warning("%d of %d requests failed: %s", len(failed), len(replies), failed[0])
     return list(dict.fromkeys(codes))
 
 
 def _content(client: httpx.Client, answer: Any) -> str:
     try:
-        return answer["choices"][0]["message"]["content"] or ""
+        said = answer["choices"][0]["message"]["content"]
     except (KeyError, IndexError, TypeError) as error:
         raise Unreachable(f"{client.base_url} does not answer as OpenAI's API does") from error
+    if said is not None and not isinstance(said, str):
+        raise Unreachable(f"{client.base_url} does not answer with text")
+    return said or ""
 
 
 def _answer(client: httpx.Client, method: str, path: str, body: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """What the service's worker processes do, each in one call, and how they warm up.
 
     built = build_program(code, ["step", "glb"], run_cadquery)          # part and files
-    solved = solve_picture(picture, codes, "low", ["glb"], run_cadquery)
+    solved = solve_picture(picture, codes, "low", None, ["glb"], run_cadquery)
     compared = compare_programs(prediction, reference, ["best"], run_cadquery)
 
 Importable by name, as common/processes.py wants it. A part leaves its process once, with its
@@ -11,13 +11,13 @@ files: pickled it has megabytes. `run` is `run_cadquery` with the service's limi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
 from image2cad.common import InputError
-from image2cad.verification import verify
+from image2cad.verification import Viewpoint, verify
 from metrics import Failure, Part, run_cadquery
 
 EXAMPLE_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
@@ -42,7 +42,7 @@ class Solved:
 
     code: the best; where none was valid, the model's first, or "". likeness, confidence, source:
     as verification gives them, 0 and "" where none was valid. candidates: how many were
-    considered.
+    considered. cameras, reason: as in verification's Answer.
     """
 
     code: str
@@ -51,6 +51,8 @@ class Solved:
     confidence: float
     source: str
     candidates: int
+    cameras: tuple[Viewpoint, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,20 +98,26 @@ def with_files(part: Part | Failure, code: str, kinds: Sequence[str]) -> Built:
 
 
 def solve_picture(
-    image: Image.Image, codes: Sequence[str], effort: str, kinds: Sequence[str], run: Run
+    image: Image.Image | Sequence[Image.Image],
+    codes: Sequence[str],
+    effort: str,
+    camera: Sequence[float] | None,
+    kinds: Sequence[str],
+    run: Run,
 ) -> Solved:
     """The program whose drawing is most like the picture, its part and files.
 
-    codes: of a model, its best guess first.
+    image: a picture, or views of one part. codes: of a model, its best guess first. camera: the
+    direction to the picture's viewer, or None.
     """
-    answer = verify(image, codes, effort)
+    answer = verify(image, codes, effort, camera=camera)
     if answer.code is None or answer.part is None:
-        return unverified(
-            codes, build_program(codes[0], kinds, run) if codes else Built(NO_PROGRAM)
-        )
+        nothing = replace(NO_PROGRAM, message=answer.reason) if answer.reason else NO_PROGRAM
+        built = build_program(codes[0], kinds, run) if codes else Built(nothing)
+        return replace(unverified(codes, built), reason=answer.reason)
     built = with_files(answer.part, answer.code, kinds)
     figures = answer.likeness, answer.confidence, answer.source, len(answer.tried) + 1
-    return Solved(answer.code, built, *figures)
+    return Solved(answer.code, built, *figures, answer.cameras, answer.reason)
 
 
 def unverified(codes: Sequence[str], built: Built) -> Solved:

@@ -2,6 +2,7 @@
 
     limits = limits_from("waiting=4, body_seconds=30")     # the rest as it comes
     image = open_picture(data, limits)              # bytes from anywhere -> RGB picture
+    views = open_pictures([data, more], limits)     # of one part
     queue = Queue(running=2, waiting=16, seconds=60)
     with queue.place(stop):                         # one of two places; Busy where none is free
         ...
@@ -16,7 +17,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -41,7 +42,9 @@ class TooLarge(InputError):
 class Limits:
     """What one request may take, and how many there may be.
 
-    picture_bytes, pixels: of a picture as it comes. code_bytes: of one program. body_bytes: of
+    picture_bytes, pixels: of a picture as it comes; several views of a part have these pixels
+    together, and their bytes as body_bytes says. pictures: views of a part. text_letters: beside
+    them. code_bytes: of one program. body_bytes: of
     a request, which has body_seconds to arrive and stall_seconds for the next piece of it;
     program_body_bytes: of one that brings programs only, as all of the page but its uploads;
     bodies_bytes: of all requests that are being answered. values: of JSON in a request of the API;
@@ -62,6 +65,8 @@ class Limits:
 
     picture_bytes: int = 20 << 20
     pixels: int = 50_000_000
+    pictures: int = 8
+    text_letters: int = 4000
     code_bytes: int = 200_000
     body_bytes: int = 32 << 20
     program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
@@ -130,6 +135,36 @@ def check_program(code: str, limits: Limits) -> None:
         raise TooLarge(f"a program may have {limits.code_bytes:,} bytes")
 
 
+def check_count(pictures: int, limits: Limits) -> None:
+    """Raise InputError unless there are pictures, and TooLarge where there are too many."""
+    if not pictures:
+        raise InputError("there is no picture")
+    if pictures > limits.pictures:
+        raise TooLarge(f"a part may have {limits.pictures} pictures, not {pictures}")
+
+
+def open_pictures(files: Sequence[bytes], limits: Limits) -> list[Image.Image]:
+    """The pictures in `files`, views of one part, each as `open_picture` has it.
+
+    Raises what that raises, with the picture's number where there are several; all bytes and all
+    pixels together are limited too.
+    """
+    check_count(len(files), limits)
+    if sum(map(len, files)) > max(limits.body_bytes, limits.picture_bytes):
+        raise TooLarge(f"all pictures together may have {limits.body_bytes:,} bytes")
+    out, left = [], limits.pixels
+    for number, data in enumerate(files, 1):
+        try:
+            picture, pixels = _opened(data, replace(limits, pixels=left))
+        except InputError as error:
+            if len(files) == 1:
+                raise
+            raise type(error)(f"picture {number}: {error}") from error
+        left -= pixels
+        out.append(picture)
+    return out
+
+
 def open_picture(data: bytes, limits: Limits) -> Image.Image:
     """The picture in `data`, upright, on white, RGB.
 
@@ -137,7 +172,13 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     Raises InputError for what is no picture or has one colour, TooLarge for too many bytes or
     pixels.
     """
+    return _opened(data, limits)[0]
+
+
+def _opened(data: bytes, limits: Limits) -> tuple[Image.Image, int]:
+    """The picture, and how many pixels its file has."""
     image = unread_picture(data, limits)
+    size = image.width * image.height
     try:
         with _decoding:
             image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
@@ -151,7 +192,7 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     darkest, lightest = picture.convert("L").getextrema()
     if darkest == lightest:
         raise InputError("the picture is blank: all of it has one colour")
-    return picture
+    return picture, size
 
 
 def unread_picture(data: bytes, limits: Limits) -> Image.Image:

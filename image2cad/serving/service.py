@@ -12,6 +12,7 @@ processes, which are killed when a deadline passes or a client leaves. Left out:
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import threading
@@ -37,16 +38,19 @@ from image2cad.common import (
     effort_named,
 )
 from image2cad.serving import jobs
-from image2cad.serving.backends import Backend, Stopped, unwanted
+from image2cad.serving.backends import Backend, Stopped, Unreachable, unwanted
 from image2cad.serving.jobs import NO_PROGRAM, Built, Compared, Solved
-from image2cad.serving.limits import Limits, Queue, check_program
-from image2cad.verification import warm_up
+from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
+from image2cad.verification import Viewpoint, eye_named, warm_up
 from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
 
 # Shares of the progress: when the model has answered, and when its programs are checked.
 ASKED_SHARE, CHECKED_SHARE = 0.3, 0.95
+VERIFYING_SHARE = 1.15  # of the longest that verification may take, which is kept for it
+WITHOUT_IT = "This is the answer without it."
+TEXT_NOT_READ = "The text beside the picture was not read: the model here takes pictures only."
 LOST_TWICE = (
     "the server's process for this work was lost twice: either the work brings it down, or "
     "something else does, such as a system that is short of memory"
@@ -60,7 +64,8 @@ class Generated:
     code: the program; where none was valid, the model's first. part: what it builds, or why it
     builds nothing. likeness, confidence, source: as in `Solved`. seconds: of work,
     without the queue. candidates: how many programs were considered. tokens: of the model's
-    prompt and of all its programs. files, no_files: as in `Built`.
+    prompt and of all its programs. files, no_files: as in `Built`. cameras, reason: as in
+    `Solved`. notes: what else a user should know, a sentence each.
     """
 
     code: str
@@ -73,6 +78,9 @@ class Generated:
     tokens: tuple[int, int]
     files: dict[str, bytes] = field(default_factory=dict)
     no_files: dict[str, str] = field(default_factory=dict)
+    cameras: tuple[Viewpoint, ...] = ()
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 Progress = Callable[[float, str], None] | None
@@ -112,40 +120,65 @@ class Service:
 
     def generate(
         self,
-        image: Image.Image,
+        image: Image.Image | Sequence[Image.Image],
         effort: str = "low",
         progress: Progress = None,
         kinds: Sequence[str] = (),
         stop: Stop = NEVER,
+        camera: str = "",
+        text: str = "",
     ) -> Generated:
-        """The program whose drawing is most like `image` (RGB, any size).
+        """The program whose drawing is most like `image` (RGB, any size), one or several views.
 
         effort: "none" takes the model's program as it is. progress: called with a share of 1
         and what is going on, from when the picture has a place in the queue. kinds: of files of
-        the part, formats of cad/exports.py.
+        the part, formats of cad/exports.py. camera: of one picture, as verification.eye_named
+        reads it. text: beside the picture, for a backend that reads it. A backend that cannot be
+        reached or gives no program is named in the notes, and the answer is the one without it;
+        with effort "none" there is none, and it is raised.
         """
         kinds = jobs.distinct_kinds(kinds)
         allowed = effort_named(effort)
+        views = [image] if isinstance(image, Image.Image) else list(image)
+        check_count(len(views), self.limits)
+        image = views[0] if len(views) == 1 else views
+        eye = eye_named(camera)
+        if eye is not None and len(views) > 1:
+            raise InputError("a camera can be given with one picture only")
+        notes = []
+        if text.strip() and not self.backend.reads_text:
+            text = ""
+            notes.append(TEXT_NOT_READ)
+        if len(text) > self.limits.text_letters:
+            most = self.limits.text_letters
+            raise TooLarge(
+                f"the text beside a picture may have {most:,} letters, not {len(text):,}"
+            )
         tell = progress or (lambda share, text: None)
         waiting = stop.telling(lambda: tell(0.0, "waiting for a free place"))
         with self._pictures.place(waiting, self._guests):
             started = time.monotonic()
             stop = stop.within(self.limits.seconds[effort])
             tell(0.02, "asking the model")
-            codes, tokens = self._ask(image, effort, stop)
+            codes, tokens, trouble = self._ask(image, effort, text, stop)
+            notes += [trouble] if trouble else []
             asked = time.monotonic()
 
             def tell_of_checking() -> None:
-                spent = (time.monotonic() - asked) / max(allowed.seconds, 1.0)
+                seconds = allowed.seconds if len(views) == 1 else allowed.longest
+                spent = (time.monotonic() - asked) / max(seconds, 1.0)
                 text = f"checking {len(codes)} programs and fitting them to the picture"
                 tell(ASKED_SHARE + (CHECKED_SHARE - ASKED_SHARE) * min(spent, 1.0), text)
 
-            solved = self._solve(image, codes, effort, kinds, stop.telling(tell_of_checking))
+            telling = stop.telling(tell_of_checking)
+            solved = self._solve(image, codes, effort, eye, kinds, telling)
             seconds = time.monotonic() - started
         tell(1.0, "done")
         built = solved.built
         figures = solved.likeness, solved.confidence, solved.source, seconds, solved.candidates
-        return Generated(solved.code, built.part, *figures, tokens, built.files, built.no_files)
+        made = Generated(solved.code, built.part, *figures, tokens, built.files, built.no_files)
+        told = tuple(notes)
+        return replace(made, cameras=solved.cameras, reason=solved.reason, notes=told)
 
     def execute(self, code: str, stop: Stop = NEVER) -> Part | Failure:
         """The part that a program builds."""
@@ -203,18 +236,31 @@ class Service:
     # ---- Steps of the work
 
     def _ask(
-        self, image: Image.Image, effort: str, stop: Stop
-    ) -> tuple[list[str], tuple[int, int]]:
-        """What the model proposes."""
+        self, image: Image.Image | Sequence[Image.Image], effort: str, text: str, stop: Stop
+    ) -> tuple[list[str], tuple[int, int], str]:
+        """What the model proposes, its tokens, and in a sentence why that is nothing, or ""."""
+        allowed = effort_named(effort)
+        # What verification may take is left for it, with something to spare.
+        patience = max(self.limits.seconds[effort] - VERIFYING_SHARE * allowed.longest, 0.0)
+        until = time.monotonic() + patience
         given_up = threading.Event()
         context = copy_context()  # it also tells a ZeroGPU Space whose quota it is
         context.run(unwanted.set, lambda: given_up.is_set() or self._closed.is_set())
-        job = self._model.submit(context.run, _propose, self.backend, image, effort)
+        job = self._model.submit(context.run, _propose, self.backend, image, effort, text)
         try:
             while not job.done():
                 stop.check()
+                if allowed.seconds and time.monotonic() > until:
+                    return [], (0, 0), f"The model did not answer in {patience:.0f} s. {WITHOUT_IT}"
                 wait([job], TICK)
-            return job.result()
+            codes, tokens = job.result()
+            without = self.backend.reads_text and not any(map(_is_program, codes))
+            return codes, tokens, f"The model answered without a program. {WITHOUT_IT}" * without
+        except Unreachable as error:
+            if not allowed.seconds:
+                raise
+            LOG.warning("the backend is left out: %s", error)
+            return [], (0, 0), f"The model was not heard ({error}). {WITHOUT_IT}"
         except (Stopped, CancelledError) as error:
             raise Cancelled("the service is closed") from error
         finally:
@@ -222,10 +268,16 @@ class Service:
             job.cancel()
 
     def _solve(
-        self, image: Image.Image, codes: list[str], effort: str, kinds: Sequence[str], stop: Stop
+        self,
+        image: Image.Image | Sequence[Image.Image],
+        codes: list[str],
+        effort: str,
+        eye: tuple[float, float, float] | None,
+        kinds: Sequence[str],
+        stop: Stop,
     ) -> Solved:
         """The best program; the model's first where verification is lost. As `_build` otherwise."""
-        job = (jobs.solve_picture, image, codes, effort)
+        job = (jobs.solve_picture, image, codes, effort, eye)
         solved = self._once(self._verifying, *job, kinds, self._runner(), stop=stop)
         if isinstance(solved, Lost) and kinds:
             lost, solved = solved, self._once(self._verifying, *job, (), self._runner(), stop=stop)
@@ -291,7 +343,17 @@ def _without_files(built: Built, kinds: Sequence[str], lost: Lost) -> Built:
 
 
 def _propose(
-    backend: Backend, image: Image.Image, effort: str
+    backend: Backend, image: Image.Image | Sequence[Image.Image], effort: str, text: str
 ) -> tuple[list[str], tuple[int, int]]:
-    codes = backend.propose(image, effort)
+    # Only a backend that reads text takes it.
+    codes = backend.propose(image, effort, *([text] if text else []))
     return codes, backend.tokens(image, codes)
+
+
+def _is_program(code: str) -> bool:
+    """Whether a reply holds what may be a CadQuery program, and not just a sentence."""
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return "cq." in code or "cadquery" in code

@@ -29,6 +29,7 @@ from image2cad.rendering import (
     Painting,
     blank_painting,
     code_of,
+    directions,
     draw_into,
     paint,
 )
@@ -42,7 +43,21 @@ SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
 REGIONS_OF_A_VIEW, READINGS_OF_A_VIEW = 4, 3  # of several, from which extrusions are read
 STARTS_OF_A_VIEW, ENDS_OF_A_VIEW, HOLES_OF_A_VIEW = 4, 4, 4
+EXPLAINED_ROUND = 0.8  # of a round region, that has directions of a cylinder about its axis
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
+
+
+def _round_about() -> tuple[Array, ...]:
+    """For each axis, (NO_FACE + 1,) bool: directions across it that are no main ones."""
+    found = []
+    for axis in range(3):
+        off = np.abs(directions())
+        across = (off[:, axis] < 0.1) & (off.max(axis=1) < 0.995)
+        found.append(np.append(across, False))
+    return tuple(found)
+
+
+ROUND_ABOUT = _round_about()
 
 
 class Addition(NamedTuple):
@@ -86,14 +101,15 @@ def additions(
                 if stop.due():
                     return
                 ends = [end for end in known if (end - start) * inwards > 0.3]
-                ends += [start + inwards * depth for depth in DEPTHS_TRIED]
+                depths = cap.depths or DEPTHS_TRIED
+                ends += [start + inwards * depth for depth in depths]
                 loops = cap.at(start)
                 for end in ends:
                     looks = _with(scene, block, target, cap, start, end)
                     gap = gap_of(looks, target, COARSE_BLOCK)
                     step = _extrusion(cap.plane, loops, start, end)
                     yield Addition(squared(gap) / blank, step, region)
-                if program and (outermost - start) * inwards < -0.3:
+                if program and not cap.depths and (outermost - start) * inwards < -0.3:
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
                     cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                     yield Addition(cost, step, region)
@@ -110,6 +126,8 @@ def _additions_in(
         if stop.due():
             return
         mine = next(i for i, sight in enumerate(target.sights) if sight.has(readings[0]))
+        if readings[0].depths:
+            continue
         if scene.whole is not None and _explained(readings[0], scene.whole, target):
             continue
         taken[mine] += 1
@@ -256,6 +274,10 @@ def _explained(cap: Cap, looks: Looks, target: Target) -> bool:
     """Whether the program looks to have nearly the same flat region."""
     if isinstance(looks, tuple):
         axis = FACING_AXES[cap.plane]
+        if cap.depths:
+            mine = next(i for i, sight in enumerate(target.sights) if sight.has(cap))
+            codes = looks[mine].code[cap.mask]
+            return bool(ROUND_ABOUT[axis][codes].mean() > EXPLAINED_ROUND)
         normal = np.zeros(3)
         normal[axis] = -cap.camera.inwards(axis)
         mine = next(i for i, sight in enumerate(target.sights) if sight.has(cap))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import linprog
 
 from image2cad.common import Array
 from image2cad.reading import FACING_AXES, Cap
@@ -29,6 +30,9 @@ CARVINGS = 3  # each about the box of what the last one left
 LEVELS_TRIED, DEPTHS_SWEPT = 49, 24
 INSIDE_SHARE = 0.97  # of a region's points that lie in every silhouette where it can be
 SWEPT_SHARE = 0.95
+ALONG_AXIS = 0.999  # cosine
+BOX_SLACK = 1.0  # pixels by which the boxes of silhouettes may disagree
+BOUNDED_SHARE = 0.03  # of a side, by which a hull that is bounded by such a box seems smaller
 MOST_POINTS = 120  # of a region
 
 
@@ -82,6 +86,9 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
         for sight in sights
     )
     low, high = np.full(3, -FARTHEST), np.full(3, FARTHEST)
+    bounds = _bounds_of(sights) if any(_straight(sight) for sight in sights) else None
+    if bounds is not None:
+        low, high = bounds
     box: Array | None = None
     for _ in range(CARVINGS):
         ticks = [np.linspace(low[axis], high[axis], CARVED_SIDE) for axis in range(3)]
@@ -98,7 +105,44 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
         return None
     rim = 0.8 * NEAR_PIXELS / float(np.mean([sight.camera.scale for sight in sights]))
     taken = np.minimum(rim, 0.4 * (box[1] - box[0]))
-    return Space(tuple(sights), near, np.stack([box[0] + taken, box[1] - taken]))
+    hull = np.stack([box[0] + taken, box[1] - taken])
+    if bounds is None:
+        return Space(tuple(sights), near, hull)
+    # Where views along axes bound it, the silhouettes' boxes say it to the pixel.
+    close = np.abs(hull - bounds) < np.maximum(2 * rim, BOUNDED_SHARE * (box[1] - box[0]))
+    return Space(tuple(sights), near, np.where(close, bounds, hull))
+
+
+def _straight(sight: Sight) -> bool:
+    """Whether a view is along an axis."""
+    return float(np.abs(sight.camera.view).max()) > ALONG_AXIS
+
+
+def _bounds_of(sights: Sequence[Sight]) -> Array | None:
+    """(2, 3) box of the points that lie in the boxes of all silhouettes; None if there are none."""
+    rows, limits = [], []
+    for sight in sights:
+        down, across = np.nonzero(sight.scene.part)
+        for k, (first, last) in enumerate(
+            ((across.min(), across.max() + 1), (down.min(), down.max() + 1))
+        ):
+            # A pixel's column or row is a ratio of two linear terms.
+            for edge, sign in ((first, -1.0), (last, 1.0)):
+                row = sign * (sight.camera.matrix[k] - edge * sight.camera.matrix[3])
+                slack = BOX_SLACK * sight.camera.matrix[3, 3]
+                rows.append(row[:3])
+                limits.append(slack - row[3])
+    out = np.zeros((2, 3))
+    for axis in range(3):
+        for end, sign in ((0, 1.0), (1, -1.0)):
+            found = linprog(
+                sign * np.eye(3)[axis], np.array(rows), np.array(limits),
+                bounds=[(-FARTHEST, FARTHEST)] * 3,
+            )  # fmt: skip
+            if found.x is None:
+                return None
+            out[end, axis] = found.x[axis]
+    return out
 
 
 def _on(points: Array, sight: Sight, mask: Array) -> Array:

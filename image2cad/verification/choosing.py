@@ -17,6 +17,7 @@ from image2cad.cad import build
 from image2cad.common import NEVER, Stop
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import Target, likeness_of
+from image2cad.verification.viewpoints import Viewpoint
 from metrics import Failure, Part, run_cadquery
 
 RUN_SECONDS = 5.0  # of CPU time that a finalist may run; one that sleeps is ended after 25 s
@@ -33,6 +34,9 @@ class Answer:
     likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
     confidence: chance of an IoU over 0.9, from the likeness (see `confidence`).
     source: where its structure came from. tried: the others, those that cost least first.
+    cameras: those that the program was drawn and compared with, one for each view; none where it
+    was not. reason: why the picture may be none of one part, in a sentence; "" where nothing says
+    so.
     """
 
     code: str | None
@@ -42,6 +46,8 @@ class Answer:
     source: str
     tried: tuple[Candidate, ...]
     seconds: float
+    cameras: tuple[Viewpoint, ...] = ()
+    reason: str = ""
 
 
 def confidence(value: float) -> float:

@@ -50,6 +50,8 @@ BUILDS_NOTHING = float("inf")  # cost of a program that builds nothing
 EXTRUSION_PRICE = 1e-4  # of cost: what an extrusion must bring
 NUMBER_PRICE = 1.5e-5  # of cost: what a number must bring
 LOOSE_PRICE = 8e-4  # of cost: what a piece that touches no other must bring, without a frame
+STRAY_PRICE = 1e-4  # of cost: of a pixel between a part's middle and where it is known to be seen
+LOOSE_SHARE = 0.1  # of the cost that is left, that it must bring too: a stray piece widens the part
 WHOLE_NUMBER_PRICE = 4e-5  # of cost, on top of that for each number of a whole program
 STRANGE_CHARGE = 4.0  # times these prices: a style that is not known leaves more unexplained
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run must bring
@@ -66,7 +68,8 @@ class Target:
     picture's cost. camera: by which it is read, and programs are grown; the first sight's. framed:
     the picture frames its part as GenCAD's do, so that a whole part is drawn by its own camera
     and place and size cancel out; else by `camera`, and they do not. sights: of a style that is
-    not known. space: what several sights leave for the part.
+    not known. space: what several sights leave for the part. middle: (column, row) where the middle
+    of the part's box is seen, where that is known without a frame.
     """
 
     picture: Picture
@@ -76,6 +79,7 @@ class Target:
     framed: bool = True
     sights: tuple[Sight, ...] = ()
     space: Space | None = None
+    middle: tuple[float, float] | None = None
 
     def camera_for(self, fixed: bool) -> Camera | None:
         """The camera that programs are drawn by; None is each one's own. fixed: held as it is."""
@@ -86,12 +90,17 @@ class Target:
         """How many times the prices of this file an extrusion and a number have."""
         return STRANGE_CHARGE if self.sights else 1.0
 
-    def turned(self, rotation: Array) -> Target:
-        """The target with the part turned about the origin, (3, 3), before all cameras."""
-        sights = tuple(
-            replace(sight, camera=sight.camera.turned(rotation)) for sight in self.sights
-        )
-        return replace(self, camera=self.camera.turned(rotation), sights=sights)
+    def turned(self, rotation: Array, further: float = 1.0) -> Target:
+        """The target with the part turned about the origin, (3, 3), before all cameras.
+
+        further: how many times as far away they then stand, where they are in perspective.
+        """
+
+        def moved(camera: Camera) -> Camera:
+            return camera.turned(rotation).from_further(further)
+
+        sights = tuple(replace(sight, camera=moved(sight.camera)) for sight in self.sights)
+        return replace(self, camera=moved(self.camera), sights=sights)
 
 
 def look_at(picture: Picture, camera: Camera | None = None) -> Target:
@@ -104,12 +113,12 @@ def look_at(picture: Picture, camera: Camera | None = None) -> Target:
     return Target(picture, features, blank, camera or READ_CAMERA, camera is None)
 
 
-def look_at_sights(sights: Sequence[Sight]) -> Target:
+def look_at_sights(sights: Sequence[Sight], middle: tuple[float, float] | None = None) -> Target:
     """One part in one or more views of a style that is not known; costs are sums over the views."""
     blank = {block: sum(sight.blank[block] for sight in sights) for block in SIGHT_BLOCKS}
     none = np.zeros((0, 0, 3), dtype=np.uint8)
     space = space_of(sights) if len(sights) > 1 else None
-    return Target(none, {}, blank, sights[0].camera, False, tuple(sights), space)
+    return Target(none, {}, blank, sights[0].camera, False, tuple(sights), space, middle)
 
 
 def regions_of(target: Target) -> list[list[Cap]]:
@@ -199,7 +208,7 @@ def growing_price(
     loose: pieces that touch no other, in a picture that frames nothing. charge: see `Target`.
     """
     made_of = EXTRUSION_PRICE * extrusions + NUMBER_PRICE * numbers
-    return cost + charge * made_of + LOOSE_PRICE * loose
+    return cost * (1 + LOOSE_SHARE * loose) + charge * made_of + LOOSE_PRICE * loose
 
 
 def whole_price(

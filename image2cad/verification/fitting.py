@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from math import exp
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -32,6 +33,7 @@ ROUGH_SIZE = SIZE // 2  # pixels a side of the pictures that are compared in lar
 DERIVATIVE_STEP = 0.008  # of a number, as a share of the part, at blocks of 8 pixels
 LONGEST_MOVE = 0.3  # a number moves by this share of the part at most in one step
 SETTLED_GAIN = 0.01  # gains below this share of the cost end a level
+FURTHER_UNIT = 4.0  # of the logarithm of a camera's distance in sizes of the part
 MOST_NUMBERS = 150  # of a program that is fitted; more take longer than they are worth
 SAME_COST = 1e-7  # candidates whose costs are closer draw the same
 
@@ -73,21 +75,27 @@ def fit_turning(
     source: str = "",
     stop: Stop = NEVER,
 ) -> tuple[Candidate, Target]:
-    """The same with the cameras of all sights free to turn about the origin; and the target so."""
+    """The same with the cameras of all sights free to turn about the origin; and the target so.
+
+    In perspective they are also free to go nearer and further off.
+    """
     layout, values = parameters(program, 0.004)
     if len(values) > MOST_NUMBERS:
         return judged(program, source, target), target
+    free = 4 if target.camera.in_perspective else 3
 
     def target_at(at: Array) -> Target:
-        return target.turned(Rotation.from_rotvec(at[-3:] / layout.size).as_matrix())
+        rotation = Rotation.from_rotvec(at[-3:] / layout.size).as_matrix()
+        further = float(np.clip(FURTHER_UNIT * at[-4] / layout.size, -1, 1)) if free > 3 else 0.0
+        return target.turned(rotation, exp(further))
 
     def gap(at: Array, block: int) -> Floats | None:
-        return _gap(rebuilt(layout, at[:-3]), target_at(at), block, True)
+        return _gap(rebuilt(layout, at[:-free]), target_at(at), block, True)
 
-    start = np.concatenate([values, np.zeros(3)])
+    start = np.concatenate([values, np.zeros(free)])
     values = _descended(start, gap, layout.size, blocks, iterations, 0, stop)
     found = target_at(values)
-    return judged(rebuilt(layout, values[:-3]), source, found), found
+    return judged(rebuilt(layout, values[:-free]), source, found), found
 
 
 def _gap(program: Program, target: Target, block: int, fixed: bool) -> Floats | None:

@@ -16,7 +16,7 @@ from math import log
 
 import numpy as np
 
-from image2cad.cad import Extrusion, Program, build, centred
+from image2cad.cad import Extrusion, Program, build, centred, moved
 from image2cad.common import NEVER, Array, Stop
 from image2cad.reading import Cap
 from image2cad.rendering import Picture, camera_of, draw
@@ -40,7 +40,7 @@ LEAST_GAIN = 0.02  # share of the cost that an addition must bring to be added w
 LEAST_TOGETHER = 0.7  # share of what it brings alone that it must bring after the others
 ALIKE_SHARE = 0.01  # of the price by which programs differ that do not look the same
 SEEDS = 2  # programs that are grown further
-FRAMINGS = 2  # times that a picture is moved to its frame
+WHOLE_COST = 2e-3  # below which a part is whole enough to say where its frame is
 WHITEST = 250  # greys from which a pixel shows the ground
 MOST_PLACED = 4  # ways to place the pieces of grown programs that are fitted
 
@@ -92,22 +92,25 @@ def grow_on(found: Sequence[Candidate], target: Target, stop: Stop = NEVER) -> l
     return grow(target, stop, seeds) if seeds else []
 
 
-def reframed(picture: Picture, stop: Stop = NEVER) -> Picture:
-    """GenCAD's picture that lost its frame, moved by whole pixels to where its part belongs.
+def reframed(
+    grown: Sequence[Candidate], target: Target, always: bool
+) -> tuple[list[Candidate], Target]:
+    """Grown programs and GenCAD's picture, which lost its frame, moved to where the part belongs.
 
-    Growing assumes no frame; the part's own camera then says where its picture shows it.
+    Growing assumes no frame; the part's own camera then says where its picture shows it. always:
+    believe it even if the part is not whole yet. Moved by whole pixels.
     """
-    for _ in range(FRAMINGS):
-        grown = grow(look_at(picture), stop, beam=2)
-        drawing = build(grown[0].program) if grown else None
-        if drawing is None or stop.due():
-            break
-        goal = _rim(draw(drawing))
-        shift = np.rint(goal.mean(axis=0) - _rim(picture).mean(axis=0)).astype(int)
-        if not shift.any():
-            break
-        picture = np.roll(picture, shift, axis=(0, 1))
-    return picture
+    drawing = build(grown[0].program) if grown else None
+    if drawing is None or not (always or grown[0].cost < WHOLE_COST):
+        return list(grown), target
+    goal = _rim(draw(drawing))
+    down, right = np.rint(goal.mean(axis=0) - _rim(target.picture).mean(axis=0)).astype(int)
+    if not down and not right:
+        return list(grown), target
+    target = look_at(np.roll(target.picture, (down, right), axis=(0, 1)))
+    x, y, z = target.camera.across(float(right), float(down)).tolist()
+    there = (moved(one.program, (x, y, z)) for one in grown)
+    return [judged(one, grown[0].source, target, fixed=True) for one in there], target
 
 
 def _rim(picture: Picture) -> Array:

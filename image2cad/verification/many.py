@@ -28,16 +28,16 @@ SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lo
 
 @dataclass(frozen=True, eq=False)
 class PictureJob:
-    """One picture to verify."""
+    """One picture, or views of one part, to verify."""
 
-    image: Image.Image
+    image: Image.Image | Sequence[Image.Image]
     codes: tuple[str, ...]
     effort: str
     sources: tuple[str, ...]
 
 
 def answer_many(
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Sequence[Image.Image]],
     codes: Sequence[Sequence[str]],
     effort: str = "low",
     sources: Sequence[str] = SOURCES,
@@ -47,6 +47,7 @@ def answer_many(
 ) -> list[Answer]:
     """`verify` for every picture, in order. A picture that is lost gets an empty answer.
 
+    images: many parts, each one picture or a list of its views.
     keep: called with every answer as soon as it is there, and the number of its picture.
     """
     from tqdm.auto import tqdm
@@ -57,7 +58,7 @@ def answer_many(
     ]
     # One process a core already keeps all cores busy; read by the processes that start now.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    deadline = effort_named(effort).seconds + SPARE_SECONDS
+    deadline = effort_named(effort).longest + SPARE_SECONDS
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:
         for index, answer in each(_verify, jobs, workers or usable_cores(), deadline, warm_up):

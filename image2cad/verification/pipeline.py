@@ -1,7 +1,7 @@
 """A picture and guesses in; the program that draws the picture best out, with what was tried.
 
     answer = verify(picture, codes, effort="low")        # PIL image, programs of any model
-    answer.code, answer.likeness, answer.confidence
+    answer.code, answer.likeness, answer.confidence, answer.cameras[0].text, answer.reason
 
 A picture of a part is an exact drawing, so a guess can be checked: draw it, compare, keep
 the best, fit its numbers. Guesses come from a model, from the picture's own flat faces
@@ -17,12 +17,34 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from PIL import Image
 
 from image2cad.cad import Program, as_drawn, parse
-from image2cad.common import NEVER, Effort, InputError, Stop, effort_named
-from image2cad.reading import Sighting, Tile, gencads, scene_of, seen_from, sightings, views_in
-from image2cad.rendering import Camera, as_picture
+from image2cad.common import (
+    NEVER,
+    SEVERAL_FACTOR,
+    STRANGE_FACTOR,
+    Effort,
+    InputError,
+    Stop,
+    effort_named,
+)
+from image2cad.reading import (
+    Framing,
+    Scene,
+    Sighting,
+    Tile,
+    cadbenchs,
+    doubt_about,
+    gencads,
+    restored,
+    scene_of,
+    seen_from,
+    sightings,
+    views_in,
+)
+from image2cad.rendering import EYE, Camera, Picture, as_picture, axes_seen_from
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
@@ -38,17 +60,17 @@ from image2cad.verification.viewing import (
     programs_of_views,
     seen_programs,
 )
+from image2cad.verification.viewpoints import Viewpoint, viewpoints
 
 SOURCES = ("model", "traced", "library", "templates")
 MOST_EXTRUSIONS, MOST_LETTERS = 60, 20_000  # of a program that is drawn here; others only run
 EXPLAINED_COST = 2e-4  # from which nothing is left to explain
 CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other source
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
-STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
-SEVERAL_FACTOR = 2.4  # the same of several views
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
-REFRAMING_SHARE = 0.3  # of the time, to find GenCAD's frame again
+MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
+EYE_SLACK = 0.02  # of a unit vector: about a degree
 DRAWS_WORSE = "draws the picture less well"
 # Shares of the time after which growing, placing, fitting, growing on, polishing and running
 # end with what they have. The last is over 1: what was found is worth a little more time to run.
@@ -70,11 +92,11 @@ def verify(
     image: one picture, or a list of views of one part. A picture that holds several views, a
     board's composite or a drawing sheet, is cut apart. codes: programs of a model, its best guess
     first. effort: "none" takes the first code that is valid; "low" and "high" also propose, fit and
-    grow for about 8 and 50 seconds, or `seconds`; a picture that GenCAD's renderer did not draw has
-    STRANGE_FACTOR times as much, several views SEVERAL_FACTOR times. camera: of one picture, in its
-    pixels, or the direction to its viewer with z up; else it is estimated. stop: when it is due,
-    the best that is there is the answer. Raises InputError for an unknown effort or source, for no
-    picture, and for a camera that is given with several pictures.
+    grow, for the seconds that common/effort.py has or `seconds`; a picture that GenCAD's renderer
+    did not draw has STRANGE_FACTOR times as much, several views SEVERAL_FACTOR times. camera: of
+    one picture, in its pixels, or the direction to its viewer with z up; else it is estimated.
+    stop: when it is due, the best that is there is the answer. Raises InputError for an unknown
+    effort or source, for no picture, and for a camera that is given with several pictures.
     """
     started = time.monotonic()
     allowed = effort_named(effort)
@@ -91,27 +113,32 @@ def verify(
         raise InputError("a camera can be given with one picture only")
     picture = as_picture(views[0])
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
+    reason = _reason(views)
     if effort == "none":
-        return choose(look_at(picture), own, (), started, compare=False, stop=stop)
-    own_picture = gencads(views[0]) if len(views) == 1 and camera is None else None
+        answer = choose(look_at(picture), own, (), started, compare=False, stop=stop)
+        return replace(answer, reason=reason)
+    # Where its own direction is given, GenCAD's picture is still known for what it is.
+    usual = camera is None or (not isinstance(camera, Camera) and _is_gencads_eye(camera))
+    own_picture = _gencads(views[0]) if len(views) == 1 and usual else None
+    framing = "own"
     if own_picture is not None:
-        picture, framed = own_picture
-        picture = picture if framed else reframed(picture, stop.within(REFRAMING_SHARE * budget))
+        picture, framing = own_picture
     else:
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, budget, started, stop)
         if seen is not None:
-            return _written(seen, own, allowed, started, stop)
+            return replace(_written(*seen, own, allowed, started, stop), reason=reason)
     target = look_at(picture)
+    grown = grow(target, until_grown) if "traced" in sources else []
+    if framing != "own":
+        grown, target = reframed(grown, target, always=framing == "lost")
 
     # Guess and draw. What the light engine does not understand may still run.
     readable = [_guess(one.program, "model", target, one.code) for one in own if one.program]
     readable = [one for one in readable if one.cost < BUILDS_NOTHING]
     known = {one.code for one in readable}
     only_run = [one for one in own if one.code not in known]
-    guesses, found = list(readable), []
-    if "traced" in sources:
-        found = placed(grow(target, until_grown), target, until_placed)
+    guesses, found = list(readable), placed(grown, target, until_placed)
 
     # Compare and fit.
     if not found or min(one.cost for one in found) > CLEAR_COST:
@@ -135,7 +162,34 @@ def verify(
     finalists = [one for one in (written(one, target) for one in found[:count]) if one]
     tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
-    return choose(target, [*finalists, *only_run], tried, started, stop=until_run)
+    answer = choose(target, [*finalists, *only_run], tried, started, stop=until_run)
+    origin = "known" if own_picture is not None else "estimated" if camera is None else "given"
+    cameras = () if answer.code is None else viewpoints(target, origin)
+    return replace(answer, cameras=cameras, reason=reason)
+
+
+def _is_gencads_eye(eye: Sequence[float]) -> bool:
+    return bool(np.allclose(axes_seen_from(eye)[2], axes_seen_from(EYE)[2], atol=EYE_SLACK))
+
+
+def _reason(views: Sequence[Image.Image]) -> str:
+    """Why the pictures may not be of one part, a sentence for each that says so."""
+    doubts = [doubt_about(view) for view in views]
+    if len(views) == 1:
+        return doubts[0]
+    return " ".join(f"Picture {i}: {doubt}" for i, doubt in enumerate(doubts, 1) if doubt)
+
+
+_Seen = tuple[Explanation, tuple[Viewpoint, ...]]
+
+
+def _gencads(view: Image.Image) -> tuple[Picture, Framing] | None:
+    """GenCAD's own picture, or what is left of it in a copy; None for any other."""
+    exact = gencads(view)
+    if exact is not None:
+        return exact
+    copy = restored(view)
+    return None if copy is None else (np.asarray(copy), "own")
 
 
 def _seen(
@@ -145,45 +199,81 @@ def _seen(
     budget: float,
     started: float,
     stop: Stop,
-) -> Explanation | None:
-    """Programs for pictures that GenCAD's renderer did not draw; None where they show no part."""
+) -> _Seen | None:
+    """Programs for pictures that GenCAD's renderer did not draw, and where these are seen from.
+
+    None where they show no part.
+    """
 
     def left(factor: float) -> float:
         return max(factor * budget - (time.monotonic() - started), LEAST_SECONDS)
 
-    tiles = [tile for view in views for tile in views_in(view)]
+    # A picture whose camera is given is one view.
+    cut = [views_in(view) if camera is None else [Tile(view)] for view in views]
+    numbers = [i for i, tiles in enumerate(cut) for _ in tiles]
+    tiles = [tile for found in cut for tile in found]
+    origin = "estimated" if camera is None else "given"
     cameras: list[Sighting] = []
     if isinstance(camera, Camera):
         tiles = [Tile(views[0], camera)]
     elif camera is not None:
         cameras = [seen_from(camera)]
+
+    def told(seen: Explanation, scenes: Sequence[Scene], origin: str) -> _Seen:
+        pairs = list(zip(scenes, numbers, strict=True))
+        return seen, viewpoints(seen.target, origin, pairs)
+
     known = cameras_of_tiles(tiles)
     if known and len(known) == len(tiles):
         factor = STRANGE_FACTOR if len(known) == 1 else SEVERAL_FACTOR
-        return programs_of_views(known, left(factor), stop, guesses)
-    found = [scene for scene in (scene_of(tile.image) for tile in tiles) if scene is not None]
-    if not found:
+        seen = programs_of_views(known, left(factor), stop, guesses)
+        return told(seen, [scene for scene, _ in known], "known" if camera is None else origin)
+    read = [(scene_of(tile.image), number) for tile, number in zip(tiles, numbers, strict=True)]
+    numbers = [number for scene, number in read if scene is not None]
+    scenes = [scene for scene, _ in read if scene is not None]
+    if not scenes:
         return None
-    first, *others = found
+    first, *others = scenes
+    if not cameras and len(tiles) == 1:
+        board = cadbenchs(first, tiles[0].image)
+        cameras, origin = ([board], "known") if board else ([], origin)
     cameras = cameras or sightings(first)
     if not others:
-        return seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
+        seen = seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
+        return told(seen, scenes, origin)
     alone = seen_programs(first, cameras, ALONE_SHARE * left(SEVERAL_FACTOR), stop)
     if not alone.candidates:
-        return alone
+        return told(alone, scenes, origin)
     together = posed(alone.candidates[0].program, alone.target, others)
-    return programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, alone.candidates[:2])
+    if len(together) == 1:
+        return told(alone, scenes, origin)
+    best = alone.candidates[:2]
+    both = programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, best)
+    # Views that no program explains together do not lie as they seemed to.
+    agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
+    return told(both if agree else alone, scenes, origin)
 
 
 def _written(
-    seen: Explanation, own: list[Candidate], allowed: Effort, started: float, stop: Stop
+    seen: Explanation,
+    cameras: tuple[Viewpoint, ...],
+    own: list[Candidate],
+    allowed: Effort,
+    started: float,
+    stop: Stop,
 ) -> Answer:
-    """The answer among programs of which the first that runs is the best; else the model's own."""
+    """The answer among programs of which the first that runs is the best; else the model's own.
+
+    cameras: what the programs were drawn with, told with an answer that was.
+    """
     count, target = allowed.finalists, seen.target
     finalists = [one for one in (written(one, target) for one in seen.candidates[:count]) if one]
     tried = [*finalists, *(noted(one) for one in seen.candidates[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
-    return choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
+    answer = choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
+    if any(one.code == answer.code for one in finalists):
+        return replace(answer, cameras=cameras)
+    return replace(answer, likeness=0.0, confidence=0.0)  # nobody has compared it
 
 
 def _read(code: str) -> Candidate:

@@ -23,7 +23,7 @@ from image2cad.common import NEVER, Array, Stop
 from image2cad.reading import LEAST_FACING
 from image2cad.rendering import EYE_LENGTH, Camera, camera_of
 from image2cad.verification.boxes import box_of, loose_boxes, loose_pieces, oblique
-from image2cad.verification.cost import BUILDS_NOTHING, LOOSE_PRICE, Target, cost_of
+from image2cad.verification.cost import BUILDS_NOTHING, LOOSE_PRICE, STRAY_PRICE, Target, cost_of
 from image2cad.verification.parameters import levels
 
 SAME_LEVEL = 0.6  # units between levels that may be one
@@ -37,6 +37,7 @@ MOVED_END_SHARE = 0.97  # share of the cost that a moved end must leave at most
 END_PASSES = 4
 TIE_SHARE = 0.003  # share of the cost that an agreement of levels is worth
 MOST_OF_THE_WAY = 0.5  # to the viewer, that a piece is slid at most in perspective
+MOST_STRAY = 60.0  # pixels off the middle that are charged
 LOOSE_PIXELS = 6.0  # pixels of misframing that a piece which touches no other is like
 
 
@@ -64,7 +65,7 @@ def aligned(
     if oblique(program):
         return [program]
     if target.space is not None:  # other views say where pieces stand
-        cost = cost_of(program, target, PLACING_BLOCK) + _loose_price(program, target)
+        cost = cost_of(program, target, PLACING_BLOCK) + _place_price(program, target)
         return [_with_ends(program, cost, target, stop)[1]]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
@@ -92,7 +93,7 @@ def aligned(
         for piece, t in zip(pieces, way.slides, strict=True):
             for i in piece:
                 steps[i] = _slid(steps[i], t, target.camera)
-        cost = cost_of(tuple(steps), target, PLACING_BLOCK) + _loose_price(tuple(steps), target)
+        cost = cost_of(tuple(steps), target, PLACING_BLOCK) + _place_price(tuple(steps), target)
         drawn.append((cost, tuple(steps)))
     drawn.sort(key=lambda one: one[0])
     out = [
@@ -119,7 +120,7 @@ def settled(program: Program, target: Target, first: int) -> Program:
         for t, ties in _slides(mine, theirs, target.camera):
             other = (*program[:i], _slid(program[i], t, target.camera), *program[i + 1 :])
             value = cost_of(other, target, PLACING_BLOCK, True) * (1 - TIE_SHARE * ties)
-            value += _loose_price(other, target)
+            value += 0.0 if target.framed else LOOSE_PRICE * loose_pieces(other)
             if value < best[0]:
                 best = (value, other)
         program = best[1]
@@ -186,18 +187,35 @@ def _slides(
 
 def _misplaced(boxes: tuple[Array, ...], target: Target) -> float:
     """Pixels by which the part's own camera and the target's show it apart, or what is like it."""
-    if not target.framed:
-        return LOOSE_PIXELS * loose_boxes(boxes)
     box = np.stack([np.min([b[0] for b in boxes], axis=0), np.max([b[1] for b in boxes], axis=0)])
+    if not target.framed:
+        return LOOSE_PIXELS * loose_boxes(boxes) + _strayed(box, target)
     own, middle = camera_of(box), box.mean(axis=0)[None]
     apart = (target.camera.project(middle) - own.project(middle))[0, :2]
     zoom = np.log(own.scale / target.camera.scale)
     return float(np.hypot(*apart) + RIM_PIXELS * abs(zoom))
 
 
-def _loose_price(program: Program, target: Target) -> float:
-    """What pieces that touch no other cost, where no frame says how far off they may be."""
-    return 0.0 if target.framed else LOOSE_PRICE * loose_pieces(program)
+def _strayed(box: Array, target: Target) -> float:
+    """Pixels between the middle of a box and where it is known to be seen; 0 if it is not known."""
+    if target.middle is None:
+        return 0.0
+    seen = target.camera.project(box.mean(axis=0)[None])[0, :2]
+    return float(np.hypot(*(seen - target.middle)))
+
+
+def stray_price(program: Program, target: Target) -> float:
+    """What a part costs whose middle is not where it is known to be seen."""
+    if target.middle is None or oblique(program):
+        return 0.0
+    return STRAY_PRICE * min(_strayed(box_of(program), target), MOST_STRAY)
+
+
+def _place_price(program: Program, target: Target) -> float:
+    """The same and what pieces that touch no other cost, where no frame says how far off."""
+    if target.framed:
+        return 0.0
+    return LOOSE_PRICE * loose_pieces(program) + stray_price(program, target)
 
 
 def _with_ends(program: Program, cost: float, target: Target, stop: Stop) -> tuple[float, Program]:
@@ -207,7 +225,7 @@ def _with_ends(program: Program, cost: float, target: Target, stop: Stop) -> tup
         for other in _other_ends(program):
             if stop.due():
                 break
-            value = cost_of(other, target, PLACING_BLOCK) + _loose_price(other, target)
+            value = cost_of(other, target, PLACING_BLOCK) + _place_price(other, target)
             if value < best[0]:
                 best = (value, other)
         if best[1] is program:

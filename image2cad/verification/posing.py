@@ -2,14 +2,15 @@
 
     views = posed(program, target, scenes)      # (scene, camera) of each view, the target's first
 
-Each view shows its own axes at best up to their names, its own scale and its own place. A program
-that explains one view, seen by another's likely cameras in all 24 ways to name the axes, tells
-which it is: by its silhouette, moved and scaled to lie on the view's. Left out: views that show no
-axes of their own.
+Each view shows its own axes at best up to their names and to which way depths go, its own scale and
+its own place. A program that explains one view is seen by another's likely cameras in all ways;
+which it is shows in how it draws that view, moved and scaled to lie on it. Left out: views that
+show no axes of their own.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,45 +18,56 @@ import numpy as np
 
 from image2cad.cad import Program, build
 from image2cad.common import Array
-from image2cad.reading import Scene, Sighting, namings, sightings
+from image2cad.reading import Scene, Sighting, camera_turned, namings, sightings
 from image2cad.rendering import Camera
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.sights import sight_of
 
 CAMERAS_POSED = 3  # of each further view
+NOT_LEVEL = 1.25  # times its cost: a pose in which z is not upright; viewers mostly have it so
+LEVEL = 0.03  # cosine between what is upright in a picture and across it, and z
+STRANGE_COST = 0.3  # in coarse blocks, from which a view is left out: nothing says how it lies
+REVERSED = np.diag([-1.0, -1.0, 1.0])  # depths the other way round explain the same lines
 
 
 def posed(program: Program, target: Target, others: Sequence[Scene]) -> list[tuple[Scene, Camera]]:
-    """The target's view and the others, each with its camera in the program's axes."""
+    """The target's view and the others, each with its camera in the program's axes.
+
+    Views on which the program lies badly whatever the axes are called are left out.
+    """
     first = target.sights[0]
     out = [(first.scene, first.camera)]
     for scene in others:
-        found = [
-            (cost, camera)
-            for one in sightings(scene, CAMERAS_POSED)
-            for cost, camera in _ways(program, scene, one)
-        ]
+        cameras = sightings(scene, CAMERAS_POSED)
+        known = look_at_sights([sight_of(scene, cameras[0].camera)])
+        found = [way for one in cameras for way in _ways(program, known, one)]
         if found:
-            out.append((scene, min(found, key=lambda pair: pair[0])[1]))
+            cost, camera = min(found, key=lambda pair: pair[0])
+            if cost < STRANGE_COST:
+                out.append((scene, camera))
     return out
 
 
-def _ways(program: Program, scene: Scene, sighting: Sighting) -> list[tuple[float, Camera]]:
+def _ways(program: Program, known: Target, sighting: Sighting) -> list[tuple[float, Camera]]:
     """The cost of the program in a view for each way to name its axes, and the camera."""
     drawing = build(program)
     if drawing is None:
         return []
-    rows, columns = np.nonzero(scene.part)
+    rows, columns = np.nonzero(known.sights[0].scene.part)
     goal = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]])
-    known = look_at_sights([sight_of(scene, sighting.camera)])
+    turns = [sighting.turn]
+    if sighting.lens is None:
+        turns.append(REVERSED @ sighting.turn)
     out = []
-    for turn in namings():
-        camera = _onto(drawing.vertices, sighting.camera.turned(turn), goal)
+    for turn, naming in itertools.product(turns, namings()):
+        way = turn @ naming
+        camera = _onto(drawing.vertices, camera_turned(way, sighting.lens), goal)
         target = replace(known, camera=camera, sights=(replace(known.sights[0], camera=camera),))
         cost = cost_of(program, target, COARSEST_BLOCK)
+        level = abs(way[0, 2]) < LEVEL and way[1, 2] > LEVEL
         if cost < BUILDS_NOTHING:
-            out.append((cost, camera))
+            out.append((cost if level else NOT_LEVEL * cost, camera))
     return out
 
 

@@ -27,6 +27,7 @@ from image2cad.reading import (
     Scene,
     caps_of,
     lying,
+    rods_of,
     tones,
 )
 from image2cad.rendering import NO_FACE, SIZE, Camera, Painting, Picture, directions
@@ -71,6 +72,7 @@ def sight_of(scene: Scene, camera: Camera) -> Sight:
     lined = scene.has_lines or scene.drawing
     tolerance = float(np.clip(ENLARGED_TOLERANCE * scene.place.scale, 1.0, MOST_TOLERANCE))
     regions = caps_of(lying(scene, camera), camera, tolerance, MOST_SKETCH_CORNERS, True)
+    regions += rods_of(scene, camera)
     part, lines, tone = scene.part, scene.lines.copy(), tones(scene)
     if scene.drawing:
         lines &= ~ndimage.binary_dilation(~part)
@@ -115,8 +117,12 @@ def shortfall(seen: Painting, sight: Sight, block: int) -> Floats:
     """What a painting lacks of the sight, (3 n n,) weighted features, n = 448 / block."""
     zoom = SIZE // len(seen.code)
     table = _tone_of_codes(seen, sight)
-    ink = _off_the_rim(seen.code, seen.ink) if sight.inked else seen.ink
-    shares = _shares_of(seen.code, ink, table, block // zoom, np.float32(1 / zoom))
+    code, ink = seen.code, seen.ink
+    if sight.inked:
+        # A line drawing does not tell a through hole from a face: neither is counted as ground.
+        code = _without_holes(code)
+        ink = _off_the_rim(code, ink)
+    shares = _shares_of(code, ink, table, block // zoom, np.float32(1 / zoom))
     values: Floats = blurred(shares) * sight.weights[:, None, None] * np.float32(block)
     return values.ravel() - sight.features[block]
 
@@ -141,8 +147,9 @@ def _tone_of_codes(seen: Painting, sight: Sight) -> Floats:
 
 def toned(seen: Painting, sight: Sight) -> Picture:
     """(S, S, 3) uint8: a painting in the tones that fit the picture best, on white."""
-    tone = np.clip(_tone_of_codes(seen, sight), 0, 1)[seen.code]
-    return _as_picture(tone, seen.code != NO_FACE, seen.ink & sight.lined, sight)
+    code = _without_holes(seen.code) if sight.inked else seen.code
+    tone = np.clip(_tone_of_codes(seen, sight), 0, 1)[code]
+    return _as_picture(tone, code != NO_FACE, seen.ink & sight.lined, sight)
 
 
 def pictured(sight: Sight) -> Picture:
@@ -196,6 +203,36 @@ def _shares_of(code, ink, table, block, thin):  # type: ignore[no-untyped-def]
                 out[2, i, j] += weight * table[k]
             if ink[row, col]:
                 out[1, i, j] += weight * thin
+    return out
+
+
+@njit(cache=True)
+def _without_holes(code):  # type: ignore[no-untyped-def]
+    """The codes with ground that is not joined to the border as a face, 0."""
+    size = code.shape[0]
+    outer = np.zeros((size, size), dtype=np.bool_)
+    waiting = np.empty(size * size, dtype=np.int32)
+    count = 0
+    for k in range(size):
+        for row, col in ((0, k), (size - 1, k), (k, 0), (k, size - 1)):
+            if code[row, col] == NO_FACE and not outer[row, col]:
+                outer[row, col] = True
+                waiting[count] = row * size + col
+                count += 1
+    while count > 0:
+        count -= 1
+        row, col = waiting[count] // size, waiting[count] % size
+        for way in range(4):
+            r, c = row + (way == 0) - (way == 1), col + (way == 2) - (way == 3)
+            if 0 <= r < size and 0 <= c < size and code[r, c] == NO_FACE and not outer[r, c]:
+                outer[r, c] = True
+                waiting[count] = r * size + c
+                count += 1
+    out = code.copy()
+    for row in range(size):
+        for col in range(size):
+            if code[row, col] == NO_FACE and not outer[row, col]:
+                out[row, col] = 0
     return out
 
 

@@ -32,7 +32,7 @@ from image2cad.cad import (
     renamed_axes,
 )
 from image2cad.common import Stop
-from image2cad.reading import UNIT_PIXELS, Scene, Sighting, Tile, namings, scene_of
+from image2cad.reading import CADBENCH_KIND, UNIT_PIXELS, Scene, Sighting, Tile, namings, scene_of
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged
@@ -42,16 +42,19 @@ from image2cad.verification.fitting import fit, fit_turning
 from image2cad.verification.growing import grow, placed
 from image2cad.verification.library import templates
 from image2cad.verification.parameters import levels
+from image2cad.verification.placing import stray_price
 from image2cad.verification.plainer import plainer
 from image2cad.verification.sights import outline_block, sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
-SCORE_WORTH = 9.0  # how much dearer a program is whose camera is behind
+SCORE_WORTH = 2.0  # how much dearer a program is whose camera is behind
 QUICK_SHARE = 0.17  # of the time, for each quick try
+CAMERA_NUMBER_PRICE = 2e-4  # of each number of a program: seen right, parts are plain
 EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
+MOST_ENLARGED = 3.5  # of views at one scale: a small view shows little, however large it is drawn
 STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
 HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which few fill
 LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
@@ -68,9 +71,12 @@ class Explanation:
     target: Target
 
 
-def target_of(scene: Scene, camera: Camera) -> Target:
-    """One picture seen by one camera of its canvas."""
-    return look_at_sights([sight_of(scene, camera)])
+def target_of(scene: Scene, camera: Camera, centred_there: bool = False) -> Target:
+    """One picture seen by one camera of its canvas.
+
+    centred_there: the middle of the part's box is seen in the picture's middle.
+    """
+    return look_at_sights([sight_of(scene, camera)], scene.place.middle if centred_there else None)
 
 
 def seen_programs(
@@ -90,7 +96,7 @@ def seen_programs(
     tries: list[tuple[float, Target, Candidate | None]] = []
     started = stop.within(seconds)
     for one in near:
-        target = target_of(scene, one.camera)
+        target = target_of(scene, one.camera, one.kind == CADBENCH_KIND)
         if len(near) == 1:
             tries.append((0.0, target, None))
             break
@@ -98,13 +104,14 @@ def seen_programs(
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
         price = BUILDS_NOTHING if quick is None else quick.growing_price
-        tries.append((_rank(price, first.score - one.score), target, quick))
+        plain = BUILDS_NOTHING if quick is None else price + CAMERA_NUMBER_PRICE * quick.numbers
+        tries.append((_rank(plain, first.score - one.score), target, quick))
         if one is first and price < EXPLAINED_PRICE:
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
     found = _explained_by(target, [] if seed is None else [seed], started, guesses)
-    if found:
+    if found and first.kind != CADBENCH_KIND:  # its camera is exact
         best, turned = _turned(found[0], target, scene, stop.within(0.1 * seconds))
         if turned is not target:
             # What was found by the camera as it was is judged by the camera as it is now.
@@ -133,13 +140,17 @@ def programs_of_views(
 
 
 def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
-    """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or so."""
+    """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or more."""
+    scenes = [scene_of(tile.image) for tile in tiles]
+    least = min((scene.place.scale for scene in scenes if scene is not None), default=1.0)
+    most = max(MOST_ENLARGED, least)
     found = []
-    for tile in tiles:
-        scene = scene_of(tile.image)
+    for scene, tile in zip(scenes, tiles, strict=True):
+        if scene is not None and scene.place.scale > most:
+            scene = scene_of(tile.image, most)
         if scene is not None and tile.camera is not None:
             found.append((scene, scene.place.camera(tile.camera)))
-    unit = UNIT_PIXELS / float(np.mean([camera.scale for _, camera in found] or [1.0]))
+    unit = UNIT_PIXELS / min((camera.scale for _, camera in found), default=1.0)
     return [(scene, camera.enlarged(unit)) for scene, camera in found]
 
 
@@ -279,12 +290,15 @@ def _explained_by(
             found[0] = best
     plain = [plainer(one, target, until[4]) for one in found[:2]]
     found = _by_price([*plain, *found[2:]])
-    return _by_price([*(_tucked(one, target) for one in found[:3]), *found[3:]])
+    found = _by_price([*(_tucked(one, target) for one in found[:3]), *found[3:]])
+    if target.middle is None:
+        return found
+    return sorted(found, key=lambda one: one.growing_price + stray_price(one.program, target))
 
 
 def _tucked(one: Candidate, target: Target) -> Candidate:
     """With each hidden end drawn in to the nearest level at which nothing changes."""
-    program, cost = one.program, one.cost
+    program, cost = one.program, one.cost + stray_price(one.program, target)
     if len(program) < 2 or any(step.plane.name is None for step in program):
         return one
     loose = loose_pieces(program)
@@ -314,7 +328,7 @@ def _tucked(one: Candidate, target: Target) -> Candidate:
             tucked = (*program[:i], other, *program[i + 1 :])
             if loose_pieces(tucked) > loose:
                 continue
-            value = cost_of(tucked, target)
+            value = cost_of(tucked, target) + stray_price(tucked, target)
             if value <= TUCKED_LOSS * cost + TUCKED_COST:
                 program, cost = tucked, max(value, cost * 0.999)
                 break

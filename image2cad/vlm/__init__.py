@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from image2cad.vlm.loading import trainable_share
     from image2cad.vlm.merging import merge
     from image2cad.vlm.nano import NanoShape, build_nano, train_tokenizer
-    from image2cad.vlm.prompting import IGNORED, PADDING_VALUES, add_code, chat_template
-    from image2cad.vlm.prompting import encode_code, encode_picture, encode_prompt, padding_id
-    from image2cad.vlm.prompting import stack
+    from image2cad.vlm.prompting import IGNORED, PADDING_VALUES, add_code, can_see
+    from image2cad.vlm.prompting import chat_template, encode_code, encode_picture, encode_prompt
+    from image2cad.vlm.prompting import padding_id, stack
     from image2cad.vlm.publishing import model_card, push, reload_and_compare
 
 __all__ = [
     "BaseFacts", "IGNORED", "NanoShape", "PADDING_VALUES", "add_code", "architecture",
-    "attach_lora", "base_facts", "build_nano", "chat_template", "check_float16", "encode_code",
-    "encode_picture", "encode_prompt", "encoder_outputs", "features_shape", "four_bits",
-    "generate_codes", "language_head", "language_model", "layer_numbers", "load_base", "load_model",
-    "load_trainable", "locate", "merge", "model_card", "padding_id", "picture_features",
-    "picture_token", "portable", "precision", "propose", "push", "quiet", "reload_and_compare",
-    "save_adapter", "shipped_bases", "sight_parameters", "stack", "train_tokenizer",
-    "trainable_share", "unquantised",
+    "attach_lora", "base_facts", "build_nano", "can_see", "chat_template", "check_float16",
+    "encode_code", "encode_picture", "encode_prompt", "encoder_outputs", "features_shape",
+    "four_bits", "generate_codes", "language_head", "language_model", "layer_numbers", "load_base",
+    "load_model", "load_trainable", "locate", "merge", "model_card", "padding_id",
+    "picture_features", "picture_token", "portable", "precision", "propose", "push", "quiet",
+    "reload_and_compare", "save_adapter", "shipped_bases", "sight_parameters", "stack",
+    "train_tokenizer", "trainable_share", "unquantised",
 ]  # fmt: skip
 
 

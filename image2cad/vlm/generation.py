@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from image2cad.cad import extract_code
 from image2cad.common import SAMPLING_TEMPERATURE, effort_named
-from image2cad.vlm.prompting import encode_prompt
+from image2cad.vlm.prompting import can_see, encode_prompt
 from image2cad.vlm.watching import TokenWatch
 
 
@@ -78,14 +78,18 @@ def generate_codes(
 def propose(
     model: Any,
     processor: Any,
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Sequence[Image.Image]],
     effort: str = "none",
     batch_size: int = 16,
     max_new_tokens: int = 1024,
     seed: int = 0,
     progress: bool = True,
 ) -> list[list[str]]:
-    """For each picture the model's greedy program first, then as many samples as the effort has."""
+    """For each picture the model's greedy program first, then as many samples as the effort has.
+
+    Of several views a base that takes one picture at a time is shown the first.
+    """
+    images = [can_see(processor, image) for image in images]
     greedy = generate_codes(model, processor, images, batch_size, max_new_tokens, progress=progress)
     codes = [[code] for code in greedy]
     for number in range(effort_named(effort).samples):

@@ -100,6 +100,15 @@ def encode_example(
     return add_code(encode_picture(processor, image), encode_code(processor, code))
 
 
+def can_see(
+    processor: Any, image: Image.Image | Sequence[Image.Image]
+) -> Image.Image | Sequence[Image.Image]:
+    """Of several views the first, where the base has only seen one picture at a time."""
+    if isinstance(image, Sequence) and type(processor).__name__ in ONE_PICTURE:
+        return image[0]
+    return image
+
+
 def encode_picture(processor: Any, image: Image.Image | Sequence[Image.Image]) -> dict[str, Tensor]:
     """The prompt of one picture, or of several views: (L,) for every token, and their own fields.
 

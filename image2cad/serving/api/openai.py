@@ -1,11 +1,12 @@
 """OpenAI's chat completions: what is asked, and the answers, whole or in chunks.
 
-    address = picture_address(chat)             # of the last picture in the messages
-    data = await picture_bytes(address, hosts, limits)
+    addresses, text = pictures_and_text(chat)   # of the last message that holds pictures
+    files = await all_bytes(addresses, hosts, limits)
     completion(model, generated)                # dict
 
-The question asked is always the same, so text in the messages is not read. What OpenAI's format
-has and a picture of a part has no use for (temperature, max_tokens, tools) is accepted.
+Several pictures in a message are views of one part. The text beside them is for a backend that
+reads it. What OpenAI's format has and a picture of a part has no use for (temperature, max_tokens,
+tools) is accepted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import httpx
@@ -24,7 +26,8 @@ from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
 from image2cad.common import InputError
-from image2cad.serving.limits import Limits, TooLarge
+from image2cad.serving.api.schemas import CAMERA_HELP, told
+from image2cad.serving.limits import Limits, TooLarge, check_count
 from image2cad.serving.service import Generated
 from metrics import Failure
 
@@ -92,17 +95,24 @@ class Chat(BaseModel):
     stream_options: StreamOptions | None = None
     n: int | None = 1
     effort: str = Field("low", description="none, low or high; not part of OpenAI's format")
+    camera: str | None = Field(None, description=f"{CAMERA_HELP}; not part of OpenAI's format")
 
 
-def picture_address(chat: Chat) -> str:
-    """The URL of the last picture. Raises HTTPException 400 if there is none, or if n is not 1."""
+def pictures_and_text(chat: Chat) -> tuple[list[str], str]:
+    """The URLs of the pictures of the last message that has any, and the text beside them.
+
+    Raises HTTPException 400 if there is none, or if n is not 1.
+    """
     if chat.n not in (None, 1):
         raise HTTPException(400, "n must be 1: the best of many candidates is the answer")
     for message in reversed(chat.messages):
         parts = message.content if isinstance(message.content, list) else []
-        for part in reversed(parts):
-            if part.type == "image_url" and part.image_url is not None:
-                return part.image_url.url
+        addresses = [
+            one.image_url.url for one in parts if one.type == "image_url" and one.image_url
+        ]
+        if addresses:
+            texts = (one.text for one in parts if one.type == "text" and one.text)
+            return addresses, "\n".join(texts)
     raise HTTPException(400, "the messages hold no picture; send one as an image_url part")
 
 
@@ -115,6 +125,17 @@ def check_hosts(hosts: Sequence[str]) -> None:
             raise InputError(f"{host!r} is no host: {error}") from error
         if not address.host or str(address).rstrip("/") != f"http://{address.netloc.decode()}":
             raise InputError(f"{host!r} is no host; give its name, or name:port")
+
+
+async def all_bytes(addresses: Sequence[str], hosts: Sequence[str], limits: Limits) -> list[bytes]:
+    """What `picture_bytes` gives for each, as many as limits allow, and body_bytes together."""
+    check_count(len(addresses), limits)
+    files: list[bytes] = []
+    for address in addresses:
+        left = max(limits.body_bytes, limits.picture_bytes) - sum(map(len, files))
+        most = replace(limits, picture_bytes=min(limits.picture_bytes, left))
+        files.append(await picture_bytes(address, hosts, most))
+    return files
 
 
 async def picture_bytes(address: str, hosts: Sequence[str], limits: Limits) -> bytes:
@@ -184,9 +205,7 @@ def completion(model: str, made: Generated) -> dict[str, Any]:
         "choices": [choice],
         "usage": usage(made),
         "image2cad": {
-            "likeness": made.likeness,
-            "confidence": made.confidence,
-            "source": made.source,
+            **told(made),
             "failure": str(made.part) if isinstance(made.part, Failure) else None,
         },
     }

@@ -18,7 +18,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any
@@ -37,18 +37,28 @@ from image2cad.serving.api.errors import answer_errors, answer_to, error
 from image2cad.serving.api.guard import guard, log_to_stderr, new_metrics
 from image2cad.serving.api.openai import (
     Chat,
+    all_bytes,
     check_hosts,
     chunks,
     completion,
     first_chunk,
-    picture_address,
-    picture_bytes,
+    pictures_and_text,
 )
-from image2cad.serving.api.schemas import Execute, Executed, Found, Score, Scored, outcome, reason
+from image2cad.serving.api.schemas import (
+    CAMERA_HELP,
+    Execute,
+    Executed,
+    Found,
+    Score,
+    Scored,
+    outcome,
+    reason,
+    told,
+)
 from image2cad.serving.door import Door
 from image2cad.serving.jobs import Built
 from image2cad.serving.keys import Keys
-from image2cad.serving.limits import open_picture
+from image2cad.serving.limits import check_count, open_pictures
 from image2cad.serving.service import Generated, Progress, Service
 
 SPARE_THREADS = 16  # threads beyond those that may run or wait, to say Busy and to open pictures
@@ -118,14 +128,17 @@ def make_api(
 async def chat_completions(body: Chat, request: Request) -> Any:
     """A picture in OpenAI's vision format to a program, which is the content of the answer.
 
-    Whole or as a stream. The last picture in the messages counts.
+    Whole or as a stream. The last message with pictures counts; several in it are views of one
+    part. A model on another server reads the text beside them.
     """
     service: Service = request.app.state.service
     model = service.backend.name
     if body.model != model:
         return _no_model(body.model, model)
-    data = await picture_bytes(picture_address(body), request.app.state.hosts, service.limits)
-    work = partial(_generate, service, data, body.effort)
+    addresses, text = pictures_and_text(body)
+    files = await all_bytes(addresses, request.app.state.hosts, service.limits)
+    asked = {"camera": body.camera or "", "text": text}
+    work = partial(_generate, service, files, body.effort, asked)
     if not body.stream:
         return completion(model, await finished(request, work))
     options = body.stream_options
@@ -138,29 +151,29 @@ async def chat_completions(body: Chat, request: Request) -> Any:
 @routes.post("/v1/generate", response_model=Found)
 async def generate(
     request: Request,
-    image: Annotated[UploadFile, File(description="PNG, JPEG, WebP, GIF or BMP")],
+    image: Annotated[
+        list[UploadFile],
+        File(description="PNG, JPEG, WebP, GIF or BMP; several are views of one part"),
+    ],
     effort: Annotated[str, Form(description="none, low or high")] = "low",
     files: Annotated[str, Form(description="formats, such as step,glb")] = "",
+    camera: Annotated[str, Form(description=CAMERA_HELP)] = "",
+    text: Annotated[str, Form(description="beside the picture, for a model that reads it")] = "",
 ) -> Any:
-    """A picture to the program that draws it best, its measures and files.
+    """A picture, or views of one part, to the program that draws it best, its measures and files.
 
     A program that does not run is an answer too, with "failure" in the place of "part".
     """
     service: Service = request.app.state.service
     kinds = [kind.strip() for kind in files.split(",") if kind.strip()]
-    data = await image.read()
+    check_count(len(image), service.limits)
+    data = [await one.read() for one in image]
+    asked = {"camera": camera, "text": text}
 
     def work(stop: Stop) -> Found:
-        made = _generate(service, data, effort, kinds=kinds, stop=stop)
-        fields = outcome(made.part) | _files(made)
-        return Found(
-            **fields | {"seconds": made.seconds},
-            code=made.code,
-            likeness=made.likeness,
-            confidence=made.confidence,
-            source=made.source,
-            candidates=made.candidates,
-        )
+        made = _generate(service, data, effort, asked, kinds=kinds, stop=stop)
+        fields = outcome(made.part) | _files(made) | told(made) | {"seconds": made.seconds}
+        return Found(**fields, code=made.code, candidates=made.candidates)
 
     return await finished(request, work)
 
@@ -235,14 +248,16 @@ async def metrics(request: Request) -> Response:
 
 def _generate(
     service: Service,
-    data: bytes,
+    files: Sequence[bytes],
     effort: str,
+    asked: Mapping[str, str],
     progress: Progress = None,
     kinds: Sequence[str] = (),
     stop: Stop = NEVER,
 ) -> Generated:
-    image = open_picture(data, service.limits)
-    return service.generate(image, effort, progress, kinds, stop)
+    """asked: camera and text, as `Service.generate` takes them."""
+    views = open_pictures(files, service.limits)
+    return service.generate(views, effort, progress, kinds, stop, **asked)
 
 
 def _files(made: Generated | Built) -> dict[str, dict[str, str]]:

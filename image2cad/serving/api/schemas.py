@@ -7,14 +7,21 @@ Left out: OpenAI's format (openai.py).
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from image2cad.serving.jobs import EXAMPLE_PROGRAM
+from image2cad.serving.service import Generated
+from image2cad.verification import EYES
 from metrics import Failure, Part
 
 MOST_FILES = 32
+CAMERA_HELP = (
+    f"where one picture is seen from, z up: {', '.join(EYES)}, or azimuth and elevation in "
+    'degrees, such as "-45, 35"; left out, it is estimated'
+)
 
 
 class Execute(BaseModel):
@@ -77,6 +84,18 @@ class Executed(BaseModel):
     no_files: dict[str, str] = Field({}, description="format to why there is no such file")
 
 
+class SeenFrom(BaseModel):
+    """A camera that the program was drawn with, z up; degrees."""
+
+    azimuth: float = Field(description="from x towards y; -90 is the front, -45 GenCAD's")
+    elevation: float
+    roll: float
+    angle: float | None = Field(description="of view, top to bottom; null is orthographic")
+    origin: str = Field(description="known, given or estimated")
+    picture: int = Field(description="which of the pictures, from 0")
+    text: str = Field(description="all that in a line")
+
+
 class Found(Executed):
     """The program that draws a picture best, and how far to trust it."""
 
@@ -85,6 +104,9 @@ class Found(Executed):
     confidence: float = Field(description="chance of an IoU over 0.9")
     source: str = Field(description="model, traced, library or templates")
     candidates: int = Field(description="how many programs were considered")
+    cameras: list[SeenFrom] = Field([], description="one for each view that was compared")
+    reason: str = Field("", description="why the picture may be none of one part, or empty")
+    notes: list[str] = Field([], description="what else to know, a sentence each")
 
 
 class Scored(BaseModel):
@@ -117,6 +139,18 @@ def outcome(part: Part | Failure) -> dict[str, Any]:
         notes=list(part.notes),
     )
     return {"part": measures, "seconds": part.seconds}
+
+
+def told(made: Generated) -> dict[str, Any]:
+    """The fields of `Found` that say how far to trust an answer, and what it was made from."""
+    return {
+        "likeness": made.likeness,
+        "confidence": made.confidence,
+        "source": made.source,
+        "cameras": [{**asdict(one), "text": one.text} for one in made.cameras],
+        "reason": made.reason,
+        "notes": list(made.notes),
+    }
 
 
 def reason(failure: Failure) -> Reason:

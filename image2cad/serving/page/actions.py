@@ -38,6 +38,8 @@ from image2cad.serving.page.display import (
 from image2cad.serving.page.sliders import numbers, replaced
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
+    NOTHING_MORE,
+    Asked,
     Stops,
     find_program,
     in_toast,
@@ -61,6 +63,7 @@ class Entry:
 
     code: its program. picture, thumbnail: files, the user's picture as it is compared and the
     drawing of the part. caption: how it came about. found: figures of the answer, if it is one.
+    eye: the direction that the picture is seen from, where it is not one of GenCAD's.
     """
 
     code: str = ""
@@ -68,6 +71,7 @@ class Entry:
     thumbnail: str = ""
     caption: str = ""
     found: tuple[Row, ...] = ()
+    eye: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,21 @@ async def make_part(
     visit: list[Entry],
     session: str | None,
     progress: gr.Progress,
+    asked: Asked = NOTHING_MORE,
 ) -> tuple[Any, ...]:
-    """Find the program of a picture and show its part."""
+    """Find the program of a picture, and of what was given beside it, and show its part."""
 
     def tell(share: float, text: str) -> None:
         progress(share, desc=text)
 
     try:
-        got = await find_program(service, stops, file, effort, session, tell, ["glb"])
+        got = await find_program(service, stops, file, effort, session, tell, ["glb"], asked)
     except Cancelled as error:
         return Shown(remark_html(f"{message_of(error)}.")).values()
     except EXPECTED_ERRORS as error:
         return Shown(problem_html(message_of(error))).values()
-    return await asyncio.to_thread(_answered, got, str(file), effort, visit, service.limits)
+    first = str(file or asked.views[0])
+    return await asyncio.to_thread(_answered, got, first, effort, visit, service.limits)
 
 
 def _answered(
@@ -122,14 +128,20 @@ def _answered(
     seen = as_compared(open_picture(Path(file).read_bytes(), limits))
     path = save_pil_to_cache(seen, get_upload_folder(), "picture", "png")
     code = got.code.strip()  # as the editor keeps it
-    entry = Entry(code, path, found=answer_rows(got))
+    strange = [one.direction for one in got.cameras if one.origin != "known"]
+    entry = Entry(code, path, found=answer_rows(got), eye=strange[0] if strange else None)
+    told = " ".join(one for one in (got.reason, *got.notes) if one)
     if isinstance(got.part, Failure):
         text = failure_html(got.part, code)
+        if told and got.part.message != told:
+            text += remark_html(told)
         nothing = Shown(text, code, None, path, None, "", entry=entry, template="")
         return nothing.values()
     done = f"Made in {got.seconds:.1f} s."
-    if got.likeness < DOUBTFUL_LIKENESS:
-        done += " It does not look like the picture: a higher effort may help."
+    if got.likeness < DOUBTFUL_LIKENESS and not got.reason:
+        done += " It does not look like the picture"
+        done += "." if effort == "high" else ": a higher effort may help."
+    done += f" {told}" if told else ""
     entry = replace(entry, caption=f"answer, {effort}")
     return _shown(got.part, _glb(got), entry, visit, done, sliders=True)
 
@@ -227,10 +239,10 @@ def _shown(
 
     sliders: make new ones, for this program.
     """
-    drawing = drawing_of(part)
+    drawing = drawing_of(part, entry.eye)
     rows = list(entry.found)
     picture = entry.picture if entry.picture and Path(entry.picture).is_file() else None
-    if not rows and picture and drawing:
+    if not rows and picture and drawing and entry.eye is None:
         with Image.open(picture) as seen:
             rows = likeness_rows(likeness_to(seen, drawing))
     if entry not in visit and drawing:

@@ -15,8 +15,9 @@ from html import escape
 
 from PIL import Image
 
-from image2cad.rendering import as_picture, draw, likeness
+from image2cad.rendering import EYE, as_picture, draw, likeness
 from image2cad.serving.service import Generated
+from image2cad.verification import Viewpoint
 from metrics import Failure, Part
 
 FAILURE_HEADINGS = {
@@ -39,10 +40,13 @@ SOURCE_NAMES = {
 Row = tuple[str, ...]
 
 
-def drawing_of(part: Part) -> Image.Image | None:
-    """The part as GenCAD's pictures show one, 448 pixels a side; None if it cannot be drawn."""
+def drawing_of(part: Part, eye: Sequence[float] | None = None) -> Image.Image | None:
+    """The part as GenCAD's pictures show one, 448 pixels a side; None if it cannot be drawn.
+
+    eye: the direction to the viewer, where it is not GenCAD's.
+    """
     try:
-        return Image.fromarray(draw(part))
+        return Image.fromarray(draw(part, eye=eye or EYE))
     except ValueError:  # no triangles, or coordinates beyond what can be projected
         return None
 
@@ -70,7 +74,14 @@ def answer_rows(got: Generated) -> tuple[Row, ...]:
     if isinstance(got.part, Failure):
         return ()
     where = f"{SOURCE_NAMES.get(got.source, got.source)}, of {got.candidates} candidates"
-    return (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
+    rows = (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
+    return (*rows, *camera_rows(got.cameras))
+
+
+def camera_rows(cameras: Sequence[Viewpoint]) -> list[Row]:
+    """Where each view is seen from, z up."""
+    names = ["Camera"] if len(cameras) == 1 else [f"Camera {i + 1}" for i in range(len(cameras))]
+    return [(name, one.text) for name, one in zip(names, cameras, strict=True)]
 
 
 def measure_rows(part: Part) -> list[Row]:

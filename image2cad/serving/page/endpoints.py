@@ -17,11 +17,13 @@ from typing import Any
 import gradio as gr
 
 from image2cad.common import EFFORTS, InputError
+from image2cad.serving.api.schemas import told
 from image2cad.serving.page.display import in_words
-from image2cad.serving.page.uploads import taken_as_path
+from image2cad.serving.page.uploads import taken_as_path, taken_as_paths
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
     PICTURE_THREADS,
+    Asked,
     Stops,
     find_program,
     in_toast,
@@ -32,23 +34,41 @@ from metrics import ALIGNMENTS, Failure, Part
 
 
 def endpoints(service: Service, stops: Stops) -> None:
-    """Add /generate, /execute and /score to the gr.Blocks that is being built."""
+    """Add /generate, /generate_views, /execute and /score to the gr.Blocks that is being built."""
 
     async def generate(picture: str, effort: str, request: gr.Request) -> dict:
         """Find the CadQuery program that rebuilds the CAD part in a picture.
 
         Args:
             picture: A drawing of one part, as a file.
-            effort: none, low (about 8 seconds) or high (about 50 seconds).
+            effort: none, low (seconds) or high (a minute or two).
         """
+        return await found(picture, Asked(), effort, request.session_hash)
+
+    async def generate_views(
+        pictures: list[str], effort: str, camera: str, text: str, request: gr.Request
+    ) -> dict:
+        """Find the program of a part from one picture or from several views of it.
+
+        Args:
+            pictures: Drawings of one part from one or more sides, as files.
+            effort: none, low (seconds) or high (a minute or two).
+            camera: Where one picture is seen from: isometric, front, back, left, right, top,
+                bottom, or azimuth and elevation in degrees ("-45, 35"); empty, it is estimated.
+            text: What is known beside the picture, for servers whose model reads text.
+        """
+        first, *views = pictures or [""]
+        asked = Asked(tuple(views), str(camera or ""), str(text or ""))
+        return await found(first, asked, effort, request.session_hash)
+
+    async def found(picture: str, asked: Asked, effort: str, session: str | None) -> dict:
         try:
             got = await find_program(
-                service, stops, picture, effort, request.session_hash, _quietly
+                service, stops, picture, effort, session, _quietly, asked=asked
             )
         except EXPECTED_ERRORS as error:
             raise in_toast(error) from error
-        figures = {"likeness": got.likeness, "confidence": got.confidence, "source": got.source}
-        return {"code": got.code, **figures, **as_json(got.part, got.code)}
+        return {"code": got.code, **told(got), **as_json(got.part, got.code)}
 
     async def execute(code: str, request: gr.Request) -> dict:
         """Run a CadQuery program in isolation and measure the part that it builds.
@@ -87,10 +107,14 @@ def endpoints(service: Service, stops: Stops) -> None:
     with gr.Column(visible=False):  # components, because they tell clients that it is a file
         picture = taken_as_path(gr.Image(type="filepath", image_mode=None, label="picture"))
         effort = gr.Radio(list(EFFORTS), value="low", label="effort")
+        pictures = taken_as_paths(gr.File(file_count="multiple", label="pictures"))
+        camera = gr.Textbox("", label="camera")
+        text = gr.Textbox("", label="text", max_length=service.limits.text_letters)
         answer, button = gr.JSON(label="answer"), gr.Button()
-    button.click(
-        generate, [picture, effort], answer, api_name="generate", concurrency_limit=PICTURE_THREADS
-    )
+    most: dict[str, Any] = {"concurrency_limit": PICTURE_THREADS}
+    button.click(generate, [picture, effort], answer, api_name="generate", **most)
+    several = [pictures, effort, camera, text]
+    button.click(generate_views, several, answer, api_name="generate_views", **most)
     gr.api(execute, api_name="execute")
     gr.api(score, api_name="score")
 

@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from image2cad.common import BUNDLED, EFFORTS
+from image2cad.serving.backends import Backend
 from image2cad.serving.page.actions import (
     Entry,
     compare,
@@ -27,15 +28,17 @@ from image2cad.serving.page.actions import (
 from image2cad.serving.page.display import problem_html, remark_html
 from image2cad.serving.page.endpoints import endpoints
 from image2cad.serving.page.sliders import numbers
-from image2cad.serving.page.uploads import refuse_links, taken_as_path
+from image2cad.serving.page.uploads import refuse_links, taken_as_path, taken_as_paths
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
     PICTURE_THREADS,
+    Asked,
     Stops,
     message_of,
     run_for,
 )
 from image2cad.serving.service import Service
+from image2cad.verification import EYES
 
 # ---- The page
 
@@ -107,6 +110,26 @@ SAVE_IN_BROWSER = """(file) => {
 }"""
 
 
+CAMERA_CHOICES = [("not known", ""), *((name, name) for name in EYES)]
+
+
+def what_is_read(backend: Backend) -> str:
+    """What pictures the page can do something with, for users."""
+    known = (
+        "Reads pictures of CAD viewers, shaded or as lines, from any side, on a plain background, "
+        "and sheets of three views. "
+    )
+    if backend.reads_text:
+        return known + (
+            "Photographs, dimensioned drawings and the text beside a picture go to the model "
+            "of another server; its programs are checked here."
+        )
+    return known + (
+        "Photographs and the numbers of dimensioned drawings are not read here: that takes a "
+        "server with a vision model behind this page."
+    )
+
+
 def part_tab(service: Service, stops: Stops) -> gr.Code:
     """Build the tab inside the current context; return the editor."""
     entry, visit, template = gr.State(Entry()), gr.State([]), gr.State("")
@@ -122,6 +145,24 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
                 label="Effort",
                 elem_id="effort",
             )
+            with gr.Accordion("Further views, camera, text", open=False, elem_id="more"):
+                views = taken_as_paths(gr.File(
+                    label="Further pictures of the same part, from other sides",
+                    file_count="multiple", height=120, elem_id="views",
+                ))  # fmt: skip
+                camera = gr.Dropdown(
+                    CAMERA_CHOICES, value="", label="Seen from (z is up)", elem_id="camera",
+                    info="Of one picture. Not known: it is estimated.", allow_custom_value=False,
+                )  # fmt: skip
+                degrees = gr.Textbox(
+                    label="Azimuth, elevation in degrees", placeholder="-45, 35", max_length=40,
+                    info="In the place of a name above; -90, 0 is the front.", elem_id="degrees",
+                )  # fmt: skip
+                text = gr.Textbox(
+                    label="Text beside the picture", lines=2, elem_id="text",
+                    max_length=service.limits.text_letters, visible=service.backend.reads_text,
+                )  # fmt: skip
+            gr.Markdown(what_is_read(service.backend), elem_id="reads")
             with gr.Row():
                 start = gr.Button("Make the part", variant="primary", elem_id="start", scale=2)
                 cancel = gr.Button("Cancel", interactive=False, elem_id="cancel", scale=1)
@@ -165,10 +206,13 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
 
     # Functions and no partials, where gradio looks at the arguments' types.
     async def on_start(
-        file: str | None, effort: str, visit: list[Entry], request: gr.Request,
+        file: str | None, effort: str, visit: list[Entry], views: list[str], camera: str,
+        degrees: str, text: str, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  (gradio's way to hand one over)
     ) -> tuple[Any, ...]:  # fmt: skip
-        return await make_part(service, stops, file, effort, visit, request.session_hash, progress)
+        asked = Asked(tuple(views or ()), (degrees or "").strip() or camera or "", text or "")
+        session = request.session_hash
+        return await make_part(service, stops, file, effort, visit, session, progress, asked)
 
     async def on_choice(
         visit: list[Entry], chosen: gr.SelectData, request: gr.Request
@@ -193,8 +237,8 @@ def part_tab(service: Service, stops: Stops) -> gr.Code:
 
     asked = start.click(on_asked, None, cancel, **alone)
     run = asked.then(
-        on_start, [given, effort, visit], show_progress_on=model, concurrency_limit=PICTURE_THREADS,
-        **private,
+        on_start, [given, effort, visit, views, camera, degrees, text], show_progress_on=model,
+        concurrency_limit=PICTURE_THREADS, **private,
     )  # fmt: skip
     run.then(lambda: gr.update(interactive=False), None, cancel, **alone)
     cancel.click(stops.end_all, None, None, **alone)

@@ -26,6 +26,16 @@ def taken_as_path(component: gr.Image) -> gr.Image:
     return component
 
 
+def taken_as_paths(component: gr.File) -> gr.File:
+    """The same of a component that takes several files."""
+
+    def paths_of(payload: Any) -> list[str]:
+        return [one.path for one in payload] if payload else []
+
+    component.preprocess = paths_of  # type: ignore[method-assign]
+    return component
+
+
 def uploaded_file(path: str | None) -> Path:
     """The uploaded file. Raises InputError for no file, and for a path that is no upload."""
     if not path:

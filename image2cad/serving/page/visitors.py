@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from typing import TypeVar
@@ -27,7 +28,7 @@ from typing import TypeVar
 import gradio as gr
 
 from image2cad.common import Cancelled, InputError, Late, Stop
-from image2cad.serving.limits import Busy, open_picture
+from image2cad.serving.limits import Busy, check_count, open_pictures
 from image2cad.serving.page.uploads import uploaded_file
 from image2cad.serving.service import Generated, Service
 
@@ -37,6 +38,21 @@ PROGRAM_THREADS = 32  # beside, so that who edits a program does not wait for pi
 # What the service raises that is no defect of the app.
 EXPECTED_ERRORS = (InputError, Busy, Late, Cancelled)
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a visitor gives beside a picture.
+
+    views: files of further pictures of the part. camera, text: as `Service.generate` takes them.
+    """
+
+    views: tuple[str, ...] = ()
+    camera: str = ""
+    text: str = ""
+
+
+NOTHING_MORE = Asked()
 
 
 class Stops:
@@ -97,16 +113,20 @@ async def find_program(
     session: str | None,
     tell: Callable[[float, str], None],
     kinds: Sequence[str] = (),
+    asked: Asked = NOTHING_MORE,
 ) -> Generated:
     """What the service makes of an uploaded picture. Cancelling the task ends the work.
 
     Raises what the service raises, and InputError for what is no picture.
     """
-    path = uploaded_file(file)
+    files = [file, *asked.views] if file or not asked.views else asked.views
+    check_count(len(files), service.limits)
+    paths = [uploaded_file(one) for one in files]
 
     def work(stop: Stop) -> Generated:
-        image = open_picture(path.read_bytes(), service.limits)
-        return service.generate(image, effort, tell, kinds, stop)
+        views = open_pictures([path.read_bytes() for path in paths], service.limits)
+        more = {"camera": asked.camera, "text": asked.text}
+        return service.generate(views, effort, tell, kinds, stop, **more)
 
     return await run_for(stops, session, work)
 

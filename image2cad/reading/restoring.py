@@ -1,0 +1,107 @@
+"""GenCAD-Code's own picture again, from a copy that was compressed, or made larger or smaller.
+
+    picture = restored(image)        # a picture in GenCAD's frame and tones, or None
+
+Its ground is white, its lines are black and one pixel wide, and the flat faces along the main axes
+all have one grey. So lines are told by darkness, faces are what lines enclose, and a face about
+that grey is flat. Left out: copies with margins or cut off, whose frame nothing tells.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from image2cad.common import Array
+from image2cad.reading.framing import HIGHEST, WIDEST, on_white
+from image2cad.reading.tracing import FACE_SHADE
+from image2cad.rendering import SIZE, TONES
+
+SMALLEST_COPY, MOST_ASPECT = 160, 1.01  # pixels of a side, and long over short side
+COLOURLESS = 12  # greys between the channels of a pixel, at most
+LIGHTEST_PART = 225  # greys
+DARKEST_FACE, DARKER_BY = 62, 0.22  # greys; share by which a blurred line is darker than around it
+LINE_REACH = 7  # pixels around a blurred line
+RINGING_REACH = 2  # pixels beside a line that are not like the face
+FLAT_WITHIN, PIXELS_WITHIN = 6, 12  # greys of a flat face's median, and of three in four pixels
+SMALL_FACE = 6  # pixels
+ALIKE, SHARE_ALIKE = 30, 0.9  # greys, and the share of the part that must be so near the copy
+LEAST_LINES, MOST_LINES, LEAST_TOLD = 0.01, 0.5, 0.2  # shares of the part
+EVEN, EVEN_REACH = 8, 9  # greys between the pixels of an even place, and its side
+# Of the faces of one grey, or of the even places of all, the share with the grey of flat faces.
+LEAST_OF_FACES, LEAST_OF_PLACES = 0.6, 0.45
+SLACK = 6  # pixels by which a copy's part may be larger than GenCAD's frame
+
+REDS = np.unique(TONES[:, 0]).astype(float)
+
+
+def restored(image: Image.Image) -> Image.Image | None:
+    """GenCAD-Code's picture that `image` is a copy of, 448 x 448; None where it is no copy."""
+    wide, high = image.size
+    if min(wide, high) < SMALLEST_COPY or max(wide, high) > MOST_ASPECT * min(wide, high):
+        return None
+    smaller = wide < SIZE
+    how = Image.Resampling.BICUBIC if smaller else Image.Resampling.BOX
+    colours = np.asarray(on_white(image).resize((SIZE, SIZE), how)).astype(float)
+    grey: Array = colours.mean(axis=2)
+    part = grey < LIGHTEST_PART
+    if not part.any() or np.percentile(np.ptp(colours[part], axis=1), 95) > COLOURLESS:
+        return None
+    rows, columns = np.nonzero(part)
+    if np.ptp(columns) > WIDEST + SLACK or np.ptp(rows) > HIGHEST + SLACK:
+        return None
+    lines, dark = _lines(grey) if smaller else (grey < DARKEST_FACE, grey < DARKEST_FACE)
+    smooth = ndimage.median_filter(grey, 5)
+    faces, share = _faces(grey, smooth, dark)
+    if (dark & ~lines).any():  # a blurred line is wider than a line: the rest is like beside it
+        nearest = ndimage.distance_transform_edt(dark, return_distances=False, return_indices=True)
+        faces[dark] = faces[tuple(nearest)][dark]
+    faces[lines] = 0.0
+    told = part & ~ndimage.binary_dilation(dark, iterations=RINGING_REACH)
+    alike = np.abs(faces - grey)[told] <= ALIKE
+    if told.sum() < LEAST_TOLD * part.sum() or alike.mean() < SHARE_ALIKE:
+        return None
+    uneven = ndimage.maximum_filter(smooth, EVEN_REACH) - ndimage.minimum_filter(smooth, EVEN_REACH)
+    places = np.abs(smooth - FACE_SHADE)[told & (uneven < EVEN)] < FLAT_WITHIN
+    flat = share >= LEAST_OF_FACES or (len(places) > 0 and places.mean() >= LEAST_OF_PLACES)
+    if not flat or not LEAST_LINES < lines[part].mean() < MOST_LINES:
+        return None
+    return Image.fromarray(np.repeat(faces[..., None], 3, axis=2).astype(np.uint8))
+
+
+def _lines(grey: Array) -> tuple[Array, Array]:
+    """Masks of the middles of blurred lines, and of all that they darken."""
+    around = ndimage.grey_closing(grey, size=(LINE_REACH, LINE_REACH))
+    dark = around - grey > DARKER_BY * around
+    up, down, left, right = (
+        ndimage.shift(grey, way, order=0, mode="nearest")
+        for way in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    )
+    middle = ((grey <= left) & (grey < right)) | ((grey <= up) & (grey < down))
+    return dark & middle, dark
+
+
+def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
+    """Greys with those of flat faces made the one that they have, all others a tone of GenCAD's.
+
+    And the share that flat faces have of all faces of one grey.
+    """
+    nearest = REDS[np.abs(REDS[None] - grey.reshape(-1, 1)).argmin(axis=1)].reshape(grey.shape)
+    calm = np.abs(smooth - FACE_SHADE) < FLAT_WITHIN / 2
+    out = np.where(calm, float(FACE_SHADE), nearest)
+    labels, _ = ndimage.label(~dark & (grey < LIGHTEST_PART))
+    clear = ~ndimage.binary_dilation(dark, np.ones((3, 3)), iterations=RINGING_REACH)
+    even = even_and_flat = 0
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        mine = labels[box] == number
+        seen = grey[box][mine & clear[box]]
+        off = np.abs((seen if len(seen) >= SMALL_FACE else grey[box][mine]) - FACE_SHADE)
+        flat = np.median(off) <= FLAT_WITHIN and np.percentile(off, 75) < PIXELS_WITHIN
+        if flat or mine.sum() < SMALL_FACE:
+            out[box][mine] = FACE_SHADE
+        if len(seen) >= SMALL_FACE and np.ptp(np.percentile(seen, (20, 80))) < EVEN:
+            even += len(seen)
+            even_and_flat += len(seen) if flat else 0
+    out[~dark & (grey >= LIGHTEST_PART)] = 255.0
+    return out, even_and_flat / max(even, 1)
