@@ -4,19 +4,21 @@
     python app.py --model runs/colab_training-001/adapter --port 8000
     python app.py --backend-url http://gpu-box:8000/v1 --backend-model llava-cad
 
-The page is at /, the API's documentation at /docs. Keys come from the environment, never from
-flags, which other users of a machine can see: IMAGE2CAD_KEYS="one,another" asks for one of them in
-the API and at the page's door, IMAGE2CAD_BACKEND_KEY is sent to --backend-url. Runs on Hugging
-Face Spaces as it is, ZeroGPU included. Left out: TLS, which belongs to a proxy in front.
+The page is at /, the API's documentation at /docs. Keys come from the environment or a file, never
+from flags, which other users of a machine can see: IMAGE2CAD_KEYS="one,another" or --key-file asks
+for one of them in the API and at the page's door, IMAGE2CAD_BACKEND_KEY is sent to --backend-url.
+Runs on Hugging Face Spaces as it is, ZeroGPU included. Left out: TLS, which belongs to a proxy in
+front.
 """
 
 from __future__ import annotations
 
 import errno
-import hmac
 import importlib
 import importlib.util
+import ipaddress
 import os
+import re
 import signal
 import socket
 import sys
@@ -31,7 +33,7 @@ from image2cad.common import InputError, at_least, read_flags, run_cli
 if TYPE_CHECKING:
     from PIL import Image
 
-    from image2cad.serving import Backend, Service
+    from image2cad.serving import Backend, Keys, Service
 
 HOST = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")  # Spaces say 0.0.0.0
 PORT = 7860  # 0: any free one
@@ -43,6 +45,15 @@ BACKEND_GENERAL = False  # that model was not trained on this project's question
 HOSTS: str | None = (
     None  # "example.org,another.org": where the API may fetch pictures; else data URLs only
 )
+# "cad.example.org,*.another.org": names of this server beside those of its machine, "*" any
+NAMES: str | None = os.environ.get("IMAGE2CAD_NAMES", "*" if "SPACE_ID" in os.environ else None)
+# "https://example.org": other sites, whose pages may send to this server and show it in a frame
+ORIGINS: str | None = os.environ.get(
+    "IMAGE2CAD_ORIGINS", "https://huggingface.co" if "SPACE_ID" in os.environ else None
+)
+KEY_FILE: str | None = os.environ.get("IMAGE2CAD_KEY_FILE")  # a key a line; read when it changes
+# "waiting=4,body_seconds=30": those limits that shall differ (image2cad/serving/limits.py)
+LIMITS: str | None = os.environ.get("IMAGE2CAD_LIMITS")
 WORKERS: int | None = None  # pictures worked on at a time, one core each; None: all cores
 OPEN_PAGE = False  # where there are keys: whether the page asks for none
 GRACE = 10  # seconds that requests may take to end when the server stops
@@ -58,16 +69,21 @@ def main() -> None:
     at_least(settings, {"port": 0, "workers": 1, "grace": 0})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: with all that is cleaned up
     place = settings.host, settings.port
-    with tempfile.TemporaryDirectory(prefix="image2cad-") as files, listen(*place) as listener:
+    given = os.environ.get("GRADIO_TEMP_DIR")
+    if given:
+        os.makedirs(given, exist_ok=True)
+    folder = tempfile.TemporaryDirectory(prefix="image2cad-", dir=given or None)
+    with folder as files, listen(*place) as listener:
+        os.environ["GRADIO_TEMP_DIR"] = files  # uploads go when the server stops
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "5")  # seconds to see that one has left
-        os.environ.setdefault("GRADIO_TEMP_DIR", files)  # uploads go when the server stops
         if needs_no_hub(settings.model):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        keys, names = known_keys(settings), own_names(settings)
         gpu = gpu_decorator()  # imports `spaces`, which has to come before torch
         service = make_service(settings, gpu)
         try:
-            serve(service, settings, listener)
+            serve(service, settings, listener, keys, names, Path(files))
         finally:
             service.close()
 
@@ -112,19 +128,20 @@ def gpu_decorator() -> Callable[..., Any] | None:
 
 def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Service:
     """The service that the settings ask for. Raises InputError for a model that is not there."""
-    from image2cad.serving import Service, local_backend, remote_backend
+    from image2cad.serving import Service, limits_from, local_backend, remote_backend
 
+    limits = limits_from(settings.limits or "")
     if settings.backend_url:
         if not settings.backend_model:
             raise InputError("--backend-url needs --backend-model, the name of its model")
-        key = os.environ.get("IMAGE2CAD_BACKEND_KEY", "")
+        key = secret("IMAGE2CAD_BACKEND_KEY") or ""
         chosen = (settings.backend_url, settings.backend_model, key, settings.backend_general)
         backend = remote_backend(*chosen)
     else:
         backend = local_backend(settings.model, settings.load_in_4bit)
         if gpu is not None:
             backend = on_gpu(backend, gpu)
-    return Service(backend, workers=settings.workers)
+    return Service(backend, limits, workers=settings.workers)
 
 
 def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
@@ -143,31 +160,89 @@ def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
     return replace(backend, propose=gpu(duration=seconds)(propose))
 
 
-def serve(service: Service, settings: Any, listener: socket.socket) -> None:
-    """Page and API on `listener`, until a signal."""
-    import gradio as gr
+def secret(name: str) -> str | None:
+    """What the environment has under this name. Raises InputError where it is set but blank.
+
+    A variable that was meant to hold a key, and holds none, would leave a server open.
+    """
+    value = os.environ.get(name)
+    if value is not None and not value.strip(" ,"):
+        raise InputError(f"{name} is set but blank; give it a key, or unset it")
+    return value
+
+
+def known_keys(settings: Any) -> Keys:
+    """The keys that the server asks for. Raises InputError where some were meant and none is there.
+
+    Warns where a server that others can reach asks for none, and where keys are short.
+    """
+    from image2cad.serving import Keys, limits_from
+
+    if settings.key_file is not None and not settings.key_file.strip():
+        raise InputError("the name of the key file is blank; give one, or unset IMAGE2CAD_KEY_FILE")
+    file = Path(settings.key_file) if settings.key_file else None
+    keys = Keys(listed(secret("IMAGE2CAD_KEYS") or ""), file, limits_from(settings.limits or ""))
+    if not keys and not is_loopback(settings.host):
+        warn(
+            f"anybody who reaches {settings.host} may use this server: "
+            "IMAGE2CAD_KEYS or --key-file would ask for a key"
+        )
+    if keys.short():
+        good = 'python -c "import secrets; print(secrets.token_urlsafe())"'
+        warn(f"a key is so short that it can be guessed; this makes a good one: {good}")
+    return keys
+
+
+def warn(text: str) -> None:
+    """Tell who starts the server."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def own_names(settings: Any) -> list[str]:
+    """The names by which the server may be called, of its machine and of the settings."""
+    names = {"localhost", socket.gethostname()}
+    if not is_loopback(settings.host):
+        names.add(settings.host)
+    given = listed(settings.names or "")
+    for name in given:
+        if name != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name):
+            raise InputError(f"{name!r:.100} is no name; give cad.example.org, *.example.org or *")
+    return sorted(filter(None, names)) + given
+
+
+def serve(
+    service: Service,
+    settings: Any,
+    listener: socket.socket,
+    keys: Keys,
+    names: list[str],
+    files: Path,
+) -> None:
+    """Page and API on `listener`, until a signal. files: where the page keeps its files."""
     import uvicorn
 
-    from image2cad.serving import PAGE_LOOK, make_api, make_page
+    from image2cad.serving import PAGE_LOOK, make_api, make_page, mount_page, patient
 
-    keys = listed(os.environ.get("IMAGE2CAD_KEYS", ""))
     closed = bool(keys) and not settings.open_page
-    page = make_page(service)
-    app = gr.mount_gradio_app(
-        make_api(service, keys=keys, hosts=listed(settings.hosts or "")),
-        page,
-        path="/",
-        auth=(lambda name, password: is_key(password, keys)) if closed else None,
-        auth_message="Any name, and an API key as the password." if closed else None,
-        max_file_size=service.limits.picture_bytes,
-        mcp_server=not closed and importlib.util.find_spec("mcp") is not None,
-        ssr_mode=False,
-        show_error=False,
-        **PAGE_LOOK,
-    )
+    page = make_page(service.for_guests() if keys and settings.open_page else service)
+    api = make_api(
+        service, keys=keys, hosts=listed(settings.hosts or ""), names=names,
+        origins=listed(settings.origins or ""), closed_page=closed,
+    )  # fmt: skip
+    mcp = not closed and importlib.util.find_spec("mcp") is not None
+    app = mount_page(api, page, service.limits, files, mcp_server=mcp, **PAGE_LOOK)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace
-    )
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace,
+        http=patient(service.limits), ws="none", server_header=False,
+    )  # fmt: skip
     server = uvicorn.Server(config)
     announce_to_zero_gpu(page, server)
     host, port = listener.getsockname()[:2]
@@ -178,12 +253,6 @@ def serve(service: Service, settings: Any, listener: socket.socket) -> None:
 def listed(text: str) -> list[str]:
     """The names in a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def is_key(text: str, keys: Sequence[str]) -> bool:
-    """Whether `text` is one of the keys; takes as long for a near miss as for a far one."""
-    given = text.encode("utf-8", "surrogatepass")
-    return any([hmac.compare_digest(given, key.encode()) for key in keys])
 
 
 def announce_to_zero_gpu(page: Any, server: Any) -> None:

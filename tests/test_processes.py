@@ -167,6 +167,30 @@ def test_a_process_that_is_killed_while_it_starts_is_lost_as_any_other():
         broken.close()
 
 
+def test_guests_wait_behind_all_others_and_have_half_of_the_queue():
+    queue, order, leave = Queue(running=1, waiting=5, seconds=60), [], threading.Event()
+
+    def work(name, guest):
+        with queue.place(guest=guest):
+            order.append(name)
+            leave.wait(30)
+
+    threads = []
+    for count, (name, guest) in enumerate([("a", 1), ("b", 1), ("c", 1), ("d", 0), ("e", 0)]):
+        threads.append(threading.Thread(target=work, args=(name, bool(guest))))
+        threads[-1].start()
+        assert eventually(lambda n=count: queue.load() == (1, n))
+    with pytest.raises(Busy), queue.place(guest=True):
+        pass
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert order == ["a", "d", "e", "b", "c"] and queue.load() == (0, 0)
+    for _ in range(5):  # what guests had is free again
+        with queue.place(guest=True):
+            pass
+
+
 def test_a_queue_is_bounded_and_keeps_the_order():
     queue, order, leave = Queue(running=1, waiting=2, seconds=60), [], threading.Event()
 

@@ -1,12 +1,13 @@
 """What a request may bring and how many there may be: the limits of the service, and its queue.
 
-    image = open_picture(data, Limits())            # bytes from anywhere -> RGB picture
-    views = open_pictures([data, more], Limits())   # of one part
+    limits = limits_from("waiting=4, body_seconds=30")     # the rest as it comes
+    image = open_picture(data, limits)              # bytes from anywhere -> RGB picture
+    views = open_pictures([data, more], limits)     # of one part
     queue = Queue(running=2, waiting=16, seconds=60)
     with queue.place(stop):                         # one of two places; Busy where none is free
         ...
 
-Left out: counting the bytes of a request as it comes (api/guard.py).
+Left out: counting the bytes of a request as it comes (bodies.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -43,8 +45,17 @@ class Limits:
     picture_bytes, pixels: of a picture as it comes; several views of a part have these pixels
     together, and their bytes as body_bytes says. pictures: views of a part. text_letters: beside
     them. code_bytes: of one program. body_bytes: of
-    a request, which has body_seconds to arrive; program_body_bytes: of one that brings programs
-    only; bodies_bytes: of all requests that are being answered. values: of JSON in a chat.
+    a request, which has body_seconds to arrive and stall_seconds for the next piece of it;
+    program_body_bytes: of one that brings programs only, as all of the page but its uploads;
+    bodies_bytes: of all requests that are being answered. values: of JSON in a request of the API;
+    page_values: of the page.
+    Where there are keys, who has shown none is a guest. guest_bodies_bytes: as bodies_bytes, of
+    all guests; guest_requests: that they may have open. tries: wrong keys from one address within
+    tries_seconds, after which short keys are no longer compared (keys.py).
+    uploads_bytes: of pictures that the page keeps on disk, of which guests have half and one
+    visitor visitor_uploads_bytes; files_bytes: of all files of the page; files_seconds: how long
+    they are kept. linger_seconds: how long a body that is refused is read and thrown away, so that
+    its sender comes to read why.
     running: executions and scores at a time. waiting: how many more may wait, and as many again
     for `generate`; queue_seconds: how long. seconds: the deadline of `generate` for each effort,
     once it runs; quick_seconds: of the others. These are wall time. program_seconds (of CPU time),
@@ -61,7 +72,20 @@ class Limits:
     program_body_bytes: int = 2_500_000  # two programs, each letter written as \u0000
     bodies_bytes: int = 256 << 20
     values: int = 500_000
+    page_values: int = 100_000
     body_seconds: float = 60.0
+    stall_seconds: float = 15.0
+    head_seconds: float = 15.0
+    address_connections: int = 1000
+    linger_seconds: float = 10.0
+    guest_bodies_bytes: int = 64 << 20
+    guest_requests: int = 256
+    tries: int = 10
+    tries_seconds: float = 60.0
+    uploads_bytes: int = 1 << 30
+    visitor_uploads_bytes: int = 128 << 20
+    files_bytes: int = 4 << 30
+    files_seconds: float = 4 * 3600.0
     running: int = field(default_factory=usable_cores)
     waiting: int = 16
     queue_seconds: float = 60.0
@@ -71,6 +95,36 @@ class Limits:
     quick_seconds: float = 60.0
     program_seconds: float = 15.0
     program_memory: int = 2 << 30
+
+
+def limits_from(text: str) -> Limits:
+    """The limits with those that `text` names changed: "waiting=4, seconds.low=20".
+
+    The deadlines of `generate` are seconds.none, seconds.low and seconds.high. Raises InputError
+    for a name that is none, and for what is no number above zero.
+    """
+    usual = Limits()
+    deadlines = dict(usual.seconds)
+    kinds = {one.name: type(getattr(usual, one.name)) for one in fields(Limits)}
+    del kinds["seconds"]
+    kinds |= {f"seconds.{effort}": float for effort in deadlines}
+    changed: dict[str, Any] = {}
+    for one in filter(None, map(str.strip, text.split(","))):
+        name, equals, number = (word.strip() for word in one.partition("="))
+        if not equals or name not in kinds:
+            raise InputError(f"{one!r:.100} is no limit; give NAME=NUMBER, of {', '.join(kinds)}")
+        try:
+            value = kinds[name](number.replace("_", ""))
+        except ValueError as error:
+            kind = "a whole number" if kinds[name] is int else "a number"
+            raise InputError(f"the limit {name} must be {kind}, not {number!r:.100}") from error
+        if not 0 < value < math.inf and not (name == "waiting" and value == 0):
+            raise InputError(f"the limit {name} must be above 0, not {number}")
+        if name.startswith("seconds."):
+            deadlines[name.partition(".")[2]] = value
+        else:
+            changed[name] = value
+    return replace(usual, seconds=deadlines, **changed)
 
 
 def check_program(code: str, limits: Limits) -> None:
@@ -123,6 +177,26 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
 
 def _opened(data: bytes, limits: Limits) -> tuple[Image.Image, int]:
     """The picture, and how many pixels its file has."""
+    image = unread_picture(data, limits)
+    size = image.width * image.height
+    try:
+        with _decoding:
+            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
+        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
+            image = image.point(lambda value: value * (1 / 256)).convert("L")
+        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    except Exception as error:  # decoders raise all sorts of things at damaged files
+        raise InputError("the picture is damaged: it cannot be decoded") from error
+    white = Image.new("RGBA", rgba.size, "white")
+    picture = Image.alpha_composite(white, rgba).convert("RGB")
+    darkest, lightest = picture.convert("L").getextrema()
+    if darkest == lightest:
+        raise InputError("the picture is blank: all of it has one colour")
+    return picture, size
+
+
+def unread_picture(data: bytes, limits: Limits) -> Image.Image:
+    """The picture in `data` by the head of its file, not decoded. Raises as `open_picture`."""
     if not data:
         raise InputError("the picture is empty")
     if len(data) > limits.picture_bytes:
@@ -139,20 +213,7 @@ def _opened(data: bytes, limits: Limits) -> tuple[Image.Image, int]:
     if width * height > limits.pixels:
         most = f"{limits.pixels:,} pixels are allowed"
         raise TooLarge(f"the picture has {width} x {height} pixels; {most}")
-    try:
-        with _decoding:
-            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
-        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
-            image = image.point(lambda value: value * (1 / 256)).convert("L")
-        rgba = ImageOps.exif_transpose(image).convert("RGBA")
-    except Exception as error:  # as above
-        raise InputError("the picture is damaged: it cannot be decoded") from error
-    white = Image.new("RGBA", rgba.size, "white")
-    picture = Image.alpha_composite(white, rgba).convert("RGB")
-    darkest, lightest = picture.convert("L").getextrema()
-    if darkest == lightest:
-        raise InputError("the picture is blank: all of it has one colour")
-    return picture, width * height
+    return image
 
 
 # ---- So many at a time, so many waiting, the rest is turned away: a queue for a server's threads
@@ -168,15 +229,22 @@ class Busy(Exception):
         self.retry_after = retry_after
 
 
+@dataclass(eq=False)
+class _Ticket:
+    """Of one who waits."""
+
+    guest: bool
+
+
 class Queue:
-    """Places for work that takes all of a core, given in the order of arrival."""
+    """Places for work that takes all of a core, given in the order of arrival, to guests last."""
 
     def __init__(self, running: int, waiting: int, seconds: float) -> None:
         """running, waiting: how many at most. seconds: the longest that one may wait."""
         self._most, self._room, self._seconds = running, waiting, seconds
         self._change = threading.Condition()
-        self._line: deque[object] = deque()
-        self._running = 0
+        self._line: deque[_Ticket] = deque()
+        self._running = self._guests = 0
         self._mean = 1.0  # seconds of work
 
     def load(self) -> tuple[int, int]:
@@ -185,28 +253,33 @@ class Queue:
             return self._running, len(self._line)
 
     @contextmanager
-    def place(self, stop: Stop = NEVER) -> Iterator[None]:
-        """A place as long as the block runs.
+    def place(self, stop: Stop = NEVER, guest: bool = False) -> Iterator[None]:
+        """A place as long as the block runs. Guests have half of all at most.
 
         Raises Busy at once where too many wait, and after `seconds`; Late and Cancelled while it
         waits.
         """
-        self._enter(stop)
+        self._enter(stop, guest)
         started = time.monotonic()
         try:
             yield
         finally:
             with self._change:
                 self._running -= 1
+                self._guests -= guest
                 self._mean += NEWEST_WEIGHT * (time.monotonic() - started - self._mean)
                 self._change.notify_all()
 
-    def _enter(self, stop: Stop) -> None:
-        ticket, until = object(), time.monotonic() + self._seconds
+    def _enter(self, stop: Stop, guest: bool) -> None:
+        ticket, until = _Ticket(guest), time.monotonic() + self._seconds
         with self._change:
-            if self._running + len(self._line) >= self._most + self._room:
+            most = self._most + self._room
+            if self._running + len(self._line) >= most or (guest and self._guests >= most / 2):
                 raise self._busy()
-            self._line.append(ticket)
+            behind = sum(one.guest for one in self._line) if not guest else 0
+            self._line.insert(len(self._line) - behind, ticket)
+            self._guests += guest
+            entered = False
             try:
                 while self._line[0] is not ticket or self._running >= self._most:
                     stop.check()
@@ -214,8 +287,10 @@ class Queue:
                         raise self._busy()
                     self._change.wait(TICK)
                 self._running += 1
+                entered = True
             finally:
                 self._line.remove(ticket)
+                self._guests -= guest and not entered
                 self._change.notify_all()
 
     def _busy(self) -> Busy:

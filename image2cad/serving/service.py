@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -107,6 +108,15 @@ class Service:
         self._quick = Pool(running, jobs.warm_for_programs)
         room = (self.limits.waiting, self.limits.queue_seconds)
         self._pictures, self._programs = Queue(self.workers, *room), Queue(running, *room)
+        self._guests = False
+
+    def for_guests(self) -> Service:
+        """The same service for who has shown no key where keys are asked for: its work waits
+        behind all other, and has half of the places at most.
+        """
+        other = copy(self)
+        other._guests = True
+        return other
 
     def generate(
         self,
@@ -146,7 +156,7 @@ class Service:
             )
         tell = progress or (lambda share, text: None)
         waiting = stop.telling(lambda: tell(0.0, "waiting for a free place"))
-        with self._pictures.place(waiting):
+        with self._pictures.place(waiting, self._guests):
             started = time.monotonic()
             stop = stop.within(self.limits.seconds[effort])
             tell(0.02, "asking the model")
@@ -181,7 +191,7 @@ class Service:
         """
         check_program(code, self.limits)
         kinds = jobs.distinct_kinds(kinds)
-        with self._programs.place(stop):
+        with self._programs.place(stop, self._guests):
             stop = stop.within(self.limits.quick_seconds)
             return self._build(self._quick, code, kinds, stop)
 
@@ -295,7 +305,7 @@ class Service:
         """What `work` makes of two programs. how: its third argument."""
         check_program(prediction, self.limits)
         check_program(reference, self.limits)
-        with self._programs.place(stop):
+        with self._programs.place(stop, self._guests):
             stop = stop.within(self.limits.quick_seconds)
             job = (work, prediction, reference, how, self._runner())
             made = self._call(self._quick, *job, stop=stop)

@@ -1,18 +1,17 @@
-"""Around every request of the API: keys, methods, size limits, metrics, a line in the log.
+"""Around every request: keys, methods, size limits; for the API metrics and a line in the log.
 
     metrics = new_metrics(service)
-    app.add_middleware(guard, service=service, metrics=metrics, methods=methods, keys=keys)
+    app.add_middleware(guard, service=service, metrics=metrics, methods=methods, keys=Keys(["one"]))
 
 A log line names the request, its route, status and seconds, never a picture, a program or an
-address. Other paths, such as those of a page that is mounted beside the API, are left alone.
-Bodies are counted as they come. Left out: the routes (routes.py), what errors look like
-(errors.py).
+address. The paths of a page that is mounted beside the API have the same limits and no line.
+Bodies are counted as they come (bodies.py). Left out: the routes (routes.py), what errors look like
+(errors.py), names and pages of other sites (door.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import re
@@ -20,18 +19,28 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from fastapi import HTTPException
-from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, cookie_parser
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error
+from image2cad.serving.bodies import RETRY_SECONDS, Bodies, too_large
+from image2cad.serving.keys import Keys, TooManyTries
 from image2cad.serving.limits import Limits
+from image2cad.serving.page.login import (
+    LOGIN_PATHS,
+    SESSION_COOKIE,
+    address_of,
+    at_login,
+    is_closed,
+    page_limits,
+)
 from image2cad.serving.service import Service
 
 # ---- The log and the metrics
@@ -122,8 +131,8 @@ def _record(seen: _Seen, method: str, metrics: Metrics, trace: list[str]) -> Non
 
 # ---- The guard
 
-CHAT_ROUTE = "/v1/chat/completions"  # JSON that may be large, as pictures are
 PROGRAM_ROUTES = ("/v1/execute", "/v1/score")  # which take no pictures
+DOCS_FILES = "/static-offline-docs/"  # what /docs loads: fastapi_offline's
 REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 
 
@@ -132,22 +141,60 @@ def guard(
     service: Service,
     metrics: Metrics,
     methods: Mapping[str, Sequence[str]],
-    keys: Sequence[str],
+    keys: Keys,
+    closed_page: bool = False,
 ) -> ASGIApp:
-    """Middleware for the paths in `methods`, which says what each of them takes, and all of /v1.
+    """Middleware for all paths. Those in `methods`, which says what each takes, and /v1 are the
+    API's; the others are the page's.
 
-    Only /v1 wants a key. HEAD is answered where GET is; the server leaves the body out.
+    /v1 wants a key, and so does the page where it is closed. HEAD is answered where GET is; the
+    server leaves the body out.
     """
-    bodies = Bodies(service.limits)
+    limits = service.limits
+    bodies = Bodies(limits.bodies_bytes)
+    guests = Guests(limits)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        if not (path in methods or path.startswith("/v1/")):
-            with bodies.counted(receive, service.limits.body_bytes) as counted:
-                return await app(scope, counted, send)
+        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
         headers = Headers(scope=scope)
+        shown: str | None = None
+        refusal: Response | None = None
+        try:
+            shown = _key_of(scope, headers, keys)
+        except TooManyTries as late:
+            refusal = error(429, str(late), headers={"Retry-After": str(late.retry_after)})
+        guest = bool(keys) and shown is None
+        scope.setdefault("state", {})["guest"] = guest
+        budget = guests.bodies if guest else bodies
+        costs = path not in methods or path.startswith("/v1/")  # /health is always answered
+        with guests.place(guest and costs) as free:
+            if not free:
+                text = f"too many are here without a key; try again in {RETRY_SECONDS} s"
+                refusal = error(429, text, headers={"Retry-After": RETRY_SECONDS})
+            if path in methods or path.startswith("/v1/"):
+                return await api(scope, receive, send, path, headers, refusal, guest, budget)
+            most, values = page_limits(path, limits)
+            length = headers.get("content-length", "")
+            if refusal is None and length.isdecimal() and int(length) > most:
+                refusal = error(413, too_large(most))
+            if refusal is None and is_closed(path):
+                refusal = error(404, f"there is no {scope['method']} {path} here")
+            if refusal is not None:
+                return await refusal(scope, receive, send)
+            counting = budget.counted(receive, headers, most, service.limits, values)
+            # Who leaves while he is sending needs no answer.
+            with counting as counted, suppress(ClientDisconnect):
+                stranger = guest and not path.startswith(DOCS_FILES)
+                if closed_page and (path in LOGIN_PATHS or stranger):
+                    return await at_login(scope, counted, send, path, keys)
+                await app(scope, counted, send)
+
+    async def api(
+        scope: Scope, receive: Receive, send: Send, path: str, headers: Headers,
+        refusal: Response | None, guest: bool, budget: Bodies,
+    ) -> None:  # fmt: skip
         given = headers.get("x-request-id", "")
         name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         seen = _Seen(name, path if path in methods else "other")
@@ -174,7 +221,7 @@ def guard(
         taken = methods.get(path, [scope["method"]])
         limits = service.limits
         most = limits.program_body_bytes if path in PROGRAM_ROUTES else limits.body_bytes
-        refusal = _refusal(path, headers, most, keys)
+        refusal = refusal or _refusal(path, headers, most, guest)
         if refusal is None and scope["method"] not in taken:
             refusal = error(405, f"{path} takes {taken[0]}", headers={"Allow": ", ".join(taken)})
         trace: list[str] = []
@@ -182,8 +229,9 @@ def guard(
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                values = limits.values if path == CHAT_ROUTE else float("inf")
-                with bodies.counted(heard, most, limits.body_seconds, values) as counted:
+                form = headers.get("content-type", "").startswith("multipart/")
+                values = float("inf") if form else limits.values
+                with budget.counted(heard, headers, most, limits, values) as counted:
                     await app(scope, counted, answer)
         except asyncio.CancelledError:
             # Only a server that stops cancels, when its patience with open requests is over.
@@ -206,86 +254,43 @@ def guard(
     return guarded
 
 
-def _refusal(path: str, headers: Headers, most: int, keys: Sequence[str]) -> JSONResponse | None:
-    if path.startswith("/v1/") and keys and not _known(headers.get("authorization", ""), keys):
+def _refusal(path: str, headers: Headers, most: int, guest: bool) -> Response | None:
+    if path.startswith("/v1/") and guest:
         text = "this server wants a valid key, as Authorization: Bearer KEY"
         return error(401, text, headers={"WWW-Authenticate": "Bearer"})
     length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > most:
+    if length.isdecimal() and int(length) > most:
         return error(413, too_large(most))
     return None
 
 
-def _known(authorization: str, keys: Sequence[str]) -> bool:
-    scheme, _, given = authorization.partition(" ")
-    # All keys are compared, each in constant time, so that the time says nothing of them.
-    sent = given.strip().encode("latin-1")  # as headers are decoded
-    same = [hmac.compare_digest(sent, key.encode()) for key in keys]
-    return scheme.lower() == "bearer" and any(same)
+def _key_of(scope: Scope, headers: Headers, keys: Keys) -> str | None:
+    """What shows that a request comes from who has a key: the key, or the page's session.
+
+    Raises TooManyTries.
+    """
+    if not keys:
+        return None
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and given.strip():
+        sent = given.strip().encode("latin-1").decode("utf-8", "replace")  # as headers are decoded
+        return keys.known(sent, address_of(scope))
+    cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE, "")
+    return cookie if keys.in_session(cookie) else None
 
 
-# ---- The bodies of requests as they come: bytes and seconds of each, and bytes of all together
-
-SMALL_BODY = 64 << 10  # bytes that are always welcome: programs go on where pictures wait
-VALUE_MARKS = (b",", b"[", b"{")  # before a value of JSON; those in texts count as well
-RETRY_SECONDS = "5"  # seconds
-
-
-class Bodies:
-    """Counts the bytes of all bodies of a server; for one event loop."""
+class Guests:
+    """What those who have shown no key may take of the server, where there are keys."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits, self.held = limits, 0
+        self.bodies = Bodies(limits.guest_bodies_bytes)
+        self._most, self._open = limits.guest_requests, 0
 
     @contextmanager
-    def counted(
-        self,
-        receive: Receive,
-        most: int,
-        seconds: float = float("inf"),
-        values: float = float("inf"),
-    ) -> Iterator[Receive]:
-        """`receive` with limits, as long as the block runs: bytes, and seconds to arrive.
-
-        values: of JSON. Each takes many times the memory of its text, and time to read.
-        """
-        until, size, marks, whole = time.monotonic() + seconds, 0, 0, False
-
-        async def limited() -> Message:
-            nonlocal size, marks, whole
-            try:
-                left = None if whole else max(until - time.monotonic(), 0.0)
-                wait = None if left == float("inf") else left
-                message = await asyncio.wait_for(receive(), wait)
-            except asyncio.TimeoutError as late:
-                text = f"the request did not arrive within {seconds:g} s"
-                raise HTTPException(408, text) from late
-            body = message.get("body", b"")
-            more = len(body)
-            whole = not message.get("more_body", False)
-            self.held += _large(size + more) - _large(size)
-            size += more
-            if size > most:
-                raise HTTPException(413, too_large(most))
-            if values < float("inf"):
-                marks += sum(body.count(mark) for mark in VALUE_MARKS)
-            if marks > values:
-                raise HTTPException(413, f"the request holds over {values:,} values")
-            if self.held > self.limits.bodies_bytes and size > SMALL_BODY:
-                text = f"too much is being sent at a time; try again in {RETRY_SECONDS} s"
-                raise HTTPException(429, text, {"Retry-After": RETRY_SECONDS})
-            return message
-
+    def place(self, guest: bool) -> Iterator[bool]:
+        """Whether there is room for a request; it has its place as long as the block runs."""
+        self._open += guest
         try:
-            yield limited
+            yield not guest or self._open <= self._most
         finally:
-            self.held -= _large(size)
-
-
-def too_large(most: int) -> str:
-    """What is said of a body of more than `most` bytes."""
-    return f"the request is too large: {most:,} bytes are allowed"
-
-
-def _large(size: int) -> int:
-    return max(size - SMALL_BODY, 0)
+            self._open -= guest

@@ -28,6 +28,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from image2cad.common import NEVER, Stop
@@ -54,7 +55,9 @@ from image2cad.serving.api.schemas import (
     reason,
     told,
 )
+from image2cad.serving.door import Door
 from image2cad.serving.jobs import Built
+from image2cad.serving.keys import Keys
 from image2cad.serving.limits import check_count, open_pictures
 from image2cad.serving.service import Generated, Progress, Service
 
@@ -68,10 +71,18 @@ open_routes = APIRouter()
 routes = APIRouter(dependencies=[Security(HTTPBearer(auto_error=False))])
 
 
-def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
+def make_api(
+    service: Service,
+    keys: Keys | Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    names: Sequence[str] = ("*",),
+    origins: Sequence[str] = (),
+    closed_page: bool = False,
+) -> FastAPI:
     """The app. keys: one of them is wanted for /v1, none means open to everybody.
 
     hosts: from where pictures may be fetched, "name" or "name:port". Raises InputError for others.
+    names, origins: as of door.py. closed_page: whether the page beside it wants a key too.
     """
     check_hosts(hosts)
     limits = service.limits
@@ -98,9 +109,18 @@ def make_api(service: Service, keys: Sequence[str] = (), hosts: Sequence[str] = 
     every = [*open_routes.routes, *routes.routes]
     methods = {"/openapi.json": ["GET"], "/docs": ["GET"]}
     methods |= {r.path: sorted(r.methods or ()) for r in every if isinstance(r, Route)}
+    known = keys if isinstance(keys, Keys) else Keys(keys, limits=limits)
     app.add_middleware(
-        guard, service=service, metrics=app.state.metrics, methods=methods, keys=keys
-    )
+        guard, service=service, metrics=app.state.metrics, methods=methods, keys=known,
+        closed_page=closed_page,
+    )  # fmt: skip
+    # Without any origin as well: gradio would answer every other site.
+    app.add_middleware(
+        CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "X-Request-Id"],
+        expose_headers=["X-Request-Id", "Retry-After"],
+    )  # fmt: skip
+    app.add_middleware(Door, limits=limits, names=names, origins=origins)
     return app
 
 

@@ -42,6 +42,7 @@ from image2cad.serving.page.visitors import (
     Asked,
     Stops,
     find_program,
+    in_toast,
     message_of,
 )
 from image2cad.serving.service import Generated, Service
@@ -194,7 +195,7 @@ def go_back(
 
 
 def download(service: Service, kind: str, code: str, stop: Stop = NEVER) -> str:
-    """The path of a file of the part that `code` builds. Raises gr.Error in plain language."""
+    """The path of a file of the part that `code` builds. Raises gr.Error, `in_toast`."""
     try:
         built = service.build(code, [kind], stop)
         if isinstance(built.part, Failure):
@@ -202,7 +203,7 @@ def download(service: Service, kind: str, code: str, stop: Stop = NEVER) -> str:
         if kind not in built.files:
             raise InputError(built.no_files[kind])
     except EXPECTED_ERRORS as error:
-        raise gr.Error(message_of(error), print_exception=False) from error
+        raise in_toast(error) from error
     return _kept(built.files[kind], kind)
 
 

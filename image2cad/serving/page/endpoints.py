@@ -26,7 +26,7 @@ from image2cad.serving.page.visitors import (
     Asked,
     Stops,
     find_program,
-    message_of,
+    in_toast,
     run_for,
 )
 from image2cad.serving.service import Service
@@ -67,7 +67,7 @@ def endpoints(service: Service, stops: Stops) -> None:
                 service, stops, picture, effort, session, _quietly, asked=asked
             )
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         return {"code": got.code, **told(got), **as_json(got.part, got.code)}
 
     async def execute(code: str, request: gr.Request) -> dict:
@@ -79,7 +79,7 @@ def endpoints(service: Service, stops: Stops) -> None:
         try:
             part = await run_for(stops, request.session_hash, partial(service.execute, code))
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         return as_json(part, code)
 
     async def score(
@@ -100,7 +100,7 @@ def endpoints(service: Service, stops: Stops) -> None:
             work = partial(service.score, prediction, reference, alignment)
             scores = await run_for(stops, request.session_hash, work)
         except EXPECTED_ERRORS as error:
-            raise gr.Error(message_of(error), print_exception=False) from error
+            raise in_toast(error) from error
         failure = scores["failure"]
         return {**scores, "failure": in_words(failure, prediction) if failure else None}
 

@@ -42,7 +42,7 @@ from image2cad.verification import EYES
 
 # ---- The page
 
-VISIT_FILES = (3600, 86_400)  # seconds between two looks, and that files are kept
+VISIT_FILES = (600, 4 * 3600)  # seconds between two looks, and that files are kept
 PAGE_CSS = """
 .message {padding: 6px 12px; border-left: 3px solid var(--color-accent)}
 .problem {border-left-color: var(--error-border-color, #b91c1c)}

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from typing import TypeVar
 
 import gradio as gr
@@ -97,6 +98,11 @@ def message_of(error: Exception | str) -> str:
     """What a visitor is told of an error that is no defect of the app."""
     text = str(error)
     return text[:1].upper() + text[1:]
+
+
+def in_toast(error: Exception | str) -> gr.Error:
+    """The same for gradio to show at once, which takes text for HTML: a program's error as text."""
+    return gr.Error(escape(message_of(error), quote=False), print_exception=False)
 
 
 async def find_program(
