@@ -28,16 +28,16 @@ SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lo
 
 @dataclass(frozen=True, eq=False)
 class PictureJob:
-    """One picture to verify."""
+    """One picture to verify, or the views of one part."""
 
-    image: Image.Image
+    image: Image.Image | Sequence[Image.Image]
     codes: tuple[str, ...]
     effort: str
     sources: tuple[str, ...]
 
 
 def answer_many(
-    images: Sequence[Image.Image],
+    images: Sequence[Image.Image | Sequence[Image.Image]],
     codes: Sequence[Sequence[str]],
     effort: str = "low",
     sources: Sequence[str] = SOURCES,
