@@ -471,6 +471,7 @@ def side_by_side(made: Made) -> bytes:
 
     from image2cad.rendering import as_picture, draw
 
+    assert made.part is not None
     pictures = [as_picture(made.picture)] if made.picture is not None else []
     pictures.append(draw(made.part))
     sheet = Image.new("RGB", (sum(one.shape[1] for one in pictures), pictures[0].shape[0]))

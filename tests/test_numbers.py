@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import astuple
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
@@ -110,14 +110,14 @@ def test_outlines_stay_closed_and_symmetric() -> None:
 def test_every_number_can_be_reached_and_set() -> None:
     rows = (ROOT / "data/samples/test/metadata.jsonl").read_text().splitlines()
     for code in [PLATE, SLOTTED, FLANGE, BRACKET, *(json.loads(row)["cadquery"] for row in rows)]:
-        program = parse(to_code(parse(code)))
-        before = flat(astuple(program))
+        program = with_dimensions(parse(code), {})
+        before = flat(program)
         reached = [False] * len(before)
         names = [one.name for one in dimensions(program)]
         assert len(names) == len(set(names))
         for one in dimensions(program):
             after = with_dimensions(program, {one.name: one.value + 1e-3})
-            changed = flat(astuple(after))
+            changed = flat(after)
             moved = [abs(a - b) > 1e-7 for a, b in zip(before, changed, strict=True)]
             assert any(moved), one.name
             reached = [a or b for a, b in zip(reached, moved, strict=True)]
@@ -129,6 +129,8 @@ def test_every_number_can_be_reached_and_set() -> None:
 
 
 def flat(values: object) -> list[float]:
+    if is_dataclass(values):
+        values = tuple(vars(values).values())
     if isinstance(values, tuple):
         return [number for one in values for number in flat(one)]
     return [float(values)] if isinstance(values, int | float) and values is not True else []

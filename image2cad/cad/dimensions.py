@@ -94,7 +94,8 @@ def rounder(program: Program, tolerance: float) -> Program:
     The longest side of the whole stays as it is.
     """
     program = tuple(grounded(step) for step in program)
-    longest, moves = longest_side(program), []
+    longest = longest_side(program)
+    moves: list[tuple[Dimension, float]] = []
     for one in dimensions(program):
         for step in ROUND_STEPS:
             near = round(round(one.value / step) * step, 9)
@@ -370,7 +371,9 @@ def _sides(
     A symmetric outline is measured from side to side and stays symmetric, any other from its low
     end. The two ends of a rounded corner go together.
     """
-    n, whole, inner, levels = len(points), [], [], []
+    n, levels = len(points), []
+    whole: list[tuple[str, float, Gains]] = []
+    inner: list[tuple[str, float, Gains]] = []
     rounded = _fillets(points, bulges)
     for axis in (0, 1):
         groups = _levels(points[:, axis], [(i, (i + 1) % n) for i in rounded], near)
@@ -631,7 +634,7 @@ class _Measured:
                     shift |= other.shift[axis]
                 sides = one.levels[axis]
                 grow = (sides[0][1], sides[-1][1]) if len(sides) > 1 else ({}, {})
-                spans.append(_Span(one.axes[axis], *one.ends[axis], shift, grow, one))  # type: ignore[arg-type]
+                spans.append(_Span(one.axes[axis], *one.ends[axis], shift, grow, one))
         return spans
 
     def _family(self, one: _Outline) -> list[_Outline]:
@@ -652,8 +655,9 @@ class _Measured:
     ) -> Gains:
         """What goes with faces of an axis that go so far, {coordinate: gain}.
 
-        A span between a face that goes and one of `fixed` stretches, any other goes as a whole and
-        takes along what is at its other end. owner: what the faces belong to, which is left out.
+        A span between a face that goes and what stays stretches, any other goes as a whole and
+        takes along what is at its other end. fixed: coordinates that stay. owner: what the faces
+        belong to, which is left out.
         """
         gains: Gains = {}
         todo, moved, seen = True, dict(ends), set()
@@ -674,13 +678,22 @@ class _Measured:
                 if low is None or high is None:
                     known, far = (low, span.high) if high is None else (high, span.low)
                     assert known is not None
-                    if not any(abs(far - one) < self.near for one in fixed):
+                    if not self._anchored(far, span.low + span.high - far, known, fixed):
                         moved[far] = low = high = known
                 parts = _plus(_times(span.grow[0], low or 0.0), _times(span.grow[1], high or 0.0))
                 if low == high:
                     parts = _times(span.shift, low or 0.0)
                 gains = parts | gains
         return gains
+
+    def _anchored(self, far: float, near: float, gain: float, fixed: list[float]) -> bool:
+        """Whether the far end of a span stays while its near end goes.
+
+        It does where it is at a coordinate that stays, or beyond those that the near end leaves.
+        """
+        left = [one for one in fixed if (near - one) * gain > 0]
+        beyond = left and all((one - far) * gain > 0 for one in left)
+        return bool(beyond) or any(abs(far - one) < self.near for one in fixed)
 
     # ---- Measures
 

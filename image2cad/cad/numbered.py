@@ -110,9 +110,9 @@ def _without_heading(code: str) -> str:
     return re.sub(r"\A(?:\s*#[^\n]*(?:\n|\Z))+", "", code)
 
 
-def _all(code: str) -> list[Dimension] | list[Literal]:
+def _all(code: str) -> list[Dimension | Literal]:
     program = _read(code)
-    return dimensions(program) if program else _apart(literals(code))
+    return [*dimensions(program)] if program else [*_apart(literals(code))]
 
 
 def _apart(found: list[Literal]) -> list[Literal]:
@@ -126,7 +126,7 @@ def _apart(found: list[Literal]) -> list[Literal]:
     return out
 
 
-def _kept(found: list[Dimension] | list[Literal], most: int | None) -> list[Dimension | Literal]:
+def _kept(found: list[Dimension | Literal], most: int | None) -> list[Dimension | Literal]:
     ranks = [(one.value == 0, one.kind == "place", i) for i, one in enumerate(found)]
     kept = sorted(sorted(range(len(found)), key=ranks.__getitem__)[:most])
     return [found[index] for index in kept]
