@@ -303,7 +303,7 @@ def proposals(images: Sequence[Any], settings: argparse.Namespace) -> list[list[
     from image2cad.vlm import propose
 
     model, processor = loaded(settings.model)
-    return propose(model, processor, images, settings.effort, progress=len(images) > 1)
+    return propose(model, processor, images, settings.effort, progress=False)
 
 
 @functools.cache
