@@ -93,11 +93,8 @@ def test_a_step_file_is_offered_with_numbers_only_if_they_are_its_own(
 ) -> None:
     note = rows_of(run[0])["block"]["note"]
     assert "overlaps with it by" in note or note == command_line.NOTHING_FOUND
-    moved = run_cadquery(
-        BLOCK.replace("rect(40", "moveTo(5, 0).rect(40").replace(
-            "circle(8", "moveTo(5, 0).circle(8"
-        )
-    )
+    elsewhere = BLOCK.replace("rect(40", "moveTo(5, 0).rect(40")
+    moved = run_cadquery(elsewhere.replace("circle(8", "moveTo(5, 0).circle(8"))
     found = run_cadquery(BLOCK)
     for code, part in ((BLOCK, found), (BLOCK.replace("circle(8)", "circle(13)"), None)):
         answer = Answer(code, part or run_cadquery(code), 1.0, 1.0, "traced", (), 0.0)
