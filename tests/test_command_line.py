@@ -57,8 +57,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     part = run_cadquery(BLOCK)
     (place / "block.step").write_bytes(export_step(part.brep))
     files = (place / "a", place / "b" / "part.png", place / "block.step")
-    done = call(*files, "--length", 80, "--model", "none", "--workers", 1, "--format", "step,stl,py,dxf",
-                "--out", place / "out")  # fmt: skip
+    options = ("--model", "none", "--workers", 1, "--format", "step,stl,py,dxf")
+    done = call(*files, "--length", 80, *options, "--out", place / "out")
     assert done.returncode == 0, done.stderr
     return place / "out", done.stdout
 
