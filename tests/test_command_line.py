@@ -70,12 +70,11 @@ def test_pictures_become_files_at_their_real_size(run: tuple[Path, str]) -> None
     for name, row in rows.items():
         assert row["size"] == "given" and row["longest_side_mm"] == pytest.approx(80, abs=1e-4)
         assert longest(folder / f"{name}.step") == pytest.approx(80, abs=1e-3)
+        assert (folder / f"{name}.stl").stat().st_size > 500 and f"{name}: " in told
+    for name in ("part", "part-2"):
         code = (folder / f"{name}.py").read_text()
         assert code.startswith("# image2cad: lengths in mm; ") and "size given" in code
-        assert max(sides(code)) == pytest.approx(80, abs=1e-4)
-        assert (folder / f"{name}.stl").stat().st_size > 500 and row["numbers"]
-        assert f"{name}: " in told
-    for name in ("part", "part-2"):
+        assert max(sides(code)) == pytest.approx(80, abs=1e-4) and rows[name]["numbers"]
         assert 0 < rows[name]["likeness"] <= 1 and 0 <= rows[name]["confidence"] <= 1
         assert Image.open(folder / f"{name}.png").size == (896, 448)
         assert (folder / f"{name}.dxf").is_file()
@@ -116,7 +115,7 @@ def test_a_program_takes_other_numbers_and_units_are_told(
     code = (tmp_path / "one" / "block.py").read_text()
     assert ".circle(6).extrude(6)" in code and "size as in the program" in code.splitlines()[0]
     again = tmp_path / "one" / "block.py"  # what it wrote is read again
-    size = ("--length", "block length=20", "--set", "boss diameter=5")
+    size = ("--length", "plate length=20", "--set", "boss diameter=5")
     assert here(monkeypatch, again, *size, "--out", tmp_path / "two") == 0
     code = (tmp_path / "two" / "block.py").read_text()
     assert ".rect(20, 15)" in code and ".circle(2.5)" in code and code.count("# image2cad") == 1
