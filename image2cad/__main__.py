@@ -447,7 +447,9 @@ def kept(made: Made, settings: argparse.Namespace, folder: Path) -> PartRow:
         write_whole(folder / files[-1], code)
     if made.part is not None:
         for kind in settings.format:
-            if kind == "py":
+            if kind in ("py", "dxf") and not made.code:
+                no_files[kind] = made.note or "there is no program"
+            if kind == "py" or kind in no_files:
                 continue
             try:
                 write_whole(folder / f"{name}.{kind}", export(made.part, made.code, kind))

@@ -126,7 +126,11 @@ def test_every_number_can_be_reached_and_set() -> None:
             if one.name in again:  # a hole that leaves its twins has another name
                 assert again[one.name] == pytest.approx(one.value + 1e-3, abs=1e-6), one.name
         unreached = [value for value, moved in zip(before, reached, strict=True) if not moved]
-        assert not any(unreached), (code, unreached)  # zeros: along a plane
+        assert not any(unreached), (
+            code,
+            names,
+            [one for one in unreached if one],
+        )
 
 
 def flat(values: object) -> list[float]:

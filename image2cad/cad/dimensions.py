@@ -747,7 +747,8 @@ class _Measured:
             self.add(f"{name} {word}", span.high - span.low, "size", gains)
         if number == 0 or not any(flush):
             letter = span.axis if len(span.axis) == 1 else "offset"
-            self.add(f"{name} {letter}", span.low, "place", span.shift)
+            gains = self._hanging(span.axis, {span.low: 1.0, span.high: 1.0}, [], span)
+            self.add(f"{name} {letter}", span.low, "place", gains | span.shift)
 
     def _places(self) -> None:
         """Where features stand: those about one middle together, a pattern as a whole."""
