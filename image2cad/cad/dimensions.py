@@ -769,7 +769,8 @@ class _Measured:
                 gains: Gains = {}
                 for group, _, _ in near:
                     for one in group.members:
-                        gains |= one.shift[axis]
+                        flush = {at: 1.0 for at, _ in one.levels[axis] if not self._cut(one)}
+                        gains |= self._hanging(axes[axis], flush, [], one) | one.shift[axis]
                 self.add(f"{lead.name} {axes[axis][0]}", middle[axis], "place", gains)
 
     def _pattern(self, group: _Group, sites: list[list[_Outline]]) -> None:
