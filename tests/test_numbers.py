@@ -6,10 +6,8 @@ number can be reached; a size scales the whole program; values are rounded where
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import is_dataclass
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +18,6 @@ from image2cad.cad.program import Plane
 from image2cad.common.errors import InputError
 from metrics.execution import run_cadquery
 
-ROOT = Path(__file__).resolve().parent.parent
 PLATE = """import cadquery as cq
 solid = cq.Workplane("XY", origin=(0, 0, -10)).rect(100, 60).moveTo(40, 20).circle(3)\
 .moveTo(-40, 20).circle(3).moveTo(40, -20).circle(3).moveTo(-40, -20).circle(3).extrude(20)
@@ -109,8 +106,7 @@ def test_outlines_stay_closed_and_symmetric() -> None:
 
 
 def test_every_number_can_be_reached_and_set() -> None:
-    rows = (ROOT / "data/samples/test/metadata.jsonl").read_text().splitlines()
-    for code in [PLATE, SLOTTED, FLANGE, BRACKET, *(json.loads(row)["cadquery"] for row in rows)]:
+    for code in (PLATE, SLOTTED, FLANGE, BRACKET):
         program = with_dimensions(parse(code), {})
         before = flat(program)
         reached = [False] * len(before)
