@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from image2cad.cad.arcs import bulge_of, bulged
+from image2cad.cad.arcs import arc_through, bulge_of, bulged
 from image2cad.cad.program import (
     Circle,
     Extrusion,
@@ -41,6 +41,7 @@ PLATE_SHARE = 0.35  # of the shorter side of its outline: what is thinner is a p
 DISC_SHARE = 0.6  # of its diameter: what is lower is a disc
 ROUGHLY = 0.02  # of a bolt circle: by so much its holes may be off it
 EVEN = 0.04  # radians, of the angles between the holes of a circle or the corners of a polygon
+ARC_MIDDLE = 100.0  # times SAME: texts give the points of arcs six digits
 TANGENT = 0.02  # radians between an arc's end and the line before it
 ROUND_STEPS = (10.0, 5.0, 1.0, 0.5, 0.1, 0.05, 0.01)  # values that are multiples of them are round
 
@@ -701,9 +702,31 @@ class _Measured:
         for k, (word, value, _) in enumerate(group.members[0].sizes):
             gains: Gains = {}
             for one in group.members:
-                own = one.sizes[k][2]
+                own = self._about_arcs(one, one.sizes[k][2]) | one.sizes[k][2]
                 gains |= self._with_flush(one, own) if not one.inside else own
             self.add(f"{group.name} {word}", value, "size", gains)
+
+    def _about_arcs(self, one: _Outline, own: Gains) -> Gains:
+        """What goes with a size because it stands about the middle of an arc that goes."""
+        if not isinstance(one.loop, Path) or one.shape != "outline":
+            return {}
+        gains: Gains = {}
+        corners, bulges = _around(one.loop)
+        for i, bulge in enumerate(bulges):
+            j = (i + 1) % len(corners)
+            arc = arc_through(corners[i], bulged(corners[i], corners[j], bulge), corners[j])
+            if not bulge or arc is None:
+                continue
+            for other in self.outlines:
+                if other.shape == "outline" or other.axes != one.axes:
+                    continue
+                if math.dist(other.centre, arc.centre) > ARC_MIDDLE * self.near:
+                    continue
+                for axis in (0, 1):
+                    ways = [own.get(one.first + 2 * k + axis, 0.0) for k in (i, j)]
+                    if ways[0] == ways[1]:
+                        gains |= _times(other.shift[axis], ways[0])
+        return gains
 
     def _with_flush(self, one: _Outline, own: Gains) -> Gains:
         """A size of an outer loop with what lies flush with the sides that it moves."""
@@ -770,7 +793,9 @@ class _Measured:
                 for group, _, _ in near:
                     for one in group.members:
                         flush = {at: 1.0 for at, _ in one.levels[axis] if not self._cut(one)}
-                        gains |= self._hanging(axes[axis], flush, [], one) | one.shift[axis]
+                        gains |= self._hanging(axes[axis], flush, [], one)
+                        for other in [one] if self._cut(one) else self._family(one):
+                            gains |= other.shift[axis]
                 self.add(f"{lead.name} {axes[axis][0]}", middle[axis], "place", gains)
 
     def _pattern(self, group: _Group, sites: list[list[_Outline]]) -> None:
