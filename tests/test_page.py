@@ -14,10 +14,10 @@ import pytest
 from paging import BOX, BROKEN, PICTURE, Slow, address, service, uploads
 from PIL import Image
 
+from image2cad.cad.numbered import numbers
 from image2cad.common.errors import InputError
 from image2cad.serving.page import actions
 from image2cad.serving.page.actions import Entry, Shown
-from image2cad.serving.page.sliders import numbers
 from image2cad.serving.page.visitors import Stops
 from image2cad.serving.service import Generated
 from metrics.execution import measure_file, run_cadquery

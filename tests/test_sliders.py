@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from image2cad.serving.page.sliders import MOST_SLIDER_CODE, numbers, replaced
+from image2cad.cad.literals import MOST_NUMBERED
+from image2cad.cad.numbered import numbers, replaced
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = """# 5 holes, é
@@ -73,7 +74,7 @@ def test_the_number_of_sliders_is_limited_to_the_most_telling() -> None:
     "code",
     [
         "", "x = (", "\0", "x = '\ud800'", "x = " + "-" * 9000 + "1", "(" * 5000, "x = 1e999",
-        "x = 10**9", "x = 5 .real", "x = 1j", f"x = {'9' * 400}", "x = 1\n" * MOST_SLIDER_CODE,
+        "x = 10**9", "x = 5 .real", "x = 1j", f"x = {'9' * 400}", "x = 1\n" * MOST_NUMBERED,
         ".".join(["a"] * 9000) + " = 1", "[" * 90 + "1" + "]" * 90,
     ],
 )  # fmt: skip

@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from image2cad.cad import Circle, Extrusion, Loop, Path, Point, Program, Rect, Segment, grounded
+from image2cad.cad import (
+    Circle,
+    Extrusion,
+    Loop,
+    Path,
+    Point,
+    Program,
+    Rect,
+    Segment,
+    bulge_of,
+    bulged,
+    grounded,
+)
 from image2cad.common import Array
 
 Visit = Callable[[float, str], float]  # a number and what it is: the number to put there
@@ -126,33 +138,11 @@ def _loop(loop: Loop, visit: Visit, across: tuple[str, str]) -> Loop:
         end = start if segment.end == loop.start else point(segment.end)
         mid = None
         if segment.mid is not None:
-            bulge = visit(_bulge(old, segment.mid, segment.end), "bulge")
-            mid = _bulged(here, end, bulge)
+            bulge = visit(bulge_of(old, segment.mid, segment.end), "bulge")
+            mid = bulged(here, end, bulge)
         segments.append(Segment(end, mid))
         old, here = segment.end, end
     return Path(start, tuple(segments))
-
-
-def _bulge(start: Point, mid: Point, end: Point) -> float:
-    """Height of the arc over half its chord, positive to the chord's right; 1 is a half circle."""
-    cx, cy = end[0] - start[0], end[1] - start[1]
-    mx, my = mid[0] - (start[0] + end[0]) / 2, mid[1] - (start[1] + end[1]) / 2
-    length = float(np.hypot(cx, cy))
-    if length == 0:
-        return 0.0
-    along, height = (mx * cx + my * cy) / length, (mx * cy - my * cx) / length
-    # `mid` may lie anywhere on the arc: take the circle through the three points.
-    if abs(height) < 1e-12:
-        return 0.0
-    half = length / 2
-    offset = (along * along + height * height - half * half) / (2 * height)
-    radius = float(np.hypot(offset, half))
-    return (offset + np.copysign(radius, height)) / half
-
-
-def _bulged(start: Point, end: Point, bulge: float) -> Point:
-    cx, cy = (end[0] - start[0]) / 2, (end[1] - start[1]) / 2
-    return (start[0] + cx + bulge * cy, start[1] + cy - bulge * cx)
 
 
 def levels(program: Program, axis: int, near: float = 0.004) -> list[float]:

@@ -18,6 +18,7 @@ from gradio.processing_utils import save_bytes_to_cache, save_pil_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
+from image2cad.cad import numbers, replaced
 from image2cad.common import NEVER, Cancelled, InputError, Stop
 from image2cad.serving.jobs import Built
 from image2cad.serving.limits import Limits, open_picture
@@ -35,7 +36,6 @@ from image2cad.serving.page.display import (
     remark_html,
     table_html,
 )
-from image2cad.serving.page.sliders import numbers, replaced
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,
     NOTHING_MORE,
@@ -173,7 +173,10 @@ def move_slider(
         return Shown(problem_html(stale)).values()
     known = numbers(template)
     changed = {i: v for i, v in enumerate(values) if i < len(known) and v != known[i].value}
-    code = replaced(template, changed)
+    try:
+        code = replaced(template, changed)
+    except InputError as error:
+        return Shown(problem_html(message_of(error))).values()
     built = _build(service, code, stop)
     if isinstance(built, str):
         return Shown(built).values()

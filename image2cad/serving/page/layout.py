@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from image2cad.cad import numbers
 from image2cad.common import BUNDLED, EFFORTS
 from image2cad.serving.backends import Backend
 from image2cad.serving.page.actions import (
@@ -27,7 +28,6 @@ from image2cad.serving.page.actions import (
 )
 from image2cad.serving.page.display import problem_html, remark_html
 from image2cad.serving.page.endpoints import endpoints
-from image2cad.serving.page.sliders import numbers
 from image2cad.serving.page.uploads import refuse_links, taken_as_path, taken_as_paths
 from image2cad.serving.page.visitors import (
     EXPECTED_ERRORS,

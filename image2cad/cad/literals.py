@@ -1,11 +1,10 @@
-"""The numbers of a program that a user may want to move, and the program with other numbers.
+"""The numbers that stand in a program's text, named by the calls that they stand in.
 
-    for index, number in enumerate(numbers(code)):
-        ...                                     # number.name, number.value, number.low, number.high
-    code = replaced(code, {0: 12.5})            # the first of them; all other text as it was
+    found = literals(code)                      # found[0].value, found[0].name: "circle radius"
+    code = with_literals(code, {found[0]: 12.5})        # all other text as it was
 
-The program is parsed, never run. Left out: numbers in strings, comments and subscripts, exponents,
-directions of axes, and numbers that are not written in decimal.
+The program is parsed by `ast`, never run. Left out: numbers in strings, comments and subscripts,
+exponents, directions of axes, and numbers that are not written in decimal.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import ast
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-MOST_SLIDER_CODE = 20_000  # a longer program gets no sliders
-MOST_SLIDERS = 12
+MOST_NUMBERED = 20_000  # characters; of a longer program no numbers are listed
 DECIMAL_NUMBER = re.compile(r"([+-]\s*)?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)([eE][+-]?\d+)?")
 NOT_MOVED = {"normal", "xDir", "rotate.0", "rotate.1", "Plane.1", "Plane.2", "round.1"}
 COORDINATES = ("x", "y", "z")
@@ -59,56 +58,25 @@ COUNT_ARGUMENTS = {"sides", "count", "x count", "y count"}
 
 
 @dataclass(frozen=True)
-class Number:
-    """A literal of a program.
+class Literal:
+    """A number of a program's text.
 
     start, end: where it stands, in characters, its sign included. name: what it is, such as
-    "circle 2 radius". low, high: a range worth trying, `value` inside. step: of a slider.
+    "circle 2 radius". kind: "size", "place", "angle" or "count".
     """
 
     value: float
     start: int
     end: int
     name: str
-    low: float
-    high: float
-    step: float = 0.0
+    kind: str
 
 
-@dataclass(frozen=True)
-class _Literal:
-    value: float
-    start: int
-    end: int
-    name: str
-    kind: str  # "size", "place" or "count"
-
-
-def numbers(code: str, most: int = MOST_SLIDERS) -> list[Number]:
-    """The literals of `code` in the order of the text, at most `most` of them.
-
-    Where there are more, sizes go before coordinates, and coordinates before zeros. A program
-    that does not parse, or is longer than 20,000 characters, has none.
-    """
-    found = _literals(code)
-    scale = max((abs(one.value) for one in found), default=0.0) or 1.0
-    ranks = [(one.value == 0, one.kind == "place", one.start) for one in found]
-    kept = sorted(sorted(range(len(found)), key=ranks.__getitem__)[:most])
-    return [_with_range(found[index], scale) for index in kept]
-
-
-def replaced(code: str, values: dict[int, float], most: int = MOST_SLIDERS) -> str:
-    """`code` with other values for the numbers of these indexes in `numbers(code, most)`.
-
-    Raises ValueError for an index that is not there and a value that is not finite.
-    """
-    known = numbers(code, most)
-    for index, value in sorted(values.items(), reverse=True):  # from the end: places stay right
-        if not 0 <= index < len(known) or not math.isfinite(value):
-            raise ValueError(f"there is no number {index} to set to {value}")
-        number = known[index]
-        text = _text(value, code[number.start : number.end])
-        code = code[: number.start] + text + code[number.end :]
+def with_literals(code: str, values: Mapping[Literal, float]) -> str:
+    """`code` with other values for these of its literals."""
+    for one in sorted(values, key=lambda one: -one.start):  # from the end: places stay right
+        text = _text(values[one], code[one.start : one.end])
+        code = code[: one.start] + text + code[one.end :]
     return code
 
 
@@ -118,30 +86,12 @@ def _text(value: float, before: str) -> str:
     return f"{value:.10g}"
 
 
-def _with_range(literal: _Literal, scale: float) -> Number:
-    value, size = literal.value, abs(literal.value)
-    if literal.kind == "count":
-        low, high, step = 1.0, max(2 * size, 12.0), 1.0
-    else:
-        around = max(size, scale / 4)
-        if literal.kind == "place" or value == 0:
-            low, high = value - around, value + around
-        else:
-            low, high = sorted((value / 5, value * 2))
-        step = 10.0 ** math.floor(math.log10((high - low) / 40))
-        low = math.floor(round(low / step, 6)) * step
-        high = math.ceil(round(high / step, 6)) * step
-        if literal.name.endswith("angle") and size <= 360:
-            low, high = max(low, -360.0), min(high, 360.0)
-        if literal.kind == "size" and value > 0:
-            low = max(low, step)
-    low, high = min(low, value), max(high, value)
-    place = (literal.start, literal.end, literal.name)
-    return Number(value, *place, round(low, 12), round(high, 12), round(step, 12))
+def literals(code: str) -> list[Literal]:
+    """The numbers of `code` in the order of the text.
 
-
-def _literals(code: str) -> list[_Literal]:
-    if len(code) > MOST_SLIDER_CODE:
+    There are none where it does not parse, or is longer than MOST_NUMBERED.
+    """
+    if len(code) > MOST_NUMBERED:
         return []
     try:
         tree = ast.parse(code)
@@ -164,7 +114,7 @@ def _literals(code: str) -> list[_Literal]:
                 continue
         named = _named(node, parents, calls)
         if named is not None:
-            found.append(_Literal(value, start, end, *named))
+            found.append(Literal(value, start, end, *named))
     return sorted(found, key=lambda one: one.start)
 
 
@@ -233,6 +183,8 @@ def _of_argument(
     kind = "place" if within or argument in COORDINATES else "size"
     if argument in COUNT_ARGUMENTS:
         kind = "count"
+    if argument.endswith("angle"):
+        kind = "angle"
     named = "" if argument in (ONE_POINT, POINT_LIST) else argument
     words = [calls[call], named, _component(within)]
     return " ".join(word for word in words if word), kind
