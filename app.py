@@ -54,6 +54,7 @@ ORIGINS: str | None = os.environ.get(
 KEY_FILE: str | None = os.environ.get("IMAGE2CAD_KEY_FILE")  # a key a line; read when it changes
 # "waiting=4,body_seconds=30": those limits that shall differ (image2cad/serving/limits.py)
 LIMITS: str | None = os.environ.get("IMAGE2CAD_LIMITS")
+JOBS: str | None = os.environ.get("IMAGE2CAD_JOBS")  # a file that keeps /v1/jobs through a restart
 WORKERS: int | None = None  # pictures worked on at a time, one core each; None: all cores
 OPEN_PAGE = False  # where there are keys: whether the page asks for none
 GRACE = 10  # seconds that requests may take to end when the server stops
@@ -151,11 +152,11 @@ def on_gpu(backend: Backend, gpu: Callable[..., Any]) -> Backend:
     programs and verification stay outside. What goes in and out is pickled.
     """
 
-    def seconds(image: Image.Image | Sequence[Image.Image], effort: str) -> int:
+    def seconds(image: Image.Image | Sequence[Image.Image], effort: str, **bound: int) -> int:
         return GPU_SECONDS[effort]
 
-    def propose(image: Image.Image | Sequence[Image.Image], effort: str) -> list[str]:
-        return backend.propose(image, effort)
+    def propose(image: Image.Image | Sequence[Image.Image], effort: str, **bound: int) -> list[str]:
+        return backend.propose(image, effort, **bound)
 
     return replace(backend, propose=gpu(duration=seconds)(propose))
 
@@ -236,6 +237,7 @@ def serve(
     api = make_api(
         service, keys=keys, hosts=listed(settings.hosts or ""), names=names,
         origins=listed(settings.origins or ""), closed_page=closed,
+        jobs_file=settings.jobs or ":memory:",
     )  # fmt: skip
     mcp = not closed and importlib.util.find_spec("mcp") is not None
     app = mount_page(api, page, service.limits, files, mcp_server=mcp, **PAGE_LOOK)

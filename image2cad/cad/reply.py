@@ -70,6 +70,10 @@ SPAN = re.compile(r"(?<!`)`(?!`)([^`]+)`(?!`)")
 PROMPT = re.compile(r"[ \t]*(?:>>>|\.\.\.|In \[\d+\]:)(?: |$)", re.MULTILINE)
 
 
+class CutOff(str):
+    """The program in a reply that was ended by its most tokens, not by the model."""
+
+
 def extract_code(reply: str) -> str:
     """The program in a model's reply: plain, fenced, in JSON, in marks of models or in sentences.
 

@@ -27,7 +27,7 @@ from image2cad.common import InputError
 from metrics import Failure, Part
 
 LONGEST_SIDE = "longest side"
-LARGEST_SIZE = 1e7  # mm; a coordinate beyond it is a slip of the unit
+LEAST_SIZE, LARGEST_SIZE = 1e-3, 1e7  # mm; beyond these it is a slip of the unit
 SCALED_TOLERANCE = 1e-4  # share by which a scaled part's volume and sides may be off
 VOLUME_CHANGE = 0.01  # share of the volume that rounding may change
 HALF_A_PIXEL = 1 / 640  # of the longest side, in a picture that a part fills
@@ -38,7 +38,7 @@ RunsCode = Callable[[str], Part | Failure]
 
 @dataclass(frozen=True)
 class Size:
-    """How large a part is. length: in mm, above 0. of: the measure that is so long."""
+    """How large a part is. length: in mm. of: the measure that is so long."""
 
     length: float
     of: str = LONGEST_SIDE
@@ -54,10 +54,10 @@ def size_named(text: str) -> Size:
         length = float(value.strip().removesuffix("mm"))
     except ValueError:
         length = math.nan
-    if not 0 < length <= LARGEST_SIZE or (sign and not name.strip()):
+    if not LEAST_SIZE <= length <= LARGEST_SIZE or (sign and not name.strip()):
         raise InputError(
-            f"a length is a number of millimetres above 0, or NAME=NUMBER for a measure of the "
-            f"part, not {text!r:.60}"
+            f"a length is a number of millimetres above 0 ({LEAST_SIZE:g} to {LARGEST_SIZE:,.0f}), "
+            f"or NAME=NUMBER for a measure of the part, not {text!r:.60}"
         )
     return Size(length, " ".join(name.split()) or LONGEST_SIDE)
 

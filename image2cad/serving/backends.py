@@ -4,6 +4,7 @@
     backend = remote_backend("http://gpu-box:8000/v1", "llava-cad", key="...")
     codes = backend.propose(picture, "low")         # best guess first; or a list of views
     codes = backend.propose(picture, "low", "100 mm wide, holes M6")        # where it reads text
+    codes = backend.propose(picture, "low", max_tokens=200)     # where it can be bounded
 
 A cluster of vLLM replicas can so do the generating while the programs are checked here. Left
 out: checking them (service.py), and queues (limits.py).
@@ -26,7 +27,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from image2cad.cad import extract_code
+from image2cad.cad import CutOff, extract_code
 from image2cad.common import EFFORTS, QUESTION, SAMPLING_TEMPERATURE, InputError
 
 MOST_NEW_TOKENS = 1024  # at most, of a program
@@ -77,6 +78,7 @@ class Backend:
     effort to programs, best guess first. tokens: of the prompt and of these programs. calls: how
     many pictures at a time `propose` may be asked for. reads_text: it takes the text beside a
     picture as a third argument, and photographs and dimensioned drawings as well as its model can.
+    bounded: it takes `max_tokens`, of a program at most; one that has more is a `CutOff`.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Backend:
     tokens: Callable[[Views, Sequence[str]], tuple[int, int]] = estimated
     calls: int = 1
     reads_text: bool = False
+    bounded: bool = False
 
 
 def local_backend(model_name: str, load_in_4bit: bool = False) -> Backend:
@@ -101,10 +104,13 @@ def local_backend(model_name: str, load_in_4bit: bool = False) -> Backend:
         name=shown,
         propose=functools.partial(propose_local, model_name, load_in_4bit),
         tokens=functools.partial(_tokens_local, model_name, load_in_4bit),
+        bounded=True,
     )
 
 
-def propose_local(model_name: str, load_in_4bit: bool, image: Views, effort: str) -> list[str]:
+def propose_local(
+    model_name: str, load_in_4bit: bool, image: Views, effort: str, max_tokens: int | None = None
+) -> list[str]:
     """The model's greedy program first, then different samples: as many as the effort has.
 
     Of several views a base that takes one picture at a time is shown the first. Raises Stopped
@@ -118,7 +124,7 @@ def propose_local(model_name: str, load_in_4bit: bool, image: Views, effort: str
     image = can_see(processor, image)
     options: dict[str, Any] = {
         "batch_size": SAMPLES_A_BATCH,
-        "max_new_tokens": MOST_NEW_TOKENS,
+        "max_new_tokens": min(max_tokens or MOST_NEW_TOKENS, MOST_NEW_TOKENS),
         "progress": False,
     }
     threads = torch.get_num_threads()
@@ -186,7 +192,7 @@ def remote_backend(url: str, model: str, key: str = "", general: bool = False) -
     if model not in names:
         raise InputError(f"{url} has no model {model!r}; it has {', '.join(names) or 'none'}")
     propose = functools.partial(_propose_remote, client, model, general)
-    return Backend(name=model, propose=propose, calls=16, reads_text=True)
+    return Backend(name=model, propose=propose, calls=16, reads_text=True, bounded=True)
 
 
 def _data_url(image: Image.Image) -> str:
@@ -196,7 +202,13 @@ def _data_url(image: Image.Image) -> str:
 
 
 def _propose_remote(
-    client: httpx.Client, model: str, general: bool, image: Views, effort: str, text: str = ""
+    client: httpx.Client,
+    model: str,
+    general: bool,
+    image: Views,
+    effort: str,
+    text: str = "",
+    max_tokens: int | None = None,
 ) -> list[str]:
     """The greedy program, then samples. Single requests, because not every server takes n > 1.
 
@@ -208,10 +220,11 @@ def _propose_remote(
     ]
     question = f"{GENERAL_QUESTION}\n{QUESTION}" if general else QUESTION
     parts.append({"type": "text", "text": f"{question}\n{text}" if text else question})
+    most = MOST_GENERAL_TOKENS if general else MOST_NEW_TOKENS
     greedy = {
         "model": model,
         "messages": [{"role": "user", "content": parts}],
-        "max_tokens": MOST_GENERAL_TOKENS if general else MOST_NEW_TOKENS,
+        "max_tokens": min(max_tokens or most, most),
         "temperature": 0.0,
     }
     sampled = [
@@ -221,7 +234,9 @@ def _propose_remote(
 
     def replied(job: dict[str, Any]) -> str | Unreachable:
         try:
-            return extract_code(_content(client, _answer(client, "POST", "chat/completions", job)))
+            answer = _answer(client, "POST", "chat/completions", job)
+            code = extract_code(_content(client, answer))
+            return CutOff(code) if answer["choices"][0].get("finish_reason") == "length" else code
         except Unreachable as error:
             return error
 

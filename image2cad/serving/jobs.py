@@ -1,6 +1,6 @@
 """What the service's worker processes do, each in one call, and how they warm up.
 
-    built = build_program(code, ["step", "glb"], run_cadquery)          # part and files
+    built = build_program(code, ["step", "glb"], run_cadquery, Size(80))    # part and files
     solved = solve_picture(picture, codes, "low", None, ["glb"], run_cadquery)
     compared = compare_programs(prediction, reference, ["best"], run_cadquery)
 
@@ -16,12 +16,15 @@ from typing import Any
 
 from PIL import Image
 
+from image2cad.cad import Size, headed, measures_text, sized
 from image2cad.common import InputError
 from image2cad.verification import Viewpoint, verify
 from metrics import Failure, Part, run_cadquery
 
 EXAMPLE_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 SAID_OTHERWISE = ("id", "code", "ok", "failure")  # keys of a row that scores say in its own way
+# Where a size is from, in the words of the command line.
+ASSUMED, GIVEN, OF_PROGRAM = "assumed", "given", "as in the program"
 NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
 
 Run = Callable[[str], Part | Failure]
@@ -29,11 +32,16 @@ Run = Callable[[str], Part | Failure]
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """What a program builds, or why nothing; its files by kind, and why there are no others."""
+    """What a program builds, or why nothing; its files by kind, and why there are no others.
+
+    code: the program, brought to the size that was asked for. size: where its size is from.
+    """
 
     part: Part | Failure
     files: dict[str, bytes] = field(default_factory=dict)
     no_files: dict[str, str] = field(default_factory=dict)
+    code: str = ""
+    size: str = OF_PROGRAM
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,24 +85,50 @@ def distinct_kinds(kinds: Sequence[str]) -> list[str]:
     return kinds
 
 
-def build_program(code: str, kinds: Sequence[str], run: Run) -> Built:
-    """The part of a program and its files of the kinds named."""
-    return with_files(run(code), code, kinds)
+def build_program(
+    code: str, kinds: Sequence[str], run: Run, size: Size | None = None, otherwise: str = OF_PROGRAM
+) -> Built:
+    """The part of a program and its files of the kinds named, all of it scaled to `size`.
+
+    otherwise: where its size is from, if none is given. Raises InputError for a measure that the
+    part does not have, and for a program that cannot be scaled.
+    """
+    return with_files(run(code), code, kinds, run, size, otherwise)
 
 
-def with_files(part: Part | Failure, code: str, kinds: Sequence[str]) -> Built:
-    """The part with files of the kinds named, and for the others why there is none."""
+def with_files(
+    part: Part | Failure,
+    code: str,
+    kinds: Sequence[str],
+    run: Run,
+    size: Size | None = None,
+    otherwise: str = OF_PROGRAM,
+) -> Built:
+    """The part at its size with files of the kinds named, and for the others why there is none.
+
+    Raises as `build_program`.
+    """
     from image2cad.cad import export
 
     if isinstance(part, Failure):
-        return Built(part)
+        return Built(part, code=code, size=otherwise)
+    if size is not None:
+        code, part = sized(code, part, size, run)
+    origin = otherwise if size is None else GIVEN
+    # A program that was sent and stays as it was keeps its text.
+    text = code if origin == OF_PROGRAM else headed(code, size_text(part, origin))
     files, reasons = {}, {}
     for kind in kinds:
         try:
-            files[kind] = export(part, code, kind)
+            files[kind] = export(part, text if kind == "py" else code, kind)
         except InputError as error:
             reasons[kind] = str(error)
-    return Built(part, files, reasons)
+    return Built(part, files, reasons, code, origin)
+
+
+def size_text(part: Part, origin: str) -> str:
+    """How large a part is, with units, and where that is from, in a line."""
+    return f"{measures_text(part)}; size {origin}"
 
 
 def solve_picture(
@@ -104,25 +138,29 @@ def solve_picture(
     camera: Sequence[float] | None,
     kinds: Sequence[str],
     run: Run,
+    size: Size | None = None,
 ) -> Solved:
     """The program whose drawing is most like the picture, its part and files.
 
     image: a picture, or views of one part. codes: of a model, its best guess first. camera: the
-    direction to the picture's viewer, or None.
+    direction to the picture's viewer, or None. size: what all of the program is scaled to; without
+    it the size is assumed. Raises as `build_program`.
     """
     answer = verify(image, codes, effort, camera=camera)
     if answer.code is None or answer.part is None:
         nothing = replace(NO_PROGRAM, message=answer.reason) if answer.reason else NO_PROGRAM
-        built = build_program(codes[0], kinds, run) if codes else Built(nothing)
+        built = Built(nothing, size=ASSUMED)
+        if codes:
+            built = build_program(codes[0], kinds, run, size, ASSUMED)
         return replace(unverified(codes, built), reason=answer.reason)
-    built = with_files(answer.part, answer.code, kinds)
+    built = with_files(answer.part, answer.code, kinds, run, size, ASSUMED)
     figures = answer.likeness, answer.confidence, answer.source, len(answer.tried) + 1
-    return Solved(answer.code, built, *figures, answer.cameras, answer.reason)
+    return Solved(built.code, built, *figures, answer.cameras, answer.reason)
 
 
 def unverified(codes: Sequence[str], built: Built) -> Solved:
     """The model's first program as the answer, where verification has none."""
-    return Solved(codes[0] if codes else "", built, 0.0, 0.0, "", len(codes))
+    return Solved(built.code, built, 0.0, 0.0, "", len(codes))
 
 
 def compare_programs(

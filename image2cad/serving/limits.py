@@ -3,6 +3,7 @@
     limits = limits_from("waiting=4, body_seconds=30")     # the rest as it comes
     image = open_picture(data, limits)              # bytes from anywhere -> RGB picture
     views = open_pictures([data, more], limits)     # of one part
+    (part,) = open_pictures([data], limits, box_named("40,60,300,200"))     # of what holds more
     queue = Queue(running=2, waiting=16, seconds=60)
     with queue.place(stop):                         # one of two places; Busy where none is free
         ...
@@ -29,7 +30,17 @@ from metrics import usable_cores
 
 # ---- What one request may bring
 
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# What else is sent as a picture, by what stands at the beginning of its file.
+OTHER_FORMATS = (
+    (b"<svg", "an SVG drawing"), (b"%PDF", "a PDF document"), (b"%!PS", "a PostScript file"),
+    (b"ftyphei", "a HEIC picture"), (b"ftyphev", "a HEIC picture"), (b"ftypmif1", "a HEIC picture"),
+    (b"ISO-10303-21", "a STEP file"), (b"AC10", "a DWG drawing"), (b"solid ", "an STL file"),
+)  # fmt: skip
+MARK_BYTES, HEAD_BYTES = 16, 1024  # of a file, in which these are looked for; in which SVG's is
+LEAST_BOX = 16  # pixels a side, of a region with a part in it
+MOST_BOX_LETTERS = 200
+SEVERAL_PAGES = "has several pages or frames: the first was read, and no other."
 LARGEST_SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
 _decoding = threading.Lock()  # a large picture takes hundreds of megabytes until it is reduced
 
@@ -61,6 +72,8 @@ class Limits:
     once it runs; quick_seconds: of the others. These are wall time. program_seconds (of CPU time),
     program_memory (bytes): what a program may take; one that sleeps is ended after three times
     the seconds and ten, which quick_seconds leaves room for.
+    jobs: of /v1/jobs that may wait or run; jobs_bytes: of pictures and answers of all that are
+    kept, for jobs_seconds after their end at most (api/stored_jobs.py).
     """
 
     picture_bytes: int = 20 << 20
@@ -95,6 +108,9 @@ class Limits:
     quick_seconds: float = 60.0
     program_seconds: float = 15.0
     program_memory: int = 2 << 30
+    jobs: int = 100
+    jobs_bytes: int = 1 << 30
+    jobs_seconds: float = 24 * 3600.0
 
 
 def limits_from(text: str) -> Limits:
@@ -143,19 +159,43 @@ def check_count(pictures: int, limits: Limits) -> None:
         raise TooLarge(f"a part may have {limits.pictures} pictures, not {pictures}")
 
 
-def open_pictures(files: Sequence[bytes], limits: Limits) -> list[Image.Image]:
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y downwards
+
+
+def box_named(text: str) -> Box | None:
+    """The region "x0,y0,x1,y1" of a picture; None for "". Raises InputError for anything else."""
+    if not text.strip():
+        return None
+    try:
+        x0, y0, x1, y1 = (float(one) for one in text[:MOST_BOX_LETTERS].split(","))
+    except ValueError:
+        x0 = y0 = x1 = y1 = math.nan
+    if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):  # not true of what is no number
+        raise InputError(
+            "box is x0,y0,x1,y1 in pixels of the picture, from its upper left corner, such as "
+            f'"40,60,300,200", not {text!r:.60}'
+        )
+    return x0, y0, x1, y1
+
+
+def open_pictures(
+    files: Sequence[bytes], limits: Limits, box: Box | None = None
+) -> list[Image.Image]:
     """The pictures in `files`, views of one part, each as `open_picture` has it.
 
-    Raises what that raises, with the picture's number where there are several; all bytes and all
-    pixels together are limited too.
+    box: the region of the only one that holds the part, in pixels of the upright picture. Raises
+    what `open_picture` raises, with the picture's number where there are several; all bytes and
+    all pixels together are limited too.
     """
     check_count(len(files), limits)
+    if box is not None and len(files) > 1:
+        raise InputError("a box can be given with one picture only")
     if sum(map(len, files)) > max(limits.body_bytes, limits.picture_bytes):
         raise TooLarge(f"all pictures together may have {limits.body_bytes:,} bytes")
     out, left = [], limits.pixels
     for number, data in enumerate(files, 1):
         try:
-            picture, pixels = _opened(data, replace(limits, pixels=left))
+            picture, pixels = _opened(data, replace(limits, pixels=left), box)
         except InputError as error:
             if len(files) == 1:
                 raise
@@ -175,24 +215,60 @@ def open_picture(data: bytes, limits: Limits) -> Image.Image:
     return _opened(data, limits)[0]
 
 
-def _opened(data: bytes, limits: Limits) -> tuple[Image.Image, int]:
+def page_notes(files: Sequence[bytes], limits: Limits) -> tuple[str, ...]:
+    """A sentence for each picture whose file has more pages or frames than the one that is read.
+
+    Raises as `open_picture`.
+    """
+    notes = []
+    for number, data in enumerate(files, 1):
+        try:
+            several = getattr(unread_picture(data, limits), "is_animated", False)
+        except (OSError, ValueError, SyntaxError):  # of a second page, which is damaged
+            several = True
+        if several:
+            which = "The picture's file" if len(files) == 1 else f"The file of picture {number}"
+            notes.append(f"{which} {SEVERAL_PAGES}")
+    return tuple(notes)
+
+
+def _opened(data: bytes, limits: Limits, box: Box | None = None) -> tuple[Image.Image, int]:
     """The picture, and how many pixels its file has."""
     image = unread_picture(data, limits)
     size = image.width * image.height
     try:
         with _decoding:
+            if box is not None:
+                image = _cut_out(ImageOps.exif_transpose(image), box)
             image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
         if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
             image = image.point(lambda value: value * (1 / 256)).convert("L")
         rgba = ImageOps.exif_transpose(image).convert("RGBA")
+    except InputError:
+        raise
     except Exception as error:  # decoders raise all sorts of things at damaged files
         raise InputError("the picture is damaged: it cannot be decoded") from error
     white = Image.new("RGBA", rgba.size, "white")
     picture = Image.alpha_composite(white, rgba).convert("RGB")
     darkest, lightest = picture.convert("L").getextrema()
     if darkest == lightest:
-        raise InputError("the picture is blank: all of it has one colour")
+        where = "the picture is blank: all of it" if box is None else "the box is blank: all in it"
+        raise InputError(f"{where} has one colour")
     return picture, size
+
+
+def _cut_out(image: Image.Image, box: Box) -> Image.Image:
+    """The region of a picture. Raises InputError where it is outside, or too small for a part."""
+    x0, y0, x1, y1 = box
+    if x1 > image.width or y1 > image.height:
+        raise InputError(
+            f"the box reaches to {x1:g}, {y1:g}; the picture has {image.width} x {image.height} "
+            "pixels"
+        )
+    region = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    if min(region[2] - region[0], region[3] - region[1]) < LEAST_BOX:
+        raise InputError(f"the box must be at least {LEAST_BOX} pixels wide and high")
+    return image.crop(region)
 
 
 def unread_picture(data: bytes, limits: Limits) -> Image.Image:
@@ -208,8 +284,12 @@ def unread_picture(data: bytes, limits: Limits) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise TooLarge(f"the picture has more than {limits.pixels:,} pixels") from error
     except Exception as error:  # decoders raise all sorts of things at damaged files
-        kinds = ", ".join(PICTURE_FORMATS)
-        raise InputError(f"this is no picture that can be read; send one of {kinds}") from error
+        kinds, head = ", ".join(PICTURE_FORMATS), data[:HEAD_BYTES]
+        if b"<svg" in head:  # after what XML begins with
+            head = b"<svg"
+        named = next((name for mark, name in OTHER_FORMATS if mark in head[:MARK_BYTES]), None)
+        what = f"this is {named}, and no picture" if named else "this is no picture"
+        raise InputError(f"{what} that can be read; send one of {kinds}") from error
     if width * height > limits.pixels:
         most = f"{limits.pixels:,} pixels are allowed"
         raise TooLarge(f"the picture has {width} x {height} pixels; {most}")

@@ -27,6 +27,7 @@ from typing import Any
 
 from PIL import Image
 
+from image2cad.cad import CutOff, Size, size_named
 from image2cad.common import (
     NEVER,
     TICK,
@@ -39,7 +40,7 @@ from image2cad.common import (
 )
 from image2cad.serving import jobs
 from image2cad.serving.backends import Backend, Stopped, Unreachable, unwanted
-from image2cad.serving.jobs import NO_PROGRAM, Built, Compared, Solved
+from image2cad.serving.jobs import ASSUMED, NO_PROGRAM, OF_PROGRAM, Built, Compared, Solved
 from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
 from image2cad.verification import Viewpoint, eye_named, warm_up
 from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
@@ -65,7 +66,8 @@ class Generated:
     builds nothing. likeness, confidence, source: as in `Solved`. seconds: of work,
     without the queue. candidates: how many programs were considered. tokens: of the model's
     prompt and of all its programs. files, no_files: as in `Built`. cameras, reason: as in
-    `Solved`. notes: what else a user should know, a sentence each.
+    `Solved`. notes: what else a user should know, a sentence each. size: where the part's size is
+    from, as in `Built`. cut: whether the code is a reply that its most tokens ended.
     """
 
     code: str
@@ -81,6 +83,8 @@ class Generated:
     cameras: tuple[Viewpoint, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
+    size: str = ASSUMED
+    cut: bool = False
 
 
 Progress = Callable[[float, str], None] | None
@@ -127,13 +131,17 @@ class Service:
         stop: Stop = NEVER,
         camera: str = "",
         text: str = "",
+        length: str = "",
+        max_tokens: int | None = None,
     ) -> Generated:
         """The program whose drawing is most like `image` (RGB, any size), one or several views.
 
         effort: "none" takes the model's program as it is. progress: called with a share of 1
         and what is going on, from when the picture has a place in the queue. kinds: of files of
         the part, formats of cad/exports.py. camera: of one picture, as verification.eye_named
-        reads it. text: beside the picture, for a backend that reads it. A backend that cannot be
+        reads it. text: beside the picture, for a backend that reads it. length: of the part, as
+        cad.size_named reads it; without one the size is assumed. max_tokens: of each program of
+        the model, for a backend that can be bounded. A backend that cannot be
         reached or gives no program is named in the notes, and the answer is the one without it;
         with effort "none" there is none, and it is raised.
         """
@@ -142,7 +150,7 @@ class Service:
         views = [image] if isinstance(image, Image.Image) else list(image)
         check_count(len(views), self.limits)
         image = views[0] if len(views) == 1 else views
-        eye = eye_named(camera)
+        eye, size = eye_named(camera), size_of(length)
         if eye is not None and len(views) > 1:
             raise InputError("a camera can be given with one picture only")
         notes = []
@@ -160,7 +168,7 @@ class Service:
             started = time.monotonic()
             stop = stop.within(self.limits.seconds[effort])
             tell(0.02, "asking the model")
-            codes, tokens, trouble = self._ask(image, effort, text, stop)
+            codes, tokens, trouble = self._ask(image, effort, text, max_tokens, stop)
             notes += [trouble] if trouble else []
             asked = time.monotonic()
 
@@ -171,29 +179,36 @@ class Service:
                 tell(ASKED_SHARE + (CHECKED_SHARE - ASKED_SHARE) * min(spent, 1.0), text)
 
             telling = stop.telling(tell_of_checking)
-            solved = self._solve(image, codes, effort, eye, kinds, telling)
+            solved = self._solve(image, codes, effort, eye, kinds, size, telling)
             seconds = time.monotonic() - started
         tell(1.0, "done")
         built = solved.built
         figures = solved.likeness, solved.confidence, solved.source, seconds, solved.candidates
         made = Generated(solved.code, built.part, *figures, tokens, built.files, built.no_files)
         told = tuple(notes)
-        return replace(made, cameras=solved.cameras, reason=solved.reason, notes=told)
+        cut = not allowed.seconds and bool(codes) and isinstance(codes[0], CutOff)
+        return replace(
+            made, cameras=solved.cameras, reason=solved.reason, notes=told, size=built.size,
+            cut=cut,
+        )  # fmt: skip
 
     def execute(self, code: str, stop: Stop = NEVER) -> Part | Failure:
         """The part that a program builds."""
         return self.build(code, stop=stop).part
 
-    def build(self, code: str, kinds: Sequence[str] = (), stop: Stop = NEVER) -> Built:
+    def build(
+        self, code: str, kinds: Sequence[str] = (), stop: Stop = NEVER, length: str = ""
+    ) -> Built:
         """The part that a program builds and its files, in one place and by one deadline.
 
-        kinds: formats of cad/exports.py. Raises InputError for others.
+        kinds: formats of cad/exports.py. length: that all of it is scaled to, as cad.size_named
+        reads it. Raises InputError for others.
         """
         check_program(code, self.limits)
-        kinds = jobs.distinct_kinds(kinds)
+        kinds, size = jobs.distinct_kinds(kinds), size_of(length)
         with self._programs.place(stop, self._guests):
             stop = stop.within(self.limits.quick_seconds)
-            return self._build(self._quick, code, kinds, stop)
+            return self._build(self._quick, code, kinds, stop, size)
 
     def score(
         self, prediction: str, reference: str, alignment: str = "best", stop: Stop = NEVER
@@ -236,7 +251,12 @@ class Service:
     # ---- Steps of the work
 
     def _ask(
-        self, image: Image.Image | Sequence[Image.Image], effort: str, text: str, stop: Stop
+        self,
+        image: Image.Image | Sequence[Image.Image],
+        effort: str,
+        text: str,
+        max_tokens: int | None,
+        stop: Stop,
     ) -> tuple[list[str], tuple[int, int], str]:
         """What the model proposes, its tokens, and in a sentence why that is nothing, or ""."""
         allowed = effort_named(effort)
@@ -246,7 +266,8 @@ class Service:
         given_up = threading.Event()
         context = copy_context()  # it also tells a ZeroGPU Space whose quota it is
         context.run(unwanted.set, lambda: given_up.is_set() or self._closed.is_set())
-        job = self._model.submit(context.run, _propose, self.backend, image, effort, text)
+        work = partial(_propose, self.backend, image, effort, text, max_tokens)
+        job = self._model.submit(context.run, work)
         try:
             while not job.done():
                 stop.check()
@@ -274,30 +295,44 @@ class Service:
         effort: str,
         eye: tuple[float, float, float] | None,
         kinds: Sequence[str],
+        size: Size | None,
         stop: Stop,
     ) -> Solved:
         """The best program; the model's first where verification is lost. As `_build` otherwise."""
         job = (jobs.solve_picture, image, codes, effort, eye)
-        solved = self._once(self._verifying, *job, kinds, self._runner(), stop=stop)
+        solved = self._once(self._verifying, *job, kinds, self._runner(), size, stop=stop)
         if isinstance(solved, Lost) and kinds:
-            lost, solved = solved, self._once(self._verifying, *job, (), self._runner(), stop=stop)
+            lost = solved
+            solved = self._once(self._verifying, *job, (), self._runner(), size, stop=stop)
             if isinstance(solved, Solved):
                 return replace(solved, built=_without_files(solved.built, kinds, lost))
         if isinstance(solved, Lost):
             code = codes[0] if codes else ""
-            built = self._build(self._verifying, code, kinds, stop) if code else Built(NO_PROGRAM)
+            built = Built(NO_PROGRAM, size=ASSUMED)
+            if code:
+                built = self._build(self._verifying, code, kinds, stop, size, ASSUMED)
             return jobs.unverified(codes, built)
         return solved
 
-    def _build(self, pool: Pool, code: str, kinds: Sequence[str], stop: Stop) -> Built:
+    def _build(
+        self,
+        pool: Pool,
+        code: str,
+        kinds: Sequence[str],
+        stop: Stop,
+        size: Size | None = None,
+        otherwise: str = OF_PROGRAM,
+    ) -> Built:
         """Part and files; where making the files costs the process, the part alone."""
-        job = (jobs.build_program, code)
-        built = self._call(pool, *job, kinds, self._runner(), stop=stop)
+        job, scale = (jobs.build_program, code), (self._runner(), size, otherwise)
+        built = self._call(pool, *job, kinds, *scale, stop=stop)
         if isinstance(built, Lost) and kinds:
-            lost, built = built, self._call(pool, *job, (), self._runner(), stop=stop)
+            lost, built = built, self._call(pool, *job, (), *scale, stop=stop)
             if isinstance(built, Built):
                 return _without_files(built, kinds, lost)
-        return Built(Failure("crash", built.reason)) if isinstance(built, Lost) else built
+        if isinstance(built, Lost):
+            return Built(Failure("crash", built.reason), code=code, size=otherwise)
+        return built
 
     def _pair(
         self, work: Callable[..., Any], prediction: str, reference: str, how: Any, stop: Stop
@@ -335,6 +370,11 @@ class Service:
         return Lost(f"{LOST_TWICE} ({answer.reason})") if isinstance(answer, Lost) else answer
 
 
+def size_of(length: str) -> Size | None:
+    """The size that is asked for; None where nothing is. Raises InputError for what is none."""
+    return size_named(length) if length.strip() else None
+
+
 def _without_files(built: Built, kinds: Sequence[str], lost: Lost) -> Built:
     """What was built once files were left out, because writing them cost the process."""
     if isinstance(built.part, Failure):
@@ -343,10 +383,15 @@ def _without_files(built: Built, kinds: Sequence[str], lost: Lost) -> Built:
 
 
 def _propose(
-    backend: Backend, image: Image.Image | Sequence[Image.Image], effort: str, text: str
+    backend: Backend,
+    image: Image.Image | Sequence[Image.Image],
+    effort: str,
+    text: str,
+    max_tokens: int | None,
 ) -> tuple[list[str], tuple[int, int]]:
-    # Only a backend that reads text takes it.
-    codes = backend.propose(image, effort, *([text] if text else []))
+    # Only a backend that reads text takes it, and only one that can be bounded a bound.
+    bound = {"max_tokens": max_tokens} if max_tokens and backend.bounded else {}
+    codes = backend.propose(image, effort, *([text] if text else []), **bound)
     return codes, backend.tokens(image, codes)
 
 

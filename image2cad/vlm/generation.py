@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from image2cad.cad import extract_code
+from image2cad.cad import CutOff, extract_code
 from image2cad.common import SAMPLING_TEMPERATURE, effort_named
 from image2cad.vlm.prompting import can_see, encode_prompt
 from image2cad.vlm.watching import TokenWatch
@@ -34,8 +34,8 @@ def generate_codes(
     """One program a picture, or a list of views of one part, in order, taken from the reply.
 
     A reply that has not ended after `max_new_tokens`, or that only repeats itself
-    (watching.py), is returned as it is and will most likely fail to run. temperature: 0
-    is greedy.
+    (watching.py), is returned as it is, a `CutOff`, and will most likely fail to run.
+    temperature: 0 is greedy.
     """
     tokenizer = processor.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -65,7 +65,9 @@ def generate_codes(
             stopped += len(watch.stopped)
             replies = rows[:, watch.prompt :]
             texts = tokenizer.batch_decode(replies, skip_special_tokens=True)
-            codes.extend(extract_code(text) for text in texts)
+            ended = (replies == tokenizer.eos_token_id).any(dim=1).tolist()
+            found = map(extract_code, texts)
+            codes.extend(c if whole else CutOff(c) for c, whole in zip(found, ended, strict=True))
             bar.update(len(texts))
     if stopped and progress:
         print(f"{stopped} of {len(images)} replies only repeated themselves and were ended")

@@ -1,6 +1,7 @@
 """Errors of the API: every expected exception a status and a clear message in OpenAI's shape.
 
     answer_errors(app)                          # for what routes raise
+    @routes.post("/v1/x", responses=problems(413, 422))     # as /openapi.json tells of them
     return error(404, "there is no such part")
 
 {"error": {"message", "type", "code"}}, without anything that a user sent and that may be a picture.
@@ -8,11 +9,14 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from image2cad.common import Cancelled, InputError, Late
@@ -26,7 +30,9 @@ KIND_OF_STATUS = {  # status -> OpenAI's type of error, and our code
     401: ("authentication_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    406: ("invalid_request_error", "not_acceptable"),
     408: ("invalid_request_error", "too_slow"),
+    409: ("invalid_request_error", "conflict"),
     413: ("invalid_request_error", "too_large"),
     422: ("invalid_request_error", "invalid_input"),
     429: ("rate_limit_error", "busy"),
@@ -34,6 +40,21 @@ KIND_OF_STATUS = {  # status -> OpenAI's type of error, and our code
     502: ("server_error", "backend_unreachable"),
     503: ("server_error", "not_ready"),
     504: ("server_error", "deadline"),
+}
+MEANING = {  # for those who read the documentation
+    400: "what is asked for is not done here",
+    401: "a key is wanted, and none or an unknown one was sent",
+    404: "there is no such thing",
+    406: "none of the formats that are accepted is made here",
+    408: "the request took too long to arrive",
+    409: "it does not fit what was sent before, or is not there yet",
+    413: "too many bytes, pixels, pictures or values",
+    422: "a field is missing, of the wrong kind, or cannot be used",
+    429: "too many wait already; Retry-After says when to try again",
+    500: "an error of the server",
+    502: "the server with the model does not answer as it should",
+    503: "the server starts or stops",
+    504: "the deadline has passed",
 }
 STATUS_OF: dict[type, int] = {
     InputError: 422,
@@ -43,6 +64,29 @@ STATUS_OF: dict[type, int] = {
     Late: 504,
     Cancelled: CLIENT_LEFT,
 }
+
+
+ERROR_TYPES = tuple(dict(KIND_OF_STATUS.values()))
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    message: str = Field(max_length=LONGEST_MESSAGE)
+    type: str = Field(json_schema_extra={"enum": [*ERROR_TYPES]})
+    code: str
+
+
+class ProblemAnswer(BaseModel):
+    """The body of every answer with a status of 400 or more."""
+
+    error: Problem
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route says of its errors in /openapi.json, those that all may have included."""
+    every = sorted({*statuses, 401, 408, 413, 422, 429, 500, 503})
+    return {one: {"model": ProblemAnswer, "description": MEANING[one]} for one in every}
 
 
 def error(
@@ -65,6 +109,12 @@ def answer_to(exception: Exception) -> JSONResponse:
     # The text of an exception that nobody expected may hold anything.
     text = str(exception) if status != 500 else "an error of ours; the log says more"
     return error(status, text, headers=wait)
+
+
+def trace_of(exception: Exception) -> list[str]:
+    """The kind of exception and where it was, for logs; its text may hold what a user sent."""
+    frames = traceback.extract_tb(exception.__traceback__)
+    return [type(exception).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
 
 
 def answer_errors(app: FastAPI) -> None:

@@ -12,11 +12,11 @@ Bodies are counted as they come (bodies.py). Left out: the routes (routes.py), w
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import re
 import time
-import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error
+from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error, trace_of
 from image2cad.serving.bodies import RETRY_SECONDS, Bodies, too_large
 from image2cad.serving.keys import Keys, TooManyTries
 from image2cad.serving.limits import Limits
@@ -106,12 +106,6 @@ class _Seen:
     started: float = field(default_factory=time.perf_counter)
 
 
-def _trace(exception: Exception) -> list[str]:
-    """The kind of exception and where it was; its text may hold what a user sent."""
-    frames = traceback.extract_tb(exception.__traceback__)
-    return [type(exception).__name__, *(f"{f.filename}:{f.lineno} {f.name}" for f in frames)]
-
-
 def _record(seen: _Seen, method: str, metrics: Metrics, trace: list[str]) -> None:
     status = CLIENT_LEFT if seen.left else seen.status
     seconds = time.perf_counter() - seen.started
@@ -167,6 +161,7 @@ def guard(
             refusal = error(429, str(late), headers={"Retry-After": str(late.retry_after)})
         guest = bool(keys) and shown is None
         scope.setdefault("state", {})["guest"] = guest
+        scope["state"]["owner"] = hashlib.sha256(shown.encode()).hexdigest() if shown else ""
         budget = guests.bodies if guest else bodies
         costs = path not in methods or path.startswith("/v1/")  # /health is always answered
         with guests.place(guest and costs) as free:
@@ -197,7 +192,7 @@ def guard(
     ) -> None:  # fmt: skip
         given = headers.get("x-request-id", "")
         name = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        seen = _Seen(name, path if path in methods else "other")
+        seen = _Seen(name, _route_of(path, methods))
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -244,7 +239,7 @@ def guard(
             else:
                 raise
         except Exception as exception:
-            trace = _trace(exception)
+            trace = trace_of(exception)
             if not seen.status:
                 await answer_to(exception)(scope, receive, answer)
             seen.status = 500
@@ -252,6 +247,13 @@ def guard(
             _record(seen, asked, metrics, trace)
 
     return guarded
+
+
+def _route_of(path: str, methods: Mapping[str, Sequence[str]]) -> str:
+    """What the log and the metrics call a path: those with a name in it are one."""
+    if path.startswith("/v1/jobs/"):
+        return "/v1/jobs/{id}"
+    return path if path in methods else "other"
 
 
 def _refusal(path: str, headers: Headers, most: int, guest: bool) -> Response | None:

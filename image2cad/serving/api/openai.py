@@ -1,12 +1,14 @@
 """OpenAI's chat completions: what is asked, and the answers, whole or in chunks.
 
+    refuse(chat)                                # what nobody could answer well
     addresses, text = pictures_and_text(chat)   # of the last message that holds pictures
     files = await all_bytes(addresses, hosts, limits)
-    completion(model, generated)                # dict
+    completion(model, generated, ignored(chat)) # dict
 
 Several pictures in a message are views of one part. The text beside them is for a backend that
-reads it. What OpenAI's format has and a picture of a part has no use for (temperature, max_tokens,
-tools) is accepted.
+reads it. What OpenAI's format has and a picture of a part has no use for (temperature, stop, user)
+is accepted, and named in the answer's "ignored". What would change the answer's form (several
+answers, a schema, tools that must be called, logprobs) is refused.
 """
 
 from __future__ import annotations
@@ -25,18 +27,38 @@ import httpx
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field
 
-from image2cad.common import InputError
-from image2cad.serving.api.schemas import CAMERA_HELP, told
+from image2cad.common import EFFORTS, InputError
+from image2cad.serving.api.example import EXAMPLE_PICTURE
+from image2cad.serving.api.schemas import (
+    BOX_HELP,
+    CAMERA_HELP,
+    EFFORT_HELP,
+    LENGTH_HELP,
+    SIZES,
+    SOURCES,
+    Length,
+    SeenFrom,
+    one_of,
+    told,
+)
+from image2cad.serving.jobs import size_text
 from image2cad.serving.limits import Limits, TooLarge, check_count
 from image2cad.serving.service import Generated
 from metrics import Failure
 
 FETCH_SECONDS = 15.0
+NOT_OPENAI = "not part of OpenAI's format"
+MOST_TOKENS_HELP = "of each program that the model proposes"
 MOST_MESSAGES = 100  # messages of a chat, and parts of a message
 URL_SAFE = str.maketrans("-_", "+/")  # base64's other alphabet to the usual one
-ONE_PIXEL = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQ"
-    "DwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+MOST_IGNORED, LONGEST_IGNORED = 50, 60  # fields that are named, and letters of their names
+# OpenAI's words for effort, and ours.
+REASONING_EFFORTS = {
+    "none": "none", "minimal": "none", "low": "low", "medium": "low", "high": "high",
+    "xhigh": "high",
+}  # fmt: skip
+TEXT_CHANGED = (
+    "The part was changed as the text asks, by the model alone: it was not fitted to the picture."
 )
 
 
@@ -72,47 +94,140 @@ class StreamOptions(BaseModel):
 
 
 class Chat(BaseModel):
-    """A request for a chat completion. Fields that are not listed are accepted and not read."""
+    """A request for a chat completion. Fields that are not listed are accepted, not read, and
+    named in the answer's "ignored".
+    """
 
     model_config = ConfigDict(
+        extra="allow",
         json_schema_extra={
             "example": {
                 "model": "models/nano",
                 "messages": [
                     {
                         "role": "user",
-                        "content": [{"type": "image_url", "image_url": {"url": ONE_PIXEL}}],
+                        "content": [{"type": "image_url", "image_url": {"url": EXAMPLE_PICTURE}}],
                     }
                 ],
                 "effort": "low",
             }
-        }
+        },
     )
 
     model: str
     messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    n: int | None = 1
-    effort: str = Field("low", description="none, low or high; not part of OpenAI's format")
-    camera: str | None = Field(None, description=f"{CAMERA_HELP}; not part of OpenAI's format")
+    n: int | None = Field(1, description="must be 1")
+    max_tokens: int | None = Field(None, ge=1, description=MOST_TOKENS_HELP)
+    max_completion_tokens: int | None = Field(None, ge=1, description=MOST_TOKENS_HELP)
+    reasoning_effort: str | None = Field(
+        None,
+        description="none or minimal is effort none, low or medium is low, high or xhigh is high",
+        json_schema_extra=one_of(*REASONING_EFFORTS),
+    )
+    response_format: dict[str, Any] | None = Field(None, description="text alone")
+    tools: list[Any] | None = Field(None, description="are not called", max_length=MOST_MESSAGES)
+    tool_choice: str | dict[str, Any] | None = Field(None, description="none or auto")
+    logprobs: bool | None = Field(None, description="must be false")
+    top_logprobs: int | None = Field(None, description="must be left out")
+    effort: str | None = Field(
+        None,
+        description=f"{EFFORT_HELP}. low, unless reasoning_effort says otherwise; {NOT_OPENAI}",
+        json_schema_extra=one_of(*EFFORTS),
+    )
+    camera: str | None = Field(None, description=f"{CAMERA_HELP}; {NOT_OPENAI}")
+    length: Length | None = Field(None, description=f"{LENGTH_HELP}; {NOT_OPENAI}")
+    box: str | list[float] | None = Field(None, description=f"{BOX_HELP}; {NOT_OPENAI}")
+
+
+def effort_of(chat: Chat) -> str:
+    """The effort that is asked for. Raises HTTPException 400 for an unknown reasoning_effort."""
+    if chat.effort is not None:
+        return chat.effort
+    named = chat.reasoning_effort
+    if named is None:
+        return "low"
+    if named not in REASONING_EFFORTS:
+        known = ", ".join(REASONING_EFFORTS)
+        raise HTTPException(400, f"reasoning_effort is one of {known}, not {named!r:.60}")
+    return REASONING_EFFORTS[named]
+
+
+def most_tokens(chat: Chat) -> int | None:
+    """Tokens that each program of the model may have; None where nothing is said."""
+    given = [one for one in (chat.max_tokens, chat.max_completion_tokens) if one]
+    return min(given, default=None)
+
+
+def box_text(box: str | list[float] | None) -> str:
+    """A region as limits.box_named takes it."""
+    return ",".join(map(str, box)) if isinstance(box, list) else box or ""
+
+
+def refuse(chat: Chat) -> None:
+    """Raise HTTPException 400 for what would change the form of the answer."""
+    wanted = (chat.response_format or {}).get("type", "text")
+    forced = chat.tool_choice not in (None, "none", "auto")
+    reasons = {
+        "n must be 1: the best of many candidates is the answer": chat.n not in (None, 1),
+        "response_format must be text: the answer is a program": wanted != "text",
+        "tools cannot be called here; leave tool_choice out, or send none or auto": forced,
+        "logprobs are not known: the answer is checked and fitted, not only written": bool(
+            chat.logprobs or chat.top_logprobs
+        ),
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise HTTPException(400, reason)
+
+
+def ignored(chat: Chat) -> list[str]:
+    """The names of fields that were sent and have no effect."""
+    names = [name for name, value in (chat.model_extra or {}).items() if value is not None]
+    read = {"tools": chat.tools, "tool_choice": chat.tool_choice, "logprobs": chat.logprobs}
+    read["response_format"] = chat.response_format
+    if chat.effort is not None:
+        read["reasoning_effort"] = chat.reasoning_effort
+    names += [name for name, value in read.items() if value is not None]
+    return [name[:LONGEST_IGNORED] for name in names[:MOST_IGNORED]]
+
+
+def later_text(chat: Chat) -> str:
+    """What was said after the last message with pictures, with the program that it is about.
+
+    "" where the user has said nothing since.
+    """
+    said = [(one.role, _texts(one)) for one in chat.messages]
+    seen = max((i for i, one in enumerate(chat.messages) if _addresses(one)), default=0)
+    asked = [i for i, (role, text) in enumerate(said) if i > seen and role == "user" and text]
+    if not asked:
+        return ""
+    told = said[seen + 1 : asked[-1] + 1]
+    words = {"assistant": "The program so far:", "user": "Change it so:"}
+    return "\n".join(f"{words[role]}\n{text}" for role, text in told if role in words and text)
+
+
+def _texts(message: Message) -> str:
+    if isinstance(message.content, str):
+        return message.content.strip()
+    parts = message.content or []
+    return "\n".join(one.text for one in parts if one.type == "text" and one.text)
+
+
+def _addresses(message: Message) -> list[str]:
+    parts = message.content if isinstance(message.content, list) else []
+    return [one.image_url.url for one in parts if one.type == "image_url" and one.image_url]
 
 
 def pictures_and_text(chat: Chat) -> tuple[list[str], str]:
     """The URLs of the pictures of the last message that has any, and the text beside them.
 
-    Raises HTTPException 400 if there is none, or if n is not 1.
+    Raises HTTPException 400 if there is none.
     """
-    if chat.n not in (None, 1):
-        raise HTTPException(400, "n must be 1: the best of many candidates is the answer")
     for message in reversed(chat.messages):
-        parts = message.content if isinstance(message.content, list) else []
-        addresses = [
-            one.image_url.url for one in parts if one.type == "image_url" and one.image_url
-        ]
-        if addresses:
-            texts = (one.text for one in parts if one.type == "text" and one.text)
-            return addresses, "\n".join(texts)
+        if addresses := _addresses(message):
+            return addresses, _texts(message)
     raise HTTPException(400, "the messages hold no picture; send one as an image_url part")
 
 
@@ -193,10 +308,83 @@ async def _fetch(url: httpx.URL, limits: Limits) -> bytes:
     return bytes(data)
 
 
-def completion(model: str, made: Generated) -> dict[str, Any]:
+# ---- The answer
+
+
+class Answered(BaseModel):
+    """What OpenAI's format has no place for."""
+
+    likeness: float = Field(description="of the program's drawing and the picture, 0 to 1")
+    confidence: float = Field(description="chance of an IoU over 0.9, 0 to 1")
+    source: str = Field(json_schema_extra=one_of(*SOURCES))
+    cameras: list[SeenFrom]
+    reason: str = Field(description="why the picture may be none of one part, or empty")
+    notes: list[str]
+    failure: str | None = Field(description="why the program builds nothing")
+    size: str = Field(description="where the size is from", json_schema_extra=one_of(*SIZES))
+    measures: str | None = Field(description="sides and volume with their units")
+    ignored: list[str] = Field(description="fields of the request that had no effect")
+
+
+class AnswerMessage(BaseModel):
+    """The program."""
+
+    role: str = Field("assistant", json_schema_extra=one_of("assistant"))
+    content: str
+
+
+class Choice(BaseModel):
+    """The one answer."""
+
+    index: int
+    message: AnswerMessage
+    finish_reason: str = Field(
+        description="length: of effort none, where the model's program was cut off",
+        json_schema_extra=one_of("stop", "length"),
+    )
+    logprobs: None = None
+
+
+class Usage(BaseModel):
+    """Tokens that the model read and wrote, all candidates counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(BaseModel):
+    """An answer that is no stream."""
+
+    id: str
+    object: str = Field(json_schema_extra=one_of("chat.completion"))
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    image2cad: Answered
+
+
+def answered(made: Generated, unread: Sequence[str]) -> dict[str, Any]:
+    """The fields of `Answered`. unread: fields of the request that had no effect."""
+    failed = isinstance(made.part, Failure)
+    return {
+        **told(made),
+        "failure": str(made.part) if failed else None,
+        "size": made.size,
+        "measures": size_text(made.part, made.size) if not isinstance(made.part, Failure) else None,
+        "ignored": list(unread),
+    }
+
+
+def _finish(made: Generated) -> str:
+    return "length" if made.cut else "stop"
+
+
+def completion(model: str, made: Generated, unread: Sequence[str] = ()) -> dict[str, Any]:
     """The whole answer; "image2cad" says what OpenAI's format has no place for."""
     message = {"role": "assistant", "content": made.code}
-    choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
+    choice = {"index": 0, "message": message, "finish_reason": _finish(made), "logprobs": None}
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
@@ -204,10 +392,7 @@ def completion(model: str, made: Generated) -> dict[str, Any]:
         "model": model,
         "choices": [choice],
         "usage": usage(made),
-        "image2cad": {
-            **told(made),
-            "failure": str(made.part) if isinstance(made.part, Failure) else None,
-        },
+        "image2cad": answered(made, unread),
     }
 
 
@@ -221,11 +406,17 @@ def usage(made: Generated) -> dict[str, int]:
     }
 
 
-def chunks(model: str, made: Generated, name: str, with_usage: bool) -> Iterator[str]:
-    """The events of a stream after `first_chunk`: a line of the program each, then the end."""
+def chunks(
+    model: str, made: Generated, name: str, with_usage: bool, unread: Sequence[str] = ()
+) -> Iterator[str]:
+    """The events of a stream after `first_chunk`: a line of the program each, then the end.
+
+    The one with the finish_reason has "image2cad", as a whole answer has it.
+    """
     for line in made.code.splitlines(keepends=True):
         yield _chunk(model, name, [_delta({"content": line})])
-    yield _chunk(model, name, [_delta({}, "stop")])
+    more = answered(made, unread)
+    yield _chunk(model, name, [_delta({}, _finish(made))], more=more)
     if with_usage:
         yield _chunk(model, name, [], usage(made))
     yield "data: [DONE]\n\n"
@@ -241,7 +432,11 @@ def _delta(delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
 
 
 def _chunk(
-    model: str, name: str, choices: list[dict[str, Any]], used: dict[str, int] | None = None
+    model: str,
+    name: str,
+    choices: list[dict[str, Any]],
+    used: dict[str, int] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> str:
     event: dict[str, Any] = {
         "id": name,
@@ -252,4 +447,6 @@ def _chunk(
     }
     if used is not None:
         event["usage"] = used
+    if more is not None:
+        event["image2cad"] = more
     return f"data: {json.dumps(event)}\n\n"

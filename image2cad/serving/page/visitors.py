@@ -125,8 +125,7 @@ async def find_program(
 
     def work(stop: Stop) -> Generated:
         views = open_pictures([path.read_bytes() for path in paths], service.limits)
-        more = {"camera": asked.camera, "text": asked.text}
-        return service.generate(views, effort, tell, kinds, stop, **more)
+        return service.generate(views, effort, tell, kinds, stop, asked.camera, asked.text)
 
     return await run_for(stops, session, work)
 

@@ -1,0 +1,3 @@
+"""The version of image2cad; pyproject.toml has the same."""
+
+VERSION = "0.1.0"
