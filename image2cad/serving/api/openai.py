@@ -30,12 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from image2cad.common import EFFORTS, InputError
 from image2cad.serving.api.example import EXAMPLE_PICTURE
 from image2cad.serving.api.schemas import (
+    ANSWER_SOURCES,
     BOX_HELP,
     CAMERA_HELP,
     EFFORT_HELP,
     LENGTH_HELP,
     SIZES,
-    SOURCES,
     Length,
     SeenFrom,
     one_of,
@@ -318,7 +318,7 @@ class Answered(BaseModel):
 
     likeness: float = Field(description="of the program's drawing and the picture, 0 to 1")
     confidence: float = Field(description="chance of an IoU over 0.9, 0 to 1")
-    source: str = Field(json_schema_extra=one_of(*SOURCES))
+    source: str = Field(json_schema_extra=one_of(*ANSWER_SOURCES))
     cameras: list[SeenFrom]
     reason: str = Field(description="why the picture may be none of one part, or empty")
     notes: list[str]
@@ -355,7 +355,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Completion(BaseModel):
+class ChatAnswer(BaseModel):
     """An answer that is no stream."""
 
     id: str

@@ -35,8 +35,10 @@ from image2cad.serving.api.schemas import JOB_STATES
 from image2cad.serving.limits import Busy
 from image2cad.serving.service import Service
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = JOB_STATES
-LOOK_SECONDS = 1.0  # between two looks for what waits, where nothing says that there is some
+QUEUED, RUNNING, DONE, FAILED, CALLED_OFF = JOB_STATES
+LOOK_FOR_JOBS_SECONDS = (
+    1.0  # between two looks for what waits, where nothing says that there is some
+)
 LONGEST_RETRY = 5.0  # seconds, where the service is busy
 SWEEP_JOBS_SECONDS = 60.0  # between two looks for what is too old
 RETRY_JOBS = 30  # seconds, for who comes when too many wait
@@ -169,12 +171,12 @@ class StoredJobs:
         with self._transaction() as base:
             base.execute(
                 "UPDATE jobs SET status = ?, ended = ? WHERE id = ? AND status IN (?, ?)",
-                (CANCELLED, time.time(), name, QUEUED, RUNNING),
+                (CALLED_OFF, time.time(), name, QUEUED, RUNNING),
             )
             self._forget_pictures(name)
             job = self._known(name)
         running = self._cancelled.get(name)
-        if running is not None and job is not None and job.status == CANCELLED:
+        if running is not None and job is not None and job.status == CALLED_OFF:
             running.set()
         return job
 
@@ -185,7 +187,7 @@ class StoredJobs:
             name = self._next()
             if name is None:
                 with self._change:
-                    self._change.wait(LOOK_SECONDS)
+                    self._change.wait(LOOK_FOR_JOBS_SECONDS)
                 continue
             try:
                 self._work(name)
