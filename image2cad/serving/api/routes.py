@@ -99,7 +99,7 @@ from image2cad.serving.api.schemas import (
 )
 from image2cad.serving.api.stored_jobs import MOST_AGAIN_LETTERS, StoredJob, StoredJobs
 from image2cad.serving.door import Door
-from image2cad.serving.jobs import Built
+from image2cad.serving.jobs import SIZE_GIVEN, Built
 from image2cad.serving.keys import Keys
 from image2cad.serving.service import Generated, Service
 
@@ -281,7 +281,9 @@ async def execute(
     built = await finished(request, work)
     if kind is not None:
         return file_answer(built, kind, body.name)
-    return Executed(**outcome(built.part, built.size) | in_base64(built), code=built.code)
+    # A program that stays as it was is not sent back.
+    code = built.code if built.size == SIZE_GIVEN else ""
+    return Executed(**outcome(built.part, built.size) | in_base64(built), code=code)
 
 
 @routes.post("/v1/score", response_model=Scored, responses=problems(504))

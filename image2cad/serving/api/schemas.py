@@ -117,7 +117,7 @@ class Reason(BaseModel):
 class Executed(BaseModel):
     """What a program builds, or why it builds nothing."""
 
-    code: str = Field(description="the program, scaled where a length was given")
+    code: str = Field("", description="the program at its size, where a length was given")
     part: Measures | None = None
     failure: Reason | None = None
     seconds: float
@@ -140,6 +140,7 @@ class SeenFrom(BaseModel):
 class Found(Executed):
     """The program that draws a picture best, and how far to trust it."""
 
+    code: str = Field(description="the program, at its size where a length was given")
     likeness: float = Field(description="of its drawing and the picture, 0 to 1")
     confidence: float = Field(description="chance of an IoU over 0.9, 0 to 1")
     source: str = Field(
