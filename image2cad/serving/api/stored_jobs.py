@@ -93,6 +93,8 @@ class StoredJobs:
         self._threads: list[threading.Thread] = []
         self._swept = 0.0
         try:
+            if str(file) != ":memory:":
+                Path(file).touch(0o600)  # it holds what people sent
             self._base = sqlite3.connect(str(file), timeout=2.0, check_same_thread=False)
             self._base.execute("PRAGMA foreign_keys = ON")
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -100,7 +102,7 @@ class StoredJobs:
             self._base.executescript(SCHEMA)
             with self._base:  # takes the lock, and keeps it
                 self._base.execute("UPDATE jobs SET status = ? WHERE status = ?", (QUEUED, RUNNING))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise InputError(f"the file of jobs {file} cannot be used: {error}") from error
 
     def start(self) -> None:
