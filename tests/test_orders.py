@@ -152,6 +152,7 @@ def test_fields_of_a_chat(base, service, monkeypatch):
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [tool], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [tool], "tool_choice": forced}, "tool_choice"),
+        ({"extra_body": {"function_call": {"name": "f"}}}, "tool_choice"),
         ({"logprobs": True}, "logprobs"), ({"reasoning_effort": "vast"}, "reasoning_effort"),
     ]:  # fmt: skip
         with pytest.raises(openai.BadRequestError) as refused:

@@ -168,7 +168,8 @@ def box_text(box: str | list[float] | None) -> str:
 def refuse(chat: Chat) -> None:
     """Raise HTTPException 400 for what would change the form of the answer."""
     wanted = (chat.response_format or {}).get("type", "text")
-    forced = chat.tool_choice not in (None, "none", "auto")
+    older = (chat.model_extra or {}).get("function_call")  # tool_choice's name before
+    forced = any(one not in (None, "none", "auto") for one in (chat.tool_choice, older))
     reasons = {
         "n must be 1: the best of many candidates is the answer": chat.n not in (None, 1),
         "response_format must be text: the answer is a program": wanted != "text",
