@@ -32,7 +32,16 @@ from image2cad.cad import (
     renamed_axes,
 )
 from image2cad.common import Stop
-from image2cad.reading import CADBENCH_KIND, UNIT_PIXELS, Scene, Sighting, Tile, namings, scene_of
+from image2cad.reading import (
+    CADBENCH_KIND,
+    UNIT_PIXELS,
+    Scene,
+    Sighting,
+    Tile,
+    lens_of,
+    namings,
+    scene_of,
+)
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged
@@ -60,6 +69,9 @@ HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which 
 LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
 GUESSES_TURNED = 4  # of a model's, that are looked at from all sides
 TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
+NEARER_GAIN = 0.6  # the same of a camera that sees in perspective, which explains more anyway
+FEW_NUMBERS = 16  # of a program, which tells of its camera when it is fitted
+USUAL_ANGLE = 35.0  # degrees of view, of a perspective camera that nothing tells of
 TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may add, drawn in
 
 
@@ -103,6 +115,7 @@ def seen_programs(
         quick = _quick(target, started.within(QUICK_SHARE * seconds))
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
+            quick, target = _nearer(quick, target, scene, one, started.within(0.1 * seconds))
         price = BUILDS_NOTHING if quick is None else quick.growing_price
         plain = BUILDS_NOTHING if quick is None else price + CAMERA_NUMBER_PRICE * quick.numbers
         tries.append((_rank(plain, first.score - one.score), target, quick))
@@ -179,6 +192,25 @@ def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[C
         return one, target
     target = target_of(scene, turned.camera)
     return judged(other.program, one.source, target), target
+
+
+def _nearer(
+    one: Candidate, target: Target, scene: Scene, sighting: Sighting, stop: Stop
+) -> tuple[Candidate, Target]:
+    """The same with a perspective camera, where a plain program is not explained without.
+
+    Round parts have no lines that would tell that they are seen from near.
+    """
+    flat = not target.camera.in_perspective
+    if not flat or one.numbers > FEW_NUMBERS or one.cost < POORLY_EXPLAINED:
+        return one, target
+    near = replace(sighting, lens=lens_of(scene, USUAL_ANGLE)).camera
+    seen = target_of(scene, near)
+    other, turned = fit_turning(one.program, seen, (16, 8), (6, 6), one.source, stop)
+    if other.cost > NEARER_GAIN * one.cost:
+        return one, target
+    seen = target_of(scene, turned.camera)
+    return judged(other.program, one.source, seen), seen
 
 
 def _fitted(
