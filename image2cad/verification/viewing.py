@@ -57,10 +57,10 @@ from image2cad.verification.sights import outline_block, sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
-SCORE_WORTH = 2.0  # how much dearer a program is whose camera is behind
+SCORE_WORTH = 1.5  # how much dearer a program is whose camera is behind
 QUICK_SHARE = 0.17  # of the time, for each quick try
-CAMERA_NUMBER_PRICE = 2e-4  # of each number of a program: seen right, parts are plain
-EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
+CAMERA_NUMBER_PRICE = 6e-5  # of each number of a program: seen right, parts are plain
+RIGHTLY_SEEN_COST = 6e-4  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
 MOST_ENLARGED = 3.5  # of views at one scale: a small view shows little, however large it is drawn
@@ -116,10 +116,8 @@ def seen_programs(
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
             quick, target = _nearer(quick, target, scene, one, started.within(0.1 * seconds))
-        price = BUILDS_NOTHING if quick is None else quick.growing_price
-        plain = BUILDS_NOTHING if quick is None else price + CAMERA_NUMBER_PRICE * quick.numbers
-        tries.append((_rank(plain, first.score - one.score), target, quick))
-        if one is first and price < EXPLAINED_PRICE:
+        tries.append((_rank(quick, first.score - one.score), target, quick))
+        if one is first and quick is not None and quick.cost < RIGHTLY_SEEN_COST:
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
@@ -167,8 +165,10 @@ def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
     return [(scene, camera.enlarged(unit)) for scene, camera in found]
 
 
-def _rank(price: float, behind: float) -> float:
-    return sqrt(price + 0.002) * exp(SCORE_WORTH * behind)
+def _rank(quick: Candidate | None, behind: float) -> float:
+    """The less the likelier. The weights chose best among tries of known cameras."""
+    cost = BUILDS_NOTHING if quick is None else quick.cost + CAMERA_NUMBER_PRICE * quick.numbers
+    return sqrt(cost + RIGHTLY_SEEN_COST) * exp(SCORE_WORTH * behind)
 
 
 def _by_price(found: Sequence[Candidate]) -> list[Candidate]:
@@ -197,16 +197,17 @@ def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[C
 def _nearer(
     one: Candidate, target: Target, scene: Scene, sighting: Sighting, stop: Stop
 ) -> tuple[Candidate, Target]:
-    """The same with a perspective camera, where a plain program is not explained without.
+    """Its first extrusion with a perspective camera, where that explains more than all of it.
 
     Round parts have no lines that would tell that they are seen from near.
     """
-    flat = not target.camera.in_perspective
-    if not flat or one.numbers > FEW_NUMBERS or one.cost < POORLY_EXPLAINED:
+    plain = judged(one.program[:1], one.source, target)
+    known = target.camera.in_perspective or one.cost < POORLY_EXPLAINED
+    if known or plain.numbers > FEW_NUMBERS:
         return one, target
     near = replace(sighting, lens=lens_of(scene, USUAL_ANGLE)).camera
     seen = target_of(scene, near)
-    other, turned = fit_turning(one.program, seen, (16, 8), (6, 6), one.source, stop)
+    other, turned = fit_turning(plain.program, seen, (16, 8), (6, 6), one.source, stop)
     if other.cost > NEARER_GAIN * one.cost:
         return one, target
     seen = target_of(scene, turned.camera)
