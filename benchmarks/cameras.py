@@ -6,7 +6,7 @@
 The pictures are those of styles.py, kept in the same folder, whose cameras are known. A camera is
 right within 3 degrees of turning, for some of the 24 ways to name the axes; of a part that is round
 about an axis only this axis counts. A reading that is reversed in depth is wrong. Of a perspective
-camera the turn at the origin counts, which lies in the middle of the part.
+camera the turn where the middle of the part is seen counts.
 """
 
 from __future__ import annotations
@@ -36,14 +36,25 @@ LONGEST = 120  # seconds for one picture
 STEP = 1e-4  # of the part's size, over which a perspective camera is as good as orthographic
 
 
-def turn_at_origin(camera: Camera) -> np.ndarray:
-    """(3, 3) unit vectors to the right, upwards and to the viewer."""
-    ends = camera.project(np.vstack([np.zeros(3), STEP * np.eye(3)]))[:, :2]
+def turn_at(camera: Camera, point: np.ndarray) -> np.ndarray:
+    """(3, 3) unit vectors to the right, upwards and to the viewer, near a point (3,)."""
+    ends = camera.project(np.vstack([point, point + STEP * np.eye(3)]))[:, :2]
     right, down = (ends[1:] - ends[0]).T
     right = right / np.linalg.norm(right)
-    up = -down - (-down @ right) * right
+    up = -down + (down @ right) * right
     up /= np.linalg.norm(up)
     return np.stack([right, up, np.cross(right, up)])
+
+
+def seen_at(camera: Camera, pixel: np.ndarray) -> np.ndarray:
+    """A point near the origin, (3,), that is seen in a pixel."""
+    point, reach = np.zeros(3), 1.0
+    for _ in range(8):
+        right, up, _ = turn_at(camera, point)
+        ends = camera.project(np.stack([point, point + reach * right, point + reach * up]))[:, :2]
+        moves = np.linalg.solve((ends[1:] - ends[0]).T / reach, pixel - ends[0])
+        point = point + moves[0] * right + moves[1] * up
+    return point
 
 
 def degrees_off(found: np.ndarray, true: np.ndarray, axis: int | None) -> float:
@@ -89,11 +100,16 @@ class Job:
 
 def off_by(job: Job) -> list[float]:
     """Degrees by which the cameras of a picture are off, the likeliest first."""
-    true = turn_at_origin(camera_from(job.matrix))
+    camera = camera_from(job.matrix)
+    true, middle = turn_at(camera, np.zeros(3)), camera.project(np.zeros((1, 3)))[0, :2]
     with Image.open(job.file) as image:
         scene = scene_of(image)
-    found = [] if scene is None else sightings(scene)
-    return [degrees_off(turn_at_origin(sighting.camera), true, job.axis) for sighting in found]
+    if scene is None:
+        return []
+    place = scene.place
+    pixel = place.scale * (middle - (place.left, place.top))
+    turns = [turn_at(one.camera, seen_at(one.camera, pixel)) for one in sightings(scene)]
+    return [degrees_off(turn, true, job.axis) for turn in turns]
 
 
 def main() -> int:
