@@ -113,7 +113,7 @@ def test_views_on_a_sheet_have_known_cameras_and_views_in_a_list_one_each(tmp_pa
         asked.extend(images)
         keep(0, verify(images[0], codes[0], effort, SECONDS, sources))
 
-    monkeypatch.setattr("image2cad.verification.many.answer_many", answer_many)
+    monkeypatch.setattr("image2cad.verification.answer_many", answer_many)
     result = evaluate_verified(None, None, [sample], "low", ["traced"])
     assert len(asked) == 1 and [*asked[0]] == views
     (row,) = result.rows

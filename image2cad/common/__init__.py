@@ -6,8 +6,7 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.common.arrays import Array
-    from image2cad.common.effort import EFFORTS, Effort, SAMPLING_TEMPERATURE, SEVERAL_FACTOR
-    from image2cad.common.effort import STRANGE_FACTOR, effort_named
+    from image2cad.common.effort import EFFORTS, Effort, SAMPLING_TEMPERATURE, effort_named
     from image2cad.common.errors import InputError, as_in_form, friendly_exit, run_cli
     from image2cad.common.files import move_whole, read_json_lines, read_kept, write_whole
     from image2cad.common.flags import at_least, in_notebook, read_flags, show
@@ -24,12 +23,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Array", "BUNDLED", "Cancelled", "EFFORTS", "Effort", "FAILURES", "InputError", "LIBRARY",
     "Late", "Lost", "METADATA", "NANO", "NEVER", "Pool", "QUESTION", "ROOT", "RUNS",
-    "SAMPLING_TEMPERATURE", "SETTINGS_FILE", "SEVERAL_FACTOR", "STRANGE_FACTOR", "Stop", "TICK",
-    "VERSION", "as_in_form", "at_least", "check_run", "each", "effort_named", "finish_run",
-    "friendly_exit", "in_notebook", "keep_trying", "may_pass", "metadata_row", "move_whole",
-    "prepare_run", "read_flags", "read_json_lines", "read_kept", "read_programs", "run_cli",
-    "run_folder", "runs_root", "shipped", "show", "token_count", "unfinished", "write_whole",
-    "zip_results",
+    "SAMPLING_TEMPERATURE", "SETTINGS_FILE", "Stop", "TICK", "VERSION", "as_in_form", "at_least",
+    "check_run", "each", "effort_named", "finish_run", "friendly_exit", "in_notebook",
+    "keep_trying", "may_pass", "metadata_row", "move_whole", "prepare_run", "read_flags",
+    "read_json_lines", "read_kept", "read_programs", "run_cli", "run_folder", "runs_root",
+    "shipped", "show", "token_count", "unfinished", "write_whole", "zip_results",
 ]  # fmt: skip
 
 

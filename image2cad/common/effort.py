@@ -21,7 +21,8 @@ class Effort:
     model beside its greedy one. neighbours: of the picture in the library. tried: candidates that
     are fitted coarsely, of which `refined` are fitted finely. finalists: candidates that are
     polished and may run, beside codes of the model that the parser does not read. deadline:
-    seconds after which a server gives the picture up.
+    seconds after which a server gives the picture up. strange_factor, several_factor: times
+    the seconds that a picture in a style that is not known gets, and several views.
     """
 
     name: str
@@ -33,33 +34,32 @@ class Effort:
     refined: int
     finalists: int
     deadline: float
+    strange_factor: float = 1.0
+    several_factor: float = 1.0
 
     @property
     def longest(self) -> float:
-        """The seconds for the kind of picture that has most of them, several views."""
-        return SEVERAL_FACTOR * self.seconds
+        """The seconds for the kind of picture that has most of them."""
+        return max(self.strange_factor, self.several_factor) * self.seconds
 
     @property
     def text(self) -> str:
         """What it means for users, with the seconds of each kind of picture."""
         if not self.seconds:
             return f"{self.name}: the model's first program"
-        strange, several = STRANGE_FACTOR * self.seconds, SEVERAL_FACTOR * self.seconds
+        strange, several = self.strange_factor * self.seconds, self.several_factor * self.seconds
         return (
             f"{self.name}: {self.seconds:.0f} s for a picture of GenCAD's, {strange:.0f} s for "
             f"another, {several:.0f} s for several views"
         )
 
 
-STRANGE_FACTOR = 1.7  # times the seconds that a picture in a style that is not known gets
-SEVERAL_FACTOR = 2.4  # the same of several views
-
 EFFORTS = {
     one.name: one
     for one in (
         Effort("none", 0.0, 0, 0, 0, 0, 0, 60.0),
-        Effort("low", 7.5, 7, 16, 10, 3, 4, 90.0),
-        Effort("high", 50.0, 23, 48, 40, 6, 8, 300.0),
+        Effort("low", 7.5, 7, 16, 10, 3, 4, 90.0, 1.7, 2.4),
+        Effort("high", 50.0, 23, 48, 40, 6, 8, 240.0, 1.1, 1.1),
     )
 }
 

@@ -20,7 +20,6 @@ from PIL import Image
 
 from image2cad.data import Sample
 from image2cad.rendering import draw
-from image2cad.verification import Viewpoint
 from metrics import Failure, Part
 
 CURVE_SIZE = (480, 160)  # pixels
@@ -195,8 +194,12 @@ def _told(row: dict[str, Any]) -> str:
     """The cameras of an answer and what is doubtful about its picture; rows kept by earlier
     versions have neither.
     """
-    seen = [Viewpoint(**one).text for one in row.get("cameras", ())]
-    return escape("".join(f"; {text}" for text in (*seen, row.get("reason", "")) if text))
+    told = []
+    if row.get("cameras"):  # only verified answers have some: others need no verification
+        from image2cad.verification import Viewpoint
+
+        told = [Viewpoint(**one).text for one in row["cameras"]]
+    return escape("".join(f"; {text}" for text in (*told, row.get("reason", "")) if text))
 
 
 def _shown(image: Image.Image) -> str:

@@ -6,7 +6,8 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.reading.boards import CADBENCH_KIND, cadbenchs
-    from image2cad.reading.cameras import Sighting, camera_turned, namings, seen_from, sightings
+    from image2cad.reading.cameras import Sighting, camera_turned, lens_of, namings, seen_from
+    from image2cad.reading.cameras import sightings
     from image2cad.reading.contours import corners_of, squared_off
     from image2cad.reading.doubts import doubt_about
     from image2cad.reading.framing import Framing, Place, gencads
@@ -23,8 +24,8 @@ __all__ = [
     "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "Framing", "LEAST_FACING",
     "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile",
     "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "doubt_about",
-    "face_shade", "gencads", "lying", "namings", "restored", "rods_of", "scene_of", "seen_from",
-    "sightings", "squared_off", "tones", "views_in",
+    "face_shade", "gencads", "lens_of", "lying", "namings", "restored", "rods_of", "scene_of",
+    "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

@@ -100,6 +100,12 @@ def sightings(scene: Scene, most: int = 5) -> list[Sighting]:
     return kept
 
 
+def lens_of(scene: Scene, angle: float) -> Lens:
+    """Of a camera with this angle of view in degrees, from the picture's top to its bottom."""
+    height = scene.place.height * scene.place.scale
+    return Lens(height / 2 / float(np.tan(np.radians(angle) / 2)), *scene.place.middle)
+
+
 def seen_from(eye: Sequence[float]) -> Sighting:
     """The orthographic camera of a direction to the viewer, (3,), z up."""
     return Sighting(np.stack(axes_seen_from(eye)), None, "given")
@@ -291,11 +297,9 @@ def _level_cameras(strokes: Strokes) -> list[Sighting]:
 
 
 def _perspective_cameras(scene: Scene, strokes: Strokes) -> list[Sighting]:
-    column, row = scene.place.middle
-    height = scene.place.height * scene.place.scale
     found: list[tuple[float, float, float, Lens]] = []
     for angle in ANGLES_TRIED:
-        lens = Lens(height / 2 / float(np.tan(np.radians(angle) / 2)), column, row)
+        lens = lens_of(scene, angle)
         worth = _fit(strokes, _GRID_TURNS, _lenses(lens, len(_GRID)), 1.6)
         near: list[tuple[float, float]] = []
         for k in np.argsort(-worth, kind="stable")[:200]:

@@ -23,8 +23,6 @@ from PIL import Image
 from image2cad.cad import Program, as_drawn, parse
 from image2cad.common import (
     NEVER,
-    SEVERAL_FACTOR,
-    STRANGE_FACTOR,
     Effort,
     InputError,
     Stop,
@@ -93,11 +91,11 @@ def verify(
     image: one picture, or a list of views of one part. A picture that holds several views, a
     board's composite or a drawing sheet, is cut apart. codes: programs of a model, its best guess
     first. effort: "none" takes the first code that is valid; "low" and "high" also propose, fit and
-    grow, for the seconds that common/effort.py has or `seconds`; a picture that GenCAD's renderer
-    did not draw has STRANGE_FACTOR times as much, several views SEVERAL_FACTOR times. camera: of
-    one picture, in its pixels, or the direction to its viewer with z up; else it is estimated.
-    stop: when it is due, the best that is there is the answer. Raises InputError for an unknown
-    effort or source, for no picture, and for a camera that is given with several pictures.
+    grow, for the seconds that common/effort.py has or `seconds`, times the effort's factors for a
+    picture that GenCAD's renderer did not draw and for several views. camera: of one picture, in
+    its pixels, or the direction to its viewer with z up; else it is estimated. stop: when it is
+    due, the best that is there is the answer. Raises InputError for an unknown effort or source,
+    for no picture, and for a camera that is given with several pictures.
     """
     started = time.monotonic()
     allowed = effort_named(effort)
@@ -126,7 +124,7 @@ def verify(
         picture, framing = own_picture
     else:
         programs = [one.program for one in own if one.program]
-        seen = _seen(views, camera, programs, budget, started, stop)
+        seen = _seen(views, camera, programs, allowed, budget, started, stop)
         if seen is not None:
             answer = _written(*seen, own, allowed, started, stop)
             return replace(answer, reason=_reason(views, answer.cameras))
@@ -205,6 +203,7 @@ def _seen(
     views: Sequence[Image.Image],
     camera: Camera | Sequence[float] | None,
     guesses: Sequence[Program],
+    allowed: Effort,
     budget: float,
     started: float,
     stop: Stop,
@@ -234,7 +233,7 @@ def _seen(
 
     known = cameras_of_tiles(tiles)
     if known and len(known) == len(tiles):
-        factor = STRANGE_FACTOR if len(known) == 1 else SEVERAL_FACTOR
+        factor = allowed.strange_factor if len(known) == 1 else allowed.several_factor
         seen = programs_of_views(known, left(factor), stop, guesses)
         return told(seen, [scene for scene, _ in known], "known" if camera is None else origin)
     read = [(scene_of(tile.image), number) for tile, number in zip(tiles, numbers, strict=True)]
@@ -248,16 +247,16 @@ def _seen(
         cameras, origin = ([board], "known") if board else ([], origin)
     cameras = cameras or sightings(first)
     if not others:
-        seen = seen_programs(first, cameras, left(STRANGE_FACTOR), stop, guesses)
+        seen = seen_programs(first, cameras, left(allowed.strange_factor), stop, guesses)
         return told(seen, scenes, origin)
-    alone = seen_programs(first, cameras, ALONE_SHARE * left(SEVERAL_FACTOR), stop)
+    alone = seen_programs(first, cameras, ALONE_SHARE * left(allowed.several_factor), stop)
     if not alone.candidates:
         return told(alone, scenes, origin)
     together = posed(alone.candidates[0].program, alone.target, others)
     if len(together) == 1:
         return told(alone, scenes, origin)
     best = alone.candidates[:2]
-    both = programs_of_views(together, left(SEVERAL_FACTOR), stop, guesses, best)
+    both = programs_of_views(together, left(allowed.several_factor), stop, guesses, best)
     # Views that no program explains together do not lie as they seemed to.
     agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
     return told(both if agree else alone, scenes, origin)

@@ -32,7 +32,16 @@ from image2cad.cad import (
     renamed_axes,
 )
 from image2cad.common import Stop
-from image2cad.reading import CADBENCH_KIND, UNIT_PIXELS, Scene, Sighting, Tile, namings, scene_of
+from image2cad.reading import (
+    CADBENCH_KIND,
+    UNIT_PIXELS,
+    Scene,
+    Sighting,
+    Tile,
+    lens_of,
+    namings,
+    scene_of,
+)
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged
@@ -48,10 +57,10 @@ from image2cad.verification.sights import outline_block, sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
-SCORE_WORTH = 2.0  # how much dearer a program is whose camera is behind
+SCORE_WORTH = 1.5  # how much dearer a program is whose camera is behind
 QUICK_SHARE = 0.17  # of the time, for each quick try
-CAMERA_NUMBER_PRICE = 2e-4  # of each number of a program: seen right, parts are plain
-EXPLAINED_PRICE = 0.0015  # from which the likeliest camera needs no rival
+CAMERA_NUMBER_PRICE = 6e-5  # of each number of a program: seen right, parts are plain
+RIGHTLY_SEEN_COST = 6e-4  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
 MOST_ENLARGED = 3.5  # of views at one scale: a small view shows little, however large it is drawn
@@ -60,6 +69,9 @@ HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which 
 LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
 GUESSES_TURNED = 4  # of a model's, that are looked at from all sides
 TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
+NEARER_GAIN = 0.6  # the same of a camera that sees in perspective, which explains more anyway
+FEW_NUMBERS = 16  # of a program, which tells of its camera when it is fitted
+USUAL_ANGLE = 35.0  # degrees of view, of a perspective camera that nothing tells of
 TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may add, drawn in
 
 
@@ -103,10 +115,9 @@ def seen_programs(
         quick = _quick(target, started.within(QUICK_SHARE * seconds))
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
-        price = BUILDS_NOTHING if quick is None else quick.growing_price
-        plain = BUILDS_NOTHING if quick is None else price + CAMERA_NUMBER_PRICE * quick.numbers
-        tries.append((_rank(plain, first.score - one.score), target, quick))
-        if one is first and price < EXPLAINED_PRICE:
+            quick, target = _nearer(quick, target, scene, one, started.within(0.1 * seconds))
+        tries.append((_rank(quick, first.score - one.score), target, quick))
+        if one is first and quick is not None and quick.cost < RIGHTLY_SEEN_COST:
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
@@ -154,8 +165,10 @@ def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
     return [(scene, camera.enlarged(unit)) for scene, camera in found]
 
 
-def _rank(price: float, behind: float) -> float:
-    return sqrt(price + 0.002) * exp(SCORE_WORTH * behind)
+def _rank(quick: Candidate | None, behind: float) -> float:
+    """The less the likelier. The weights chose best among tries of known cameras."""
+    cost = BUILDS_NOTHING if quick is None else quick.cost + CAMERA_NUMBER_PRICE * quick.numbers
+    return sqrt(cost + RIGHTLY_SEEN_COST) * exp(SCORE_WORTH * behind)
 
 
 def _by_price(found: Sequence[Candidate]) -> list[Candidate]:
@@ -179,6 +192,26 @@ def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[C
         return one, target
     target = target_of(scene, turned.camera)
     return judged(other.program, one.source, target), target
+
+
+def _nearer(
+    one: Candidate, target: Target, scene: Scene, sighting: Sighting, stop: Stop
+) -> tuple[Candidate, Target]:
+    """Its first extrusion with a perspective camera, where that explains more than all of it.
+
+    Round parts have no lines that would tell that they are seen from near.
+    """
+    plain = judged(one.program[:1], one.source, target)
+    known = target.camera.in_perspective or one.cost < POORLY_EXPLAINED
+    if known or plain.numbers > FEW_NUMBERS:
+        return one, target
+    near = replace(sighting, lens=lens_of(scene, USUAL_ANGLE)).camera
+    seen = target_of(scene, near)
+    other, turned = fit_turning(plain.program, seen, (16, 8), (6, 6), one.source, stop)
+    if other.cost > NEARER_GAIN * one.cost:
+        return one, target
+    seen = target_of(scene, turned.camera)
+    return judged(other.program, one.source, seen), seen
 
 
 def _fitted(
