@@ -56,12 +56,16 @@ def block():
     return target, judged(BLOCK, "traced", target)
 
 
-def test_confidence_falls_with_leeway_and_numbers_and_with_a_rival_close_behind():
-    leeways, numbers, leads = (0.0, 0.05, 0.2, 1.0, 9.0), (1, 6, 12, 40, 150), (2.0, 0.7, 0.0, -0.5)
-    table = np.array([[[chance(a, n, b) for b in leads] for n in numbers] for a in leeways])
-    assert (np.diff(table, axis=0) < 0).all() and (np.diff(table, axis=1) < 0).all()
-    assert (np.diff(table, axis=2) < 0).all() and table.min() > 0 and table.max() < 1
-    assert chance(0.03, 6, MOST_LEAD) > 0.9 and chance(1.0, 12, 0.0) < 0.1
+def test_confidence_falls_with_all_that_speaks_against_an_answer():
+    least, worse = (0.03, 6, MOST_LEAD, 0.0002), (0.4, 40, 0.0, 0.02)
+    assert chance(*least) > 0.9 and 0 < chance(*worse) < 0.01
+    for place, value in enumerate(worse):
+        doubted = [*least]
+        doubted[place] = value
+        assert chance(*doubted) < 0.8, place
+        nearly = [*least]
+        nearly[place] = least[place] + 0.01 * (value - least[place])
+        assert chance(*doubted) < chance(*nearly) < chance(*least), place
 
 
 def test_what_draws_exactly_without_a_rival_is_believed_and_with_an_equal_one_is_not(block):

@@ -7,8 +7,9 @@ GenCAD's pictures are drawn here to the pixel, so that a high likeness is proof.
 the right part is less like its picture than a wrong one may be that has more numbers to fit it
 with, and of two solids that draw alike a picture shows neither. So there it counts how far the
 picture leaves the program's proportions open (leeway.py), of how many numbers the program is made,
-and how much dearer the best reading of another solid is, the rivals from other cameras among them.
-Each makes confidence fall. Left out: what no view shows and no number says, such as pockets behind.
+how much dearer the best reading of another solid is, the rivals from other cameras among them, and
+what the program leaves unexplained. Left out: what no view shows and no number says, such as
+pockets behind.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from image2cad.verification.proportions import proportions_of, unlikeness
 # Of the curve from likeness to confidence: benchmarks/ablation.py
 CONFIDENCE_CENTRE, CONFIDENCE_WIDTH = 0.91, 0.027
 # Of a logistic fit to 135 answers; see `chance`.
-CHANCE_AT_ZERO = 1.6
+CHANCE_AT_ZERO = 1.7
 LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 2.0, 2.55, 1.15
 LEAD_SHARE = 2.5  # times a lead: how two readings share the chance; none ahead, it is half
+HALVING_COST = 0.01  # of which half the chance is left: a piece is missing
 LEAST_LEEWAY = 0.01  # that is told from none
 OTHER_SOLID = 0.1  # unlikeness from which a rival is another solid
 SAME_PRICE = 5e-4  # of cost: prices this close to each other are hardly different
@@ -58,21 +60,22 @@ def confidence_of(
     turning: the cameras are estimated. stop: when it is due, the leeway is taken for wide open.
     """
     leeway = leeway_of(one.program, target, turning, stop)
-    return chance(leeway, one.numbers, lead_of(one, rivals))
+    return chance(leeway, one.numbers, lead_of(one, rivals), one.cost)
 
 
-def chance(leeway: float, numbers: int, lead: float) -> float:
-    """Chance of an IoU over 0.9 of a program with this leeway, so many numbers and this lead.
+def chance(leeway: float, numbers: int, lead: float, cost: float) -> float:
+    """Chance of an IoU over 0.9 of a program with these; each makes it fall, but for the lead.
 
-    Logistic in the logarithms of leeway and numbers and in the lead, and shared with the best
-    rival. Fitted to answers with low effort, clocked by the processor, to 17 random parts (seed 701
-    of benchmarks/styles.py) in eight kinds of pictures that GenCAD did not draw, and raised until
-    as many answers reach 0.9 as by fits to the other parts alone 9 in 10 have such an IoU (34 of
-    37; 62 have one in all).
+    Logistic in the logarithms of leeway and numbers and in the lead, shared with the best rival,
+    and less the more is unexplained. Fitted to answers with low effort, clocked by the processor,
+    to 17 random parts (seed 701 of benchmarks/styles.py) in eight kinds of pictures that GenCAD did
+    not draw: of these 135 answers 36 have 0.9 and more, 34 of them such an IoU;
+    62 have one in all, and none whose cost is over 0.007.
     """
     value = CHANCE_AT_ZERO - LEEWAY_WEIGHT * log(leeway + LEAST_LEEWAY)
     value += LEAD_WEIGHT * lead - NUMBERS_WEIGHT * log(max(numbers, 1))
-    return _logistic(value) * _logistic(LEAD_SHARE * lead)
+    explained = 1 / (1 + (cost / HALVING_COST) ** 2)
+    return _logistic(value) * _logistic(LEAD_SHARE * lead) * explained
 
 
 def _logistic(value: float) -> float:
