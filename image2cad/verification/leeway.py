@@ -39,6 +39,9 @@ TIED_NUMBERS = 0.004  # of the part's size, within which numbers move as one
 WIDE_OPEN = 1.0  # the leeway where it cannot be found out
 LONGEST_SEARCH = 3.0  # seconds
 
+_Shown = tuple[Floats, Array]  # what a move changes in the features, and (7,) in the proportions
+_Move = Callable[[int, float], _Shown | None]
+
 
 def leeway_of(program: Program, target: Target, turning: bool, stop: Stop = NEVER) -> float:
     """The spread of lengths that the target's pictures leave, as a share: 0 and more.
@@ -52,23 +55,24 @@ def leeway_of(program: Program, target: Target, turning: bool, stop: Stop = NEVE
     if len(values) > MOST_NUMBERS or here is None or own is None:
         return WIDE_OPEN
 
-    def renumbered(place: int, way: float) -> tuple[Floats, Array] | None:
+    def renumbered(place: int, way: float) -> _Shown | None:
         moved = values.copy()
         moved[place] += way * MOVE * layout.size
         other = rebuilt(layout, moved)
         gap, its = _gap(other, target), proportions_of(other)
         return None if gap is None or its is None else (gap - here, change(own, its))
 
-    def turned(axis: int, way: float) -> tuple[Floats, Array] | None:
+    def turned(axis: int, way: float) -> _Shown | None:
         rotation = Rotation.from_rotvec(way * MOVE * np.eye(3)[axis]).as_matrix()
         gap = _gap(program, target.turned(rotation))
         return None if gap is None else (gap - here, np.zeros(7))
 
-    def further(_: int, way: float) -> tuple[Floats, Array] | None:
+    def further(_: int, way: float) -> _Shown | None:
         gap = _gap(program, target.turned(np.eye(3), exp(way * MOVE)))
         return None if gap is None else (gap - here, np.zeros(7))
 
-    moves = [(renumbered, place, NUMBER_SPREAD) for place in range(len(values))]
+    moves: list[tuple[_Move, int, float]] = []
+    moves += [(renumbered, place, NUMBER_SPREAD) for place in range(len(values))]
     if turning:
         moves += [(turned, axis, CAMERA_SPREAD) for axis in range(3)]
         if target.camera.in_perspective:
@@ -92,9 +96,7 @@ def _gap(program: Program, target: Target) -> Floats | None:
     return None if looks is None else gap_of(looks, target, LEEWAY_BLOCK)
 
 
-def _lesser(
-    move: Callable[[int, float], tuple[Floats, Array] | None], place: int, length: int
-) -> tuple[Floats, Array]:
+def _lesser(move: _Move, place: int, length: int) -> _Shown:
     """What a move changes in the features and in the proportions, the way that shows less."""
     found = []
     for way in (1.0, -1.0):
