@@ -11,19 +11,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from image2cad.cad import build
 from image2cad.common import NEVER, Stop
 from image2cad.verification.candidate import Candidate
+from image2cad.verification.confidence import confidence
 from image2cad.verification.cost import Target, likeness_of
 from image2cad.verification.viewpoints import Viewpoint
 from metrics import Failure, Part, run_cadquery
 
 RUN_SECONDS = 5.0  # of CPU time that a finalist may run; one that sleeps is ended after 25 s
 VOLUME_TOLERANCE = 0.01  # share by which CadQuery's solid may differ from the drawn one
-# Of the curve from likeness to confidence: benchmarks/ablation.py
-CONFIDENCE_CENTRE, CONFIDENCE_WIDTH = 0.91, 0.027
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +29,7 @@ class Answer:
 
     code: the program, or None if no candidate was valid. part: what it builds.
     likeness: SSIM of its drawing and the picture where either shows something, 0 to 1.
-    confidence: chance of an IoU over 0.9, from the likeness (see `confidence`).
+    confidence: chance of an IoU over 0.9 (see confidence.py).
     source: where its structure came from. tried: the others, those that cost least first.
     cameras: those that the program was drawn and compared with, one for each view; none where it
     was not. reason: why the picture may be none of one part, or why one of several was left out,
@@ -48,15 +45,6 @@ class Answer:
     seconds: float
     cameras: tuple[Viewpoint, ...] = ()
     reason: str = ""
-
-
-def confidence(value: float) -> float:
-    """Chance that an answer of this likeness has an IoU over 0.9.
-
-    A logistic fit to 60 real pictures answered with high effort: of 33 answers from 0.99 up
-    all had one, of 12 from 0.96 up 83 %, of 7 from 0.90 up 57 %, of 8 below 12 %.
-    """
-    return float(1 / (1 + np.exp(-(value - CONFIDENCE_CENTRE) / CONFIDENCE_WIDTH)))
 
 
 def choose(

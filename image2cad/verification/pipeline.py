@@ -45,6 +45,7 @@ from image2cad.reading import (
 from image2cad.rendering import EYE, Camera, Picture, as_picture, axes_seen_from
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
+from image2cad.verification.confidence import confidence_of
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.finishing import noted, polished, written
@@ -275,12 +276,17 @@ def _written(
     cameras: what the programs were drawn with, told with an answer that was.
     """
     count, target = allowed.finalists, seen.target
-    finalists = [one for one in (written(one, target) for one in seen.candidates[:count]) if one]
+    pairs = [(one, written(one, target)) for one in seen.candidates[:count]]
+    finalists = [last for _, last in pairs if last]
     tried = [*finalists, *(noted(one) for one in seen.candidates[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
     answer = choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
-    if any(one.code == answer.code for one in finalists):
-        return replace(answer, cameras=cameras)
+    for one, last in pairs:
+        if last is not None and last.code == answer.code:
+            rivals = [other for other in (*seen.candidates, *seen.rivals) if other is not one]
+            turning = any(view.origin != "known" for view in cameras)
+            sure = confidence_of(one, target, rivals, turning, stop)
+            return replace(answer, cameras=cameras, confidence=sure)
     return replace(answer, likeness=0.0, confidence=0.0)  # nobody has compared it
 
 

@@ -77,10 +77,14 @@ TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Programs for a picture, those of the lowest price first, and what they are compared with."""
+    """Programs for a picture, those of the lowest price first, and what they are compared with.
+
+    rivals: the best that the cameras gave which were tried and are not the target's.
+    """
 
     candidates: list[Candidate]
     target: Target
+    rivals: tuple[Candidate, ...] = ()
 
 
 def target_of(scene: Scene, camera: Camera, centred_there: bool = False) -> Target:
@@ -121,6 +125,7 @@ def seen_programs(
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
+    rivals = tuple(other for _, _, other in tries[1:] if other is not None)
     found = _explained_by(target, [] if seed is None else [seed], started, guesses)
     if found and first.kind != CADBENCH_KIND:  # its camera is exact
         best, turned = _turned(found[0], target, scene, stop.within(0.1 * seconds))
@@ -129,7 +134,7 @@ def seen_programs(
             target = turned
             again = (judged(one.program, one.source, target) for one in found[1:])
             found = _by_price([best, *again])
-    return Explanation(found, target)
+    return Explanation(found, target, rivals)
 
 
 def programs_of_views(
