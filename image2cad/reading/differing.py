@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from image2cad.common import Array
 from image2cad.reading.framing import FINER_CANVAS, frame
-from image2cad.rendering import SIZE, WHITE, as_picture
+from image2cad.rendering import SIZE, as_picture
 
 MISSING = (0, 90, 181)  # blue and orange are told apart in every common form of colour blindness
 TOO_MUCH = (220, 80, 0)
@@ -44,7 +44,7 @@ def difference(picture: Image.Image, drawing: Image.Image, framed: bool = True) 
         solid, lines = (_brought(mask, solid, seen) for mask in (solid, lines))
     if not seen.any() and not solid.any():
         return None
-    shown = np.full((SIZE, SIZE, 3), WHITE, dtype=np.uint8)
+    shown = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
     shown[seen & solid] = BOTH
     shown[(ink | lines) & seen & solid] = BOTH_LINES
     within = ndimage.binary_erosion(seen & solid, iterations=NEAR_PIXELS)
