@@ -77,11 +77,12 @@ def test_the_curl_examples(address: str) -> None:
     (block,) = [block for block in blocks(SERVING, "bash") if "curl" in block]
     commands = [c for c in re.split(r"^(?=curl)", block, flags=re.MULTILINE) if c.strip()]
     answers = [json.loads(run(["bash", "-c", c.replace(ADDRESS, address)])) for c in commands]
-    generated, executed, scored = answers
+    generated, executed, scored, job = answers
     assert "import cadquery" in generated["code"] and generated["part"]["volume"] > 0
     assert set(generated["files"]) == {"step"}
     assert executed["part"]["volume"] == pytest.approx(6)
     assert scored["iou_best"] == pytest.approx(1, abs=1e-3)
+    assert job["status"] in ("queued", "running") and job["error"] is None
 
 
 def test_the_examples_of_the_official_clients(address: str, tmp_path: Path) -> None:

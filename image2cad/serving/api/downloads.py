@@ -94,8 +94,9 @@ def file_response(data: bytes, kind: str, name: str, told: Mapping[str, Any]) ->
     """A file under a name, and what is said of it in headers."""
     full = f"{name.translate(NO_LETTERS)}.{kind}"
     plain = full.encode("ascii", "replace").decode().replace("?", "_")
+    encoded = quote(full, errors="replace")  # for names that are not ASCII
     headers = {
-        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(full)}"
+        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}"
     }
     for word, value in told.items():
         headers[f"X-Image2cad-{word.title()}"] = f"{value}".encode("ascii", "replace").decode()

@@ -56,6 +56,7 @@ MEANING = {  # for those who read the documentation
     503: "the server starts or stops",
     504: "the deadline has passed",
 }
+FORM_PATHS = ("/v1/generate", "/v1/jobs")  # which take a form, all others JSON
 STATUS_OF: dict[type, int] = {
     InputError: 422,
     TooLarge: 413,
@@ -86,7 +87,11 @@ class ProblemAnswer(BaseModel):
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route says of its errors in /openapi.json, those that all may have included."""
     every = sorted({*statuses, 401, 408, 413, 422, 429, 500, 503})
-    return {one: {"model": ProblemAnswer, "description": MEANING[one]} for one in every}
+    told: dict[int | str, dict[str, Any]] = {
+        one: {"model": ProblemAnswer, "description": MEANING[one]} for one in every
+    }
+    told[429]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return told
 
 
 def error(
@@ -134,8 +139,8 @@ def answer_errors(app: FastAPI) -> None:
     async def invalid(request: Request, exception: RequestValidationError) -> JSONResponse:
         kind = request.headers.get("content-type", "none")
         found = exception.errors()
-        fields = {str(name) for fault in found for name in fault["loc"]}
-        if "image" not in fields and "json" not in kind:
+        in_body = any(fault["loc"][0] == "body" for fault in found)
+        if in_body and "json" not in kind and not request.url.path.endswith(FORM_PATHS):
             text = f"send JSON with the header Content-Type: application/json, not {kind[:60]}"
             return error(422, text)
         # Without the input, which may be a picture.

@@ -190,7 +190,9 @@ def ignored(chat: Chat) -> list[str]:
     if chat.effort is not None:
         read["reasoning_effort"] = chat.reasoning_effort
     names += [name for name, value in read.items() if value is not None]
-    return [name[:LONGEST_IGNORED] for name in names[:MOST_IGNORED]]
+    # A surrogate in a name would make the answer impossible to encode.
+    plain = (name.encode("utf-8", "replace").decode() for name in names[:MOST_IGNORED])
+    return [name[:LONGEST_IGNORED] for name in plain]
 
 
 def later_text(chat: Chat) -> str:

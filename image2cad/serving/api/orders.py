@@ -40,6 +40,7 @@ from image2cad.verification import eye_named
 
 PICTURES_HELP = f"{', '.join(PICTURE_FORMATS)}; several are views of one part"
 FILES_HELP = f"formats with commas between them, of {', '.join(FORMATS)}"
+MOST_NAME = 100  # letters of a file's name, its end
 TEXT_HELP = "beside the picture, for a model that reads it"
 
 
@@ -87,7 +88,7 @@ async def order_form(
 
 def stem(name: str) -> str:
     """The name of a picture's file without folders and ending, "part" where nothing is left."""
-    last = name.replace("\\", "/").rpartition("/")[2]
+    last = name.replace("\\", "/").rpartition("/")[2][-MOST_NAME:]
     return last.rpartition(".")[0].strip() or last.strip(". ") or "part"
 
 

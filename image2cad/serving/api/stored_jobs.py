@@ -162,8 +162,7 @@ class StoredJobs:
         """The job of that id, if it is kept."""
         self._sweep()
         with self._lock:
-            known = self._base.execute("SELECT 1 FROM jobs WHERE id = ?", (name,)).fetchone()
-            return self._job(name) if known else None
+            return self._known(name)
 
     def cancel(self, name: str) -> StoredJob | None:
         """The job, which is not done any more unless it has ended; None where there is none."""
@@ -173,9 +172,11 @@ class StoredJobs:
                 (CANCELLED, time.time(), name, QUEUED, RUNNING),
             )
             self._forget_pictures(name)
-        if name in self._cancelled:
-            self._cancelled[name].set()
-        return self.get(name)
+            job = self._known(name)
+        running = self._cancelled.get(name)
+        if running is not None and job is not None and job.status == CANCELLED:
+            running.set()
+        return job
 
     # ---- The work
 
@@ -243,6 +244,10 @@ class StoredJobs:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, self._base:
             yield self._base
+
+    def _known(self, name: str) -> StoredJob | None:
+        known = self._base.execute("SELECT 1 FROM jobs WHERE id = ?", (name,)).fetchone()
+        return self._job(name) if known else None
 
     def _job(self, name: str) -> StoredJob:
         row = self._base.execute(
