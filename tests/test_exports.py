@@ -204,7 +204,7 @@ def test_dxf_has_every_sketch_on_a_layer(samples):
 
 def test_a_layer_of_dxf_is_its_sketch(samples):
     programs = [*SKETCHES.values(), *(sample.cadquery for sample in samples)]
-    for code, step in [(code, step) for code in programs for step in parse(code)]:
+    for code, step in [(one, step) for one in programs for step in parse(one)]:
         number = parse(code).index(step) + 1
         document = ezdxf.read(io.StringIO(export(None, code, "dxf").decode()))
         areas, length = walk(list(document.modelspace().query(f"*[layer=='sketch {number}']")))

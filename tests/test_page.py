@@ -44,7 +44,7 @@ def test_a_visit(service: Slow, uploads: Path) -> None:
     assert "higher effort" not in made.message
     assert made.code == BOX and made.template == BOX
     assert Path(made.model["value"]).read_bytes()[:4] == b"glTF"
-    assert made.model["camera_position"][2] > 60
+    assert made.model["seen"][:2] == pytest.approx([-45, 35.26], abs=0.01)  # as in the picture
     assert Image.open(made.picture).size == made.drawing.size == (448, 448)
     for text in ("0.500", "25%", "20 × 40 × 60", "48\u2009000", "1, 6", "yes", "tracing",
                  "azimuth -45°, elevation 35°, orthographic, known"):  # fmt: skip

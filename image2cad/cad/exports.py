@@ -7,9 +7,9 @@ the mesh with the smooth normals of its surfaces. STL and GLB hold 32-bit number
 none of a part that is very far from the origin. DXF holds every sketch of the program on a layer of
 its own, in the sketch plane's coordinates: the text is read, never run.
 
-A length of 1 is a millimetre, which every file says that has a place for it. In GLB it stays 1, as in CadQuery's own, though glTF counts in
-metres: viewers frame what they show, and some fail at parts of a thousandth of a unit. GLB is
-y-up, so that they show a part upright.
+A length of 1 is a millimetre, which every file says that has a place for it. In GLB it stays 1,
+as in CadQuery's own, though glTF counts in metres: viewers frame what they show, and some fail at
+parts of a thousandth of a unit. GLB is y-up, so that they show a part upright.
 Left out: colours, several parts in a file, drawings with dimensions.
 """
 

@@ -1,0 +1,39 @@
+// What a keyboard, a phone and a finger expect of the page, and gradio does not do by itself.
+() => {
+  const near = (event, place) => event.target instanceof Element && event.target.closest(place);
+
+  document.addEventListener("keydown", (event) => {
+    const editor = near(event, ".cm-editor");
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      const button = document.querySelector(
+        near(event, "#first, #second") ? "#score" : near(event, "#program") ? "#rebuild" : "#start");
+      event.preventDefault();
+      event.stopPropagation();
+      // What was typed last is on its way to gradio.
+      setTimeout(() => button && button.click(), 100);
+    } else if (event.key === "Tab" && editor) {
+      event.stopPropagation(); // the editor would take it for spaces, and nobody would get out
+    } else if (event.key === "Enter" && near(event, "#numbers input[type=number]")) {
+      event.target.blur(); // gradio takes the number then
+      event.target.focus();
+    }
+  }, true);
+
+  // A slider that is moved by keys is let go when no key has moved it for a moment.
+  const waiting = new WeakMap();
+  document.addEventListener("keyup", (event) => {
+    if (!near(event, "#numbers input[type=range]") || event.key === "Tab") return;
+    const slider = event.target;
+    clearTimeout(waiting.get(slider));
+    waiting.set(slider, setTimeout(
+      () => slider.dispatchEvent(new PointerEvent("pointerup", {bubbles: true})), 300));
+  }, true);
+
+  // On a narrow screen what is going on is below the form.
+  document.addEventListener("click", (event) => {
+    const button = near(event, "#start, #batch-start");
+    const message = document.querySelector("#message");
+    if (button && message && window.innerWidth < 900)
+      message.scrollIntoView({behavior: "smooth", block: "start"});
+  });
+}
