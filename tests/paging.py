@@ -64,7 +64,7 @@ class Slow:
         rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
         seen = (Viewpoint(-45.0, 35.0, 0.0, None, "known"),)
         told = {"cameras": seen, "reason": "It is odd <b>.", "notes": ("The model was not heard.",)}
-        told["size"] = built.size if length else jobs.ASSUMED
+        told["size"] = built.size if length else jobs.SIZE_ASSUMED
         return Generated(built.code + "\n", built.part, 0.5, 0.25, *rest, **told)
 
     def execute(self, code, stop=NEVER):

@@ -52,7 +52,7 @@ def encoded(image):
 class Capable(BaseHTTPRequestHandler):
     """The stand-in: `says` is its answer; None hangs up, bytes are sent as they are."""
 
-    says, asked, delay = "", [], 0.0
+    says, asked, delay, finish = "", [], 0.0, "stop"
 
     def do_GET(self):
         self.answer(json.dumps({"data": [{"id": MODEL}]}).encode())
@@ -66,7 +66,8 @@ class Capable(BaseHTTPRequestHandler):
         if isinstance(self.says, bytes):
             return self.answer(self.says)
         message = {"role": "assistant", "content": self.says}
-        self.answer(json.dumps({"choices": [{"index": 0, "message": message}]}).encode())
+        choice = {"index": 0, "message": message, "finish_reason": self.finish}
+        self.answer(json.dumps({"choices": [choice]}).encode())
 
     def answer(self, data):
         self.send_response(200)
@@ -163,6 +164,24 @@ def test_views_in_one_message_are_of_one_part_and_a_camera_can_be_given(client):
     assert both.status_code == 422 and "one picture only" in both.json()["error"]["message"]
     odd = client.post("/v1/chat/completions", json={**one, "camera": "odd"})
     assert odd.status_code == 422 and "isometric, front" in odd.json()["error"]["message"]
+
+
+def test_a_bound_of_tokens_and_a_change_in_words_reach_the_model(client, monkeypatch):
+    flat = base64.b64encode(picture(angle=0)).decode()
+    shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{flat}"}}]
+    body = {"model": MODEL, "messages": [{"role": "user", "content": shown}], "max_tokens": 50}
+    monkeypatch.setattr(Capable, "finish", "length")
+    cut = client.post("/v1/chat/completions", json={**body, "effort": "none"}).json()
+    assert cut["choices"][0]["finish_reason"] == "length" and not cut["image2cad"]["ignored"]
+    assert Capable.asked[-1][1]["max_tokens"] == 50
+    found = client.post("/v1/chat/completions", json=body).json()
+    assert found["choices"][0]["finish_reason"] == "stop"  # it was checked and fitted
+    code = found["choices"][0]["message"]["content"]
+    said = [{"role": "assistant", "content": code}, {"role": "user", "content": "A hole less!"}]
+    later = client.post("/v1/chat/completions", json={**body, "messages": body["messages"] + said})
+    assert "not fitted to the picture" in later.json()["image2cad"]["notes"][-1]
+    text = Capable.asked[-1][1]["messages"][0]["content"][-1]["text"]
+    assert code in text and text.endswith("Change it so:\nA hole less!")
 
 
 @pytest.mark.parametrize(

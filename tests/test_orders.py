@@ -54,11 +54,11 @@ def test_a_part_at_its_real_size(client, tmp_path):
         assert measure_file(file).volume == pytest.approx(384_000, rel=1e-5)
     text = base64.b64decode(answer["files"]["py"]).decode()
     assert text.startswith("# image2cad: lengths in mm; 40 x 80 x 120 mm") and "size given" in text
-    named = client.post("/v1/execute", json={"code": CYLINDER, "length": "diameter=50"})
+    named = client.post("/v1/execute", json={"code": CYLINDER, "length": "disc diameter=50"})
     assert named.status_code == 200, named.text  # where it fails, it says which there are
     assert max(sides(named.json()["part"])) == pytest.approx(50)
     as_it_is = client.post("/v1/execute", json={"code": BOX}).json()
-    assert as_it_is["part"]["size"] == "as in the program" and as_it_is["code"] == BOX
+    assert as_it_is["part"]["size"] == "as in the program" and not as_it_is["code"]
     assumed = generate(client, picture(), effort="low", files="py").json()
     assert assumed["part"]["size"] == "assumed"
     assert "size assumed" in base64.b64decode(assumed["files"]["py"]).decode()
@@ -96,13 +96,14 @@ def test_a_region_of_a_picture_with_more_than_the_part(client):
     answer = generate(client, encoded(sheet), effort="low", box=region).json()
     assert answer["likeness"] > 0.99
     assert sorted(sides(answer["part"])) == pytest.approx([100 / 3, 200 / 3, 100], rel=0.02)
+    alone = generate(client, picture()).json()["likeness"]
     asked = chat(data_url(encoded(sheet)), effort="none", box=[380, 150, 828, 598])
-    assert client.post(CHATS, json=asked).json()["image2cad"]["likeness"] > 0.9
+    assert client.post(CHATS, json=asked).json()["image2cad"]["likeness"] == alone
     turned = sheet.transpose(Image.Transpose.ROTATE_90)  # as a camera stores it
     exif = Image.Exif()
     exif[274] = 6
     upright = generate(client, saved(turned, "JPEG", quality=95, exif=exif), box=region)
-    assert upright.json()["likeness"] > 0.9
+    assert upright.json()["likeness"] == pytest.approx(alone, abs=0.05)
     for box, text in [
         ("1,2,3", "box is x0,y0,x1,y1"), ("300,0,200,50", "box is"), ("a,b,c,d", "box is"),
         ("0,0,nan,9", "box is"), ("-5,0,90,90", "box is"), ("0,0,901,700", "900 x 700"),
@@ -117,6 +118,7 @@ def test_a_region_of_a_picture_with_more_than_the_part(client):
 
 def test_formats_of_pictures(client):
     part = Image.open(io.BytesIO(picture())).convert("RGB")
+    alone = generate(client, picture()).json()["likeness"]
     pages = {"save_all": True, "append_images": [Image.new("RGB", part.size, "red")]}
     for data, several in [
         (saved(part, "TIFF"), False), (saved(part, "TIFF", compression="tiff_lzw", **pages), True),
@@ -124,7 +126,7 @@ def test_formats_of_pictures(client):
         (saved(part, "PNG", **pages), True), (saved(part, "WEBP", lossless=True), False),
     ]:  # fmt: skip
         answer = generate(client, data).json()
-        assert answer["likeness"] > 0.9, answer
+        assert answer["likeness"] == pytest.approx(alone, abs=0.05)
         told = [note for note in answer["notes"] if "the first was read" in note]
         assert len(told) == several
     for data, name in [
@@ -150,6 +152,7 @@ def test_fields_of_a_chat(base, service, monkeypatch):
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [tool], "tool_choice": "required"}, "tool_choice"),
         ({"tools": [tool], "tool_choice": forced}, "tool_choice"),
+        ({"extra_body": {"function_call": {"name": "f"}}}, "tool_choice"),
         ({"logprobs": True}, "logprobs"), ({"reasoning_effort": "vast"}, "reasoning_effort"),
     ]:  # fmt: skip
         with pytest.raises(openai.BadRequestError) as refused:
@@ -168,7 +171,8 @@ def test_fields_of_a_chat(base, service, monkeypatch):
     }  # fmt: skip
     assert told["size"] == "assumed" and answer.choices[0].finish_reason == "stop"
     cut = ask(**sent, extra_body={"effort": "none"}, max_tokens=4)
-    assert cut.choices[0].finish_reason == "length" and cut.usage.completion_tokens <= 6
+    assert cut.choices[0].finish_reason == "length"
+    assert cut.usage.completion_tokens < answer.usage.completion_tokens
     sure = ask(**sent, max_completion_tokens=4)  # the picture is traced all the same
     assert sure.choices[0].finish_reason == "stop"
     assert sure.model_extra["image2cad"]["source"] == "traced"

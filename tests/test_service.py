@@ -70,11 +70,12 @@ def test_pictures_that_cannot_be_used_are_refused_before_they_are_decoded(monkey
     huge = encoded(Image.new("1", (10_000, 10_000)))
     bomb = encoded(Image.new("1", (20_000, 20_000)))
     good = encoded(Image.effect_noise((300, 300), 90))
-    tiff = encoded(Image.new("L", (9, 9)), "TIFF")
+    other = encoded(Image.new("L", (9, 9)), "PPM")
     random = np.random.default_rng(0)
     damaged = []
-    for _ in range(300):
-        data = bytearray(good)
+    small = Image.effect_noise((90, 90), 90).convert("RGB")
+    for number in range(300):
+        data = bytearray(good if number < 200 else encoded(small, ("TIFF", "AVIF")[number % 2]))
         data[int(random.integers(8, 200))] ^= int(random.integers(1, 256))
         damaged.append(bytes(data))
     decoded = []
@@ -82,7 +83,7 @@ def test_pictures_that_cannot_be_used_are_refused_before_they_are_decoded(monkey
     for data, kind, text in [
         (b"", InputError, "empty"),
         (b"hello" * 99, InputError, "no picture"),
-        (tiff, InputError, "PNG, JPEG"),
+        (other, InputError, "PNG, JPEG"),
         (bytes(500_000), TooLarge, "400,000 are allowed"),
         (huge, TooLarge, "10000 x 10000"),
         (bomb, TooLarge, "50,000,000 pixels"),
@@ -148,7 +149,9 @@ def test_a_picture_becomes_a_part_with_files(service, picture, tmp_path):
     assert made.candidates >= 1 and made.tokens[1] > 0
     shares = [share for share, _ in told]
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(told) > 3
-    assert made.no_files == {} and made.files["py"].decode() == made.code
+    heading, _, code = made.files["py"].decode().partition("\n")
+    assert made.no_files == {} and code == made.code
+    assert heading.startswith("# image2cad: lengths in mm; ") and heading.endswith("size assumed")
     step = tmp_path / "part.step"
     step.write_bytes(made.files["step"])
     assert measure_file(step).volume == pytest.approx(made.part.volume, rel=1e-6)

@@ -151,3 +151,6 @@ def test_a_cancelled_job_leaves_its_place(tmp_path):
     with pytest.raises(InputError, match="cannot be used"):
         (tmp_path / "text").write_text("no base of data " * 100)
         StoredJobs(server.service, tmp_path / "text")
+    with pytest.raises(InputError, match="cannot be used"):
+        StoredJobs(server.service, tmp_path / "nowhere" / "jobs.sqlite")
+    assert (tmp_path / "jobs.sqlite").stat().st_mode & 0o077 == 0  # it holds what people sent

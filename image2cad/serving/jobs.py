@@ -24,7 +24,7 @@ from metrics import Failure, Part, run_cadquery
 EXAMPLE_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 SAID_OTHERWISE = ("id", "code", "ok", "failure")  # keys of a row that scores say in its own way
 # Where a size is from, in the words of the command line.
-ASSUMED, GIVEN, OF_PROGRAM = "assumed", "given", "as in the program"
+SIZE_ASSUMED, SIZE_GIVEN, SIZE_OF_PROGRAM = "assumed", "given", "as in the program"
 NO_PROGRAM = Failure("no solid", "no program was found whose drawing is like the picture")
 
 Run = Callable[[str], Part | Failure]
@@ -41,7 +41,7 @@ class Built:
     files: dict[str, bytes] = field(default_factory=dict)
     no_files: dict[str, str] = field(default_factory=dict)
     code: str = ""
-    size: str = OF_PROGRAM
+    size: str = SIZE_OF_PROGRAM
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,11 @@ def distinct_kinds(kinds: Sequence[str]) -> list[str]:
 
 
 def build_program(
-    code: str, kinds: Sequence[str], run: Run, size: Size | None = None, otherwise: str = OF_PROGRAM
+    code: str,
+    kinds: Sequence[str],
+    run: Run,
+    size: Size | None = None,
+    otherwise: str = SIZE_OF_PROGRAM,
 ) -> Built:
     """The part of a program and its files of the kinds named, all of it scaled to `size`.
 
@@ -102,7 +106,7 @@ def with_files(
     kinds: Sequence[str],
     run: Run,
     size: Size | None = None,
-    otherwise: str = OF_PROGRAM,
+    otherwise: str = SIZE_OF_PROGRAM,
 ) -> Built:
     """The part at its size with files of the kinds named, and for the others why there is none.
 
@@ -114,9 +118,9 @@ def with_files(
         return Built(part, code=code, size=otherwise)
     if size is not None:
         code, part = sized(code, part, size, run)
-    origin = otherwise if size is None else GIVEN
+    origin = otherwise if size is None else SIZE_GIVEN
     # A program that was sent and stays as it was keeps its text.
-    text = code if origin == OF_PROGRAM else headed(code, size_text(part, origin))
+    text = code if origin == SIZE_OF_PROGRAM else headed(code, size_text(part, origin))
     files, reasons = {}, {}
     for kind in kinds:
         try:
@@ -149,9 +153,9 @@ def solve_picture(
     answer = verify(image, codes, effort, camera=camera)
     if answer.code is None or answer.part is None:
         nothing = replace(NO_PROGRAM, message=answer.reason) if answer.reason else NO_PROGRAM
-        built = Built(nothing, size=ASSUMED)
+        built = Built(nothing, size=SIZE_ASSUMED)
         if codes:
-            built = build_program(codes[0], kinds, run, size, ASSUMED)
+            built = build_program(codes[0], kinds, run, size, SIZE_ASSUMED)
         return replace(unverified(codes, built), reason=answer.reason)
     code, part = answer.code, answer.part
     if size is not None:
@@ -159,7 +163,7 @@ def solve_picture(
     if EFFORTS[effort].seconds:  # else it is the model's program as it is
         first = image if isinstance(image, Image.Image) else image[0]
         code, part = round_as_seen(first, code, part, run)
-    built = with_files(part, code, kinds, run, None, ASSUMED if size is None else GIVEN)
+    built = with_files(part, code, kinds, run, None, SIZE_ASSUMED if size is None else SIZE_GIVEN)
     figures = answer.likeness, answer.confidence, answer.source, len(answer.tried) + 1
     return Solved(built.code, built, *figures, answer.cameras, answer.reason)
 

@@ -159,10 +159,10 @@ def check_count(pictures: int, limits: Limits) -> None:
         raise TooLarge(f"a part may have {limits.pictures} pictures, not {pictures}")
 
 
-Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y downwards
+CutOut = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, y downwards
 
 
-def box_named(text: str) -> Box | None:
+def box_named(text: str) -> CutOut | None:
     """The region "x0,y0,x1,y1" of a picture; None for "". Raises InputError for anything else."""
     if not text.strip():
         return None
@@ -179,7 +179,7 @@ def box_named(text: str) -> Box | None:
 
 
 def open_pictures(
-    files: Sequence[bytes], limits: Limits, box: Box | None = None
+    files: Sequence[bytes], limits: Limits, box: CutOut | None = None
 ) -> list[Image.Image]:
     """The pictures in `files`, views of one part, each as `open_picture` has it.
 
@@ -232,7 +232,7 @@ def page_notes(files: Sequence[bytes], limits: Limits) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _opened(data: bytes, limits: Limits, box: Box | None = None) -> tuple[Image.Image, int]:
+def _opened(data: bytes, limits: Limits, box: CutOut | None = None) -> tuple[Image.Image, int]:
     """The picture, and how many pixels its file has."""
     image = unread_picture(data, limits)
     size = image.width * image.height
@@ -257,7 +257,7 @@ def _opened(data: bytes, limits: Limits, box: Box | None = None) -> tuple[Image.
     return picture, size
 
 
-def _cut_out(image: Image.Image, box: Box) -> Image.Image:
+def _cut_out(image: Image.Image, box: CutOut) -> Image.Image:
     """The region of a picture. Raises InputError where it is outside, or too small for a part."""
     x0, y0, x1, y1 = box
     if x1 > image.width or y1 > image.height:

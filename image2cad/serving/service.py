@@ -40,7 +40,14 @@ from image2cad.common import (
 )
 from image2cad.serving import jobs
 from image2cad.serving.backends import Backend, Stopped, Unreachable, unwanted
-from image2cad.serving.jobs import ASSUMED, NO_PROGRAM, OF_PROGRAM, Built, Compared, Solved
+from image2cad.serving.jobs import (
+    NO_PROGRAM,
+    SIZE_ASSUMED,
+    SIZE_OF_PROGRAM,
+    Built,
+    Compared,
+    Solved,
+)
 from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
 from image2cad.verification import Viewpoint, eye_named, warm_up
 from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
@@ -83,7 +90,7 @@ class Generated:
     cameras: tuple[Viewpoint, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
-    size: str = ASSUMED
+    size: str = SIZE_ASSUMED
     cut: bool = False
 
 
@@ -299,18 +306,17 @@ class Service:
         stop: Stop,
     ) -> Solved:
         """The best program; the model's first where verification is lost. As `_build` otherwise."""
-        job = (jobs.solve_picture, image, codes, effort, eye)
-        solved = self._once(self._verifying, *job, kinds, self._runner(), size, stop=stop)
+        job = (partial(jobs.solve_picture, size=size), image, codes, effort, eye)
+        solved = self._once(self._verifying, *job, kinds, self._runner(), stop=stop)
         if isinstance(solved, Lost) and kinds:
-            lost = solved
-            solved = self._once(self._verifying, *job, (), self._runner(), size, stop=stop)
+            lost, solved = solved, self._once(self._verifying, *job, (), self._runner(), stop=stop)
             if isinstance(solved, Solved):
                 return replace(solved, built=_without_files(solved.built, kinds, lost))
         if isinstance(solved, Lost):
             code = codes[0] if codes else ""
-            built = Built(NO_PROGRAM, size=ASSUMED)
+            built = Built(NO_PROGRAM, size=SIZE_ASSUMED)
             if code:
-                built = self._build(self._verifying, code, kinds, stop, size, ASSUMED)
+                built = self._build(self._verifying, code, kinds, stop, size, SIZE_ASSUMED)
             return jobs.unverified(codes, built)
         return solved
 
@@ -321,13 +327,13 @@ class Service:
         kinds: Sequence[str],
         stop: Stop,
         size: Size | None = None,
-        otherwise: str = OF_PROGRAM,
+        otherwise: str = SIZE_OF_PROGRAM,
     ) -> Built:
         """Part and files; where making the files costs the process, the part alone."""
-        job, scale = (jobs.build_program, code), (self._runner(), size, otherwise)
-        built = self._call(pool, *job, kinds, *scale, stop=stop)
+        job = (partial(jobs.build_program, size=size, otherwise=otherwise), code)
+        built = self._call(pool, *job, kinds, self._runner(), stop=stop)
         if isinstance(built, Lost) and kinds:
-            lost, built = built, self._call(pool, *job, (), *scale, stop=stop)
+            lost, built = built, self._call(pool, *job, (), self._runner(), stop=stop)
             if isinstance(built, Built):
                 return _without_files(built, kinds, lost)
         if isinstance(built, Lost):

@@ -1,7 +1,7 @@
 """Files as files: a part in the one format that a client accepts, in place of JSON.
 
     kind = wanted_kind(request, format)     # of ?format=step or Accept: model/step; None is JSON
-    return download(made, kind, "bracket", {"likeness": 0.99})
+    return file_answer(made, kind, "bracket", {"likeness": 0.99})
 
 The name of a file is that of the picture; the size and where it is from stand in the headers.
 """
@@ -75,7 +75,7 @@ def _accepted(header: str) -> list[str]:
     return [media for _, _, media in sorted(found)]
 
 
-def download(
+def file_answer(
     made: Built | Generated, kind: str, name: str, told: Mapping[str, Any] | None = None
 ) -> Response:
     """The file, or the error that says why there is none.

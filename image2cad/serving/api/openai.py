@@ -30,12 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from image2cad.common import EFFORTS, InputError
 from image2cad.serving.api.example import EXAMPLE_PICTURE
 from image2cad.serving.api.schemas import (
+    ANSWER_SOURCES,
     BOX_HELP,
     CAMERA_HELP,
     EFFORT_HELP,
     LENGTH_HELP,
     SIZES,
-    SOURCES,
     Length,
     SeenFrom,
     one_of,
@@ -168,7 +168,8 @@ def box_text(box: str | list[float] | None) -> str:
 def refuse(chat: Chat) -> None:
     """Raise HTTPException 400 for what would change the form of the answer."""
     wanted = (chat.response_format or {}).get("type", "text")
-    forced = chat.tool_choice not in (None, "none", "auto")
+    older = (chat.model_extra or {}).get("function_call")  # tool_choice's name before
+    forced = any(one not in (None, "none", "auto") for one in (chat.tool_choice, older))
     reasons = {
         "n must be 1: the best of many candidates is the answer": chat.n not in (None, 1),
         "response_format must be text: the answer is a program": wanted != "text",
@@ -318,7 +319,7 @@ class Answered(BaseModel):
 
     likeness: float = Field(description="of the program's drawing and the picture, 0 to 1")
     confidence: float = Field(description="chance of an IoU over 0.9, 0 to 1")
-    source: str = Field(json_schema_extra=one_of(*SOURCES))
+    source: str = Field(json_schema_extra=one_of(*ANSWER_SOURCES))
     cameras: list[SeenFrom]
     reason: str = Field(description="why the picture may be none of one part, or empty")
     notes: list[str]
@@ -355,7 +356,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Completion(BaseModel):
+class ChatAnswer(BaseModel):
     """An answer that is no stream."""
 
     id: str

@@ -49,7 +49,7 @@ from image2cad.serving.api.clients import begun, finished
 from image2cad.serving.api.downloads import (
     FORMAT_HELP,
     MEDIA_TYPES,
-    download,
+    file_answer,
     file_answers,
     file_response,
     wanted_kind,
@@ -67,7 +67,7 @@ from image2cad.serving.api.guard import guard, log_to_stderr, new_metrics
 from image2cad.serving.api.openai import (
     TEXT_CHANGED,
     Chat,
-    Completion,
+    ChatAnswer,
     all_bytes,
     box_text,
     check_hosts,
@@ -99,6 +99,7 @@ from image2cad.serving.api.schemas import (
 )
 from image2cad.serving.api.stored_jobs import MOST_AGAIN_LETTERS, StoredJob, StoredJobs
 from image2cad.serving.door import Door
+from image2cad.serving.jobs import SIZE_GIVEN, Built
 from image2cad.serving.keys import Keys
 from image2cad.serving.service import Generated, Service
 
@@ -184,7 +185,7 @@ def make_api(
     "/v1/chat/completions",
     responses={
         200: {
-            "model": Completion,
+            "model": ChatAnswer,
             "description": "the program, or a stream of events that hold its lines",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
@@ -252,7 +253,7 @@ async def generate(
     if kind is None:
         return found(made)
     told = {"likeness": f"{made.likeness:.4f}", "confidence": f"{made.confidence:.4f}"}
-    return download(made, kind, order.name, told | {"source": made.source})
+    return file_answer(made, kind, order.name, told | {"source": made.source})
 
 
 @routes.post(
@@ -273,11 +274,16 @@ async def execute(
     service: Service = request.app.state.service
     kind = wanted_kind(request, format)
     kinds = body.files if kind is None else [kind]
-    work = partial(service.build, body.code, kinds, length=length_text(body.length))
+
+    def work(stop: Stop) -> Built:
+        return service.build(body.code, kinds, stop, length_text(body.length))
+
     built = await finished(request, work)
     if kind is not None:
-        return download(built, kind, body.name)
-    return Executed(**outcome(built.part, built.size) | in_base64(built), code=built.code)
+        return file_answer(built, kind, body.name)
+    # A program that stays as it was is not sent back.
+    code = built.code if built.size == SIZE_GIVEN else ""
+    return Executed(**outcome(built.part, built.size) | in_base64(built), code=code)
 
 
 @routes.post("/v1/score", response_model=Scored, responses=problems(504))

@@ -15,9 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from image2cad.cad import FORMATS
 from image2cad.common import EFFORTS
 from image2cad.serving.api.errors import Problem
-from image2cad.serving.jobs import ASSUMED, EXAMPLE_PROGRAM, GIVEN, OF_PROGRAM, size_text
+from image2cad.serving.jobs import (
+    EXAMPLE_PROGRAM,
+    SIZE_ASSUMED,
+    SIZE_GIVEN,
+    SIZE_OF_PROGRAM,
+    size_text,
+)
 from image2cad.serving.service import Generated
-from image2cad.verification import EYES
+from image2cad.verification import EYES, SOURCES
 from metrics import ALIGNMENTS, Failure, Part
 
 MOST_FILES = 32
@@ -33,9 +39,9 @@ LENGTH_HELP = (
 BOX_HELP = (
     "the region of one picture that holds the part: x0, y0, x1, y1 in pixels from its upper left"
 )
-SOURCES = ("model", "traced", "library", "templates", "")
+ANSWER_SOURCES = (*SOURCES, "")  # empty where none was found
 JOB_STATES = ("queued", "running", "done", "failed", "cancelled")
-SIZES = (ASSUMED, GIVEN, OF_PROGRAM)
+SIZES = (SIZE_ASSUMED, SIZE_GIVEN, SIZE_OF_PROGRAM)
 
 
 def one_of(*names: str) -> dict[str, Any]:
@@ -111,7 +117,7 @@ class Reason(BaseModel):
 class Executed(BaseModel):
     """What a program builds, or why it builds nothing."""
 
-    code: str = Field(description="the program, scaled where a length was given")
+    code: str = Field("", description="the program at its size, where a length was given")
     part: Measures | None = None
     failure: Reason | None = None
     seconds: float
@@ -134,11 +140,12 @@ class SeenFrom(BaseModel):
 class Found(Executed):
     """The program that draws a picture best, and how far to trust it."""
 
+    code: str = Field(description="the program, at its size where a length was given")
     likeness: float = Field(description="of its drawing and the picture, 0 to 1")
     confidence: float = Field(description="chance of an IoU over 0.9, 0 to 1")
     source: str = Field(
         description="what wrote the program; empty where none was found",
-        json_schema_extra=one_of(*SOURCES),
+        json_schema_extra=one_of(*ANSWER_SOURCES),
     )
     candidates: int = Field(description="how many programs were considered")
     cameras: list[SeenFrom] = Field([], description="one for each view that was compared")

@@ -35,8 +35,10 @@ from image2cad.serving.api.schemas import JOB_STATES
 from image2cad.serving.limits import Busy
 from image2cad.serving.service import Service
 
-QUEUED, RUNNING, DONE, FAILED, CANCELLED = JOB_STATES
-LOOK_SECONDS = 1.0  # between two looks for what waits, where nothing says that there is some
+QUEUED, RUNNING, DONE, FAILED, CALLED_OFF = JOB_STATES
+LOOK_FOR_JOBS_SECONDS = (
+    1.0  # between two looks for what waits, where nothing says that there is some
+)
 LONGEST_RETRY = 5.0  # seconds, where the service is busy
 SWEEP_JOBS_SECONDS = 60.0  # between two looks for what is too old
 RETRY_JOBS = 30  # seconds, for who comes when too many wait
@@ -91,6 +93,8 @@ class StoredJobs:
         self._threads: list[threading.Thread] = []
         self._swept = 0.0
         try:
+            if str(file) != ":memory:":
+                Path(file).touch(0o600)  # it holds what people sent
             self._base = sqlite3.connect(str(file), timeout=2.0, check_same_thread=False)
             self._base.execute("PRAGMA foreign_keys = ON")
             self._base.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -98,7 +102,7 @@ class StoredJobs:
             self._base.executescript(SCHEMA)
             with self._base:  # takes the lock, and keeps it
                 self._base.execute("UPDATE jobs SET status = ? WHERE status = ?", (QUEUED, RUNNING))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise InputError(f"the file of jobs {file} cannot be used: {error}") from error
 
     def start(self) -> None:
@@ -169,12 +173,12 @@ class StoredJobs:
         with self._transaction() as base:
             base.execute(
                 "UPDATE jobs SET status = ?, ended = ? WHERE id = ? AND status IN (?, ?)",
-                (CANCELLED, time.time(), name, QUEUED, RUNNING),
+                (CALLED_OFF, time.time(), name, QUEUED, RUNNING),
             )
             self._forget_pictures(name)
             job = self._known(name)
         running = self._cancelled.get(name)
-        if running is not None and job is not None and job.status == CANCELLED:
+        if running is not None and job is not None and job.status == CALLED_OFF:
             running.set()
         return job
 
@@ -185,7 +189,7 @@ class StoredJobs:
             name = self._next()
             if name is None:
                 with self._change:
-                    self._change.wait(LOOK_SECONDS)
+                    self._change.wait(LOOK_FOR_JOBS_SECONDS)
                 continue
             try:
                 self._work(name)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from image2cad.cad import headed, numbers, replaced, with_numbers
 from image2cad.common import NEVER, Cancelled, InputError, Stop
-from image2cad.serving.jobs import GIVEN, OF_PROGRAM, Built, size_text
+from image2cad.serving.jobs import SIZE_GIVEN, SIZE_OF_PROGRAM, Built, size_text
 from image2cad.serving.limits import Limits, box_named, open_pictures
 from image2cad.serving.page.display import (
     Row,
@@ -294,7 +294,7 @@ def resize(
     built = _build(service, entry.code, stop, str(length))
     if isinstance(built, str):
         return Shown(built).values()
-    entry = entry.then(code=built.code.strip(), caption="sized", size=GIVEN)
+    entry = entry.then(code=built.code.strip(), caption="sized", size=SIZE_GIVEN)
     return _shown(built, entry, visit, "Scaled.", sliders=True)
 
 
@@ -378,7 +378,7 @@ def download(
     except EXPECTED_ERRORS as error:
         raise in_toast(error) from error
     data = built.files[kind]
-    if kind == "py" and entry.size != OF_PROGRAM:
+    if kind == "py" and entry.size != SIZE_OF_PROGRAM:
         data = headed(entry.code, size_text(built.part, entry.size)).encode()
     return _kept(data, f"{entry.name}.{kind}")
 
@@ -399,7 +399,7 @@ def download_all(service: Service, visit: list[Entry], stop: Stop = NEVER) -> st
                 name = f"{one.name} {count + 1}" if count else one.name
                 taken.add(name)
                 code = one.code
-                if not isinstance(built.part, Failure) and one.size != OF_PROGRAM:
+                if not isinstance(built.part, Failure) and one.size != SIZE_OF_PROGRAM:
                     code = headed(code, size_text(built.part, one.size))
                 package.writestr(f"{name}.py", code)
                 if "step" in built.files:

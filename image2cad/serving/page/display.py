@@ -17,7 +17,7 @@ from PIL import Image
 
 from image2cad.reading import difference
 from image2cad.rendering import EYE, as_picture, draw, likeness
-from image2cad.serving.jobs import ASSUMED, GIVEN, OF_PROGRAM
+from image2cad.serving.jobs import SIZE_ASSUMED, SIZE_GIVEN, SIZE_OF_PROGRAM
 from image2cad.serving.service import Generated
 from image2cad.verification import Viewpoint
 from metrics import Failure, Part
@@ -40,9 +40,9 @@ SOURCE_NAMES = {
     "templates": "a template, fitted to the picture",
 }
 SIZE_NAMES = {
-    ASSUMED: "assumed: a picture shows none. Give a length to make it real",
-    GIVEN: "given",
-    OF_PROGRAM: "as in the program",
+    SIZE_ASSUMED: "assumed: a picture shows none. Give a length to make it real",
+    SIZE_GIVEN: "given",
+    SIZE_OF_PROGRAM: "as in the program",
 }
 RIGHT_FROM, WRONG_BELOW = 0.8, 0.4  # of the chance of an IoU over 0.9
 RIGHT, CLOSELY, WRONG = "probably right", "look closely", "probably wrong"
@@ -112,7 +112,7 @@ def camera_rows(cameras: Sequence[Viewpoint]) -> list[Row]:
     return [(name, one.text) for name, one in zip(names, cameras, strict=True)]
 
 
-def measure_rows(part: Part, size: str = OF_PROGRAM) -> list[Row]:
+def measure_rows(part: Part, size: str = SIZE_OF_PROGRAM) -> list[Row]:
     """Names and values of what is measured on a part. size: where its size is from."""
     low, high = part.bounding_box
     rows: list[Row] = [

@@ -23,7 +23,7 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from image2cad.common import InputError
-from image2cad.serving.jobs import ASSUMED, GIVEN, OF_PROGRAM
+from image2cad.serving.jobs import SIZE_ASSUMED, SIZE_GIVEN, SIZE_OF_PROGRAM
 from image2cad.serving.page.display import Row
 from image2cad.serving.page.uploads import uploaded_file
 
@@ -52,7 +52,7 @@ class Entry:
     found: tuple[Row, ...] = ()
     eye: tuple[float, float, float] | None = None
     name: str = "part"
-    size: str = OF_PROGRAM
+    size: str = SIZE_OF_PROGRAM
     trail: tuple[str, ...] = field(default=(), compare=False)
 
     def then(self, **changes: Any) -> Entry:
@@ -101,7 +101,7 @@ def _entry(row: Any) -> Entry | None:
     return Entry(
         row["code"], _own(text("picture")), thumbnail, text("caption"),
         tuple(tuple(one) for one in rows), tuple(eye) if eye else None, name,
-        text("size") if text("size") in (ASSUMED, GIVEN) else OF_PROGRAM,
+        text("size") if text("size") in (SIZE_ASSUMED, SIZE_GIVEN) else SIZE_OF_PROGRAM,
     )  # fmt: skip
 
 
