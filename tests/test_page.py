@@ -212,7 +212,9 @@ def test_what_goes_wrong_is_told(service: Slow, uploads: Path) -> None:
     assert "try again in 7 s" in asyncio.run(generated(service, uploads, "high")).message
     nothing = actions.make_part(service, Stops(), None, "low", [], "me", None)
     assert "Give a picture first" in Shown(*asyncio.run(nothing)).message
-    failed = SimpleNamespace(generate=lambda *_, **__: FAILED, limits=service.limits)
+    failed = SimpleNamespace(
+        generate=lambda *_, **__: FAILED, limits=service.limits, backend=service.backend
+    )
     made = asyncio.run(generated(failed, uploads))
     assert "line 1: r = 1" in made.message and made.model is None and made.code == "r = 1"
     typed = Shown(*actions.rebuild(service, BOX, Entry(), []))  # without any picture

@@ -64,6 +64,11 @@ PAGE_CSS = """
 .problem div {font-family: var(--font-mono); font-size: 13px; white-space: pre-wrap;
   margin-top: 4px}
 #numbers .head span, #numbers input {font-size: 13px}
+#title h1 {font-size: 18px; margin: 0}
+/* The colours of the editor's marks are too pale on white, and too dark on black. */
+.cm-line span {color: #1d4ed8 !important}
+.dark .cm-line span {color: #93c5fd !important}
+.cm-gutterElement {color: var(--body-text-color-subdued)}
 #legend i {display: inline-block; width: 12px; height: 12px; margin: 0 4px -1px 8px}
 #legend {font-size: 13px; color: var(--body-text-color)}
 table.measures {width: 100%; border-collapse: collapse; font-size: 14px}
@@ -74,10 +79,23 @@ table.measures th {color: var(--body-text-color-subdued); white-space: nowrap}
 """
 TEXT_FONTS = ("system-ui", "Segoe UI", "Roboto", "sans-serif")
 CODE_FONTS = ("ui-monospace", "Menlo", "Consolas", "monospace")
+READABLE = {  # gradio's own greys are too pale for small text
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "block_label_text_color": "*neutral_700",
+    "block_label_text_color_dark": "*neutral_200",
+    "block_title_text_color": "*neutral_700",
+    "block_title_text_color_dark": "*neutral_200",
+    "input_placeholder_color": "*neutral_500",
+    "input_placeholder_color_dark": "*neutral_400",
+    "slider_color": "*primary_600",
+}
 PAGE_LOOK: dict[str, Any] = {  # for gr.mount_gradio_app; fonts of the visitor's machine only
     "theme": gr.themes.Default(
         primary_hue="blue", neutral_hue="slate", font=TEXT_FONTS, font_mono=CODE_FONTS
-    ),
+    ).set(**READABLE),
     "css": PAGE_CSS,
     "js": Path(__file__).with_name("page.js").read_text(encoding="utf-8"),
     "footer_links": ["api"],
@@ -95,7 +113,10 @@ def make_page(service: Service) -> gr.Blocks:
         delete_cache=VISIT_FILES,
         analytics_enabled=False,
     ) as page:
-        gr.Markdown("### image2cad: a picture of a CAD part in, the program that rebuilds it out")
+        gr.Markdown(
+            "# image2cad: a picture of a CAD part in, the program that rebuilds it out",
+            elem_id="title",
+        )
         with gr.Tab("Picture to part"):
             editor = part_tab(service, stops, page)
         with gr.Tab("Compare two programs"):

@@ -29,6 +29,17 @@
       () => slider.dispatchEvent(new PointerEvent("pointerup", {bubbles: true})), 300));
   }, true);
 
+  // Buttons that show a picture or a sign only are named after it, for who cannot see it.
+  const nameButtons = () => document.querySelectorAll("button:not([aria-label])").forEach((button) => {
+    if (button.innerText.trim() || button.title) return;
+    const file = (button.querySelector("img")?.src || "").split("/").pop().split(".")[0];
+    const block = button.closest(".block")?.querySelector("label, [data-testid=block-label]");
+    const name = file ? `Picture ${file}` : (block?.innerText || "Button").trim();
+    button.setAttribute("aria-label", name);
+  });
+  new MutationObserver(nameButtons).observe(document.body, {childList: true, subtree: true});
+  nameButtons();
+
   // On a narrow screen what is going on is below the form.
   document.addEventListener("click", (event) => {
     const button = near(event, "#start, #batch-start");
