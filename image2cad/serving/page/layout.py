@@ -91,6 +91,8 @@ READABLE = {  # gradio's own greys are too pale for small text
     "input_placeholder_color": "*neutral_500",
     "input_placeholder_color_dark": "*neutral_400",
     "slider_color": "*primary_600",
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
 }
 PAGE_LOOK: dict[str, Any] = {  # for gr.mount_gradio_app; fonts of the visitor's machine only
     "theme": gr.themes.Default(

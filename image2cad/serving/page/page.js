@@ -30,13 +30,17 @@
   }, true);
 
   // Buttons that show a picture or a sign only are named after it, for who cannot see it.
-  const nameButtons = () => document.querySelectorAll("button:not([aria-label])").forEach((button) => {
-    if (button.innerText.trim() || button.title) return;
-    const file = (button.querySelector("img")?.src || "").split("/").pop().split(".")[0];
-    const block = button.closest(".block")?.querySelector("label, [data-testid=block-label]");
-    const name = file ? `Picture ${file}` : (block?.innerText || "Button").trim();
-    button.setAttribute("aria-label", name);
-  });
+  const nameButtons = () => {
+    for (const button of document.querySelectorAll("button:not([aria-label])")) {
+      if (button.innerText.trim() || button.title) continue;
+      const file = (button.querySelector("img")?.src || "").split("/").pop().split(".")[0];
+      const block = button.closest(".block")?.querySelector("label, [data-testid=block-label]");
+      const name = file ? `Picture ${file}` : (block?.innerText || "Button").trim();
+      button.setAttribute("aria-label", name);
+    }
+    for (const empty of document.querySelectorAll("div.empty[aria-label]:not([role])"))
+      empty.setAttribute("role", "img"); // only what has a role may have a name
+  };
   new MutationObserver(nameButtons).observe(document.body, {childList: true, subtree: true});
   nameButtons();
 
