@@ -77,6 +77,8 @@ def test_a_visit(service: Slow, uploads: Path) -> None:
         assert moved.code == code.replace("20", f"{length:g}")
     assert [one.caption for one in moved.visit] == ["moved", "edited", "answer, low"]
     assert "12.5 × 40 × 30" in moved.measures and len(moved.gallery) == 3
+    same = actions.move_slider(service, moved.code, moved.entry, moved.visit, *rest)
+    assert all(one == gr.skip() for one in same)  # a field lost the focus, and nothing changed
     rest = (edited.template, 0.0, *values[1:])
     flat = Shown(*actions.move_slider(service, moved.code, moved.entry, moved.visit, *rest))
     assert 'role="alert"' in flat.message and "line 2" in flat.message

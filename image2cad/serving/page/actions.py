@@ -241,16 +241,24 @@ def move_slider(
     *values: float,
     stop: Stop = NEVER,
 ) -> tuple[Any, ...]:
-    """Build the program with the numbers of the sliders."""
-    if str(code).strip() != entry.code:
-        return _refused(problem_html(STALE), entry)
+    """Build the program with the numbers of the sliders.
+
+    A field that loses the focus says so although nothing in it changed; then all stays as it is.
+    """
     known = numbers(template)
     changed = {i: v for i, v in enumerate(values) if i < len(known) and v != known[i].value}
+    problem = ""
     try:
-        code = replaced(template, changed)
+        moved = replaced(template, changed)
     except InputError as error:
-        return _refused(problem_html(message_of(error)), entry)
-    return _changed(service, code, entry, visit, stop, sliders=False)
+        moved, problem = "", problem_html(message_of(error))
+    if moved.strip() == str(code).strip():
+        return Shown().values()
+    if str(code).strip() != entry.code:
+        problem = problem_html(STALE)
+    if problem:
+        return _refused(problem, entry)
+    return _changed(service, moved, entry, visit, stop, sliders=False)
 
 
 def set_number(
