@@ -85,13 +85,13 @@ class StoredJobs:
 
         Raises InputError for a file that holds something else, or that another server uses.
         """
-        self._service, self._limits = service.for_guests(), service.limits
+        self._service, self._limits = service, service.limits
         self._lock, self._change = threading.RLock(), threading.Condition()
         self._closed = threading.Event()
         self._cancelled: dict[str, threading.Event] = {}
         self._progress: dict[str, tuple[float, str]] = {}
         self._threads: list[threading.Thread] = []
-        self._swept = 0.0
+        self._swept, self._started = 0.0, False
         try:
             if str(file) != ":memory:":
                 Path(file).touch(0o600)  # it holds what people sent
@@ -107,10 +107,23 @@ class StoredJobs:
 
     def start(self) -> None:
         """Begin to do what waits, a picture a core."""
-        for number in range(self._service.workers):
-            thread = threading.Thread(target=self._work_always, name=f"job_{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        self._started = True
+        with self._lock:
+            found = self._base.execute("SELECT 1 FROM jobs WHERE status = ?", (QUEUED,)).fetchone()
+        if found:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Have threads at work, from the first job on."""
+        with self._change:
+            if self._started and not self._threads and not self._closed.is_set():
+                self._service = self._service.for_guests()  # behind who waits for his answer
+                for number in range(self._service.workers):
+                    work = threading.Thread(target=self._work_always, name=f"job_{number}")
+                    work.daemon = True
+                    self._threads.append(work)
+                    work.start()
+            self._change.notify()
 
     def close(self) -> None:
         """Stop; what is not done yet waits for the next server."""
@@ -158,8 +171,7 @@ class StoredJobs:
             pictures = [(name, number, data) for number, data in enumerate(order.pictures)]
             base.executemany("INSERT INTO pictures VALUES (?, ?, ?)", pictures)
             job = self._job(name)
-        with self._change:
-            self._change.notify()
+        self._go_on()
         return job, True
 
     def get(self, name: str) -> StoredJob | None:
