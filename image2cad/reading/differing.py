@@ -20,8 +20,8 @@ from image2cad.rendering import SIZE, as_picture
 MISSING = (0, 90, 181)  # blue and orange are told apart in every common form of colour blindness
 TOO_MUCH = (220, 80, 0)
 BOTH, BOTH_LINES = (226, 230, 235), (120, 128, 138)
-DARKEST_FACE = 70  # greys; what is darker in a framed picture is a line
-NEAR_PIXELS = 2  # by which a line may be off and still be the same
+DARKEST_LINE_GREY = 70  # greys; what is darker in a framed picture is a line
+SAME_LINE_PIXELS = 2  # by which a line may be off and still be the same
 
 
 def difference(picture: Image.Image, drawing: Image.Image, framed: bool = True) -> Array | None:
@@ -47,7 +47,7 @@ def difference(picture: Image.Image, drawing: Image.Image, framed: bool = True) 
     shown = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
     shown[seen & solid] = BOTH
     shown[(ink | lines) & seen & solid] = BOTH_LINES
-    within = ndimage.binary_erosion(seen & solid, iterations=NEAR_PIXELS)
+    within = ndimage.binary_erosion(seen & solid, iterations=SAME_LINE_PIXELS)
     shown[ink & within & ~_near(lines)] = MISSING
     shown[lines & within & ~_near(ink)] = TOO_MUCH
     shown[seen & ~solid] = MISSING
@@ -58,11 +58,11 @@ def difference(picture: Image.Image, drawing: Image.Image, framed: bool = True) 
 def _read_framed(picture: Array) -> tuple[Array, Array]:
     """Where a picture on white shows the part, and its lines, both bool."""
     grey = picture.min(axis=2)
-    return grey < 250, picture.max(axis=2) < DARKEST_FACE
+    return grey < 250, picture.max(axis=2) < DARKEST_LINE_GREY
 
 
 def _near(mask: Array) -> Array:
-    near: Array = ndimage.binary_dilation(mask, iterations=NEAR_PIXELS)
+    near: Array = ndimage.binary_dilation(mask, iterations=SAME_LINE_PIXELS)
     return near
 
 

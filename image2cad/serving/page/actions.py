@@ -58,11 +58,13 @@ from metrics import Failure, Part
 
 REBUILT = "Rebuilt."
 STALE = "The program was edited since. Press Rebuild first."
-EDITED = (
+EDITED_NOT_BUILT = (
     "Edited and not built: the part, its measures and its files are those of the program before. "
     "Press Rebuild, or Ctrl+Enter in the program."
 )
-FAILED = "This program builds no part: the part, its measures and its files are of the one before."
+BUILDS_NO_PART = (
+    "This program builds no part: the part, its measures and its files are of the one before."
+)
 DOUBTFUL_LIKENESS = 0.9  # below it an answer is likely to be wrong
 PARTS_OF_A_VISIT = 24  # that are remembered
 MOVED_CAPTION = "moved"
@@ -193,7 +195,7 @@ def _answered(
         if told and got.part.message != told:
             text += remark_html(told)
         nothing = Shown(
-            text, code, problem_html(FAILED) if code else "", None, path, None, None, "",
+            text, code, problem_html(BUILDS_NO_PART) if code else "", None, path, None, None, "",
             gr.update(choices=[], value=None), entry=replace(entry, code=""),
             template="", turn=time.time_ns(),
         )  # fmt: skip
@@ -221,7 +223,7 @@ def rebuild(
     """Build the program as it stands in the editor."""
     built = _build(service, code, stop)
     if isinstance(built, str):
-        return Shown(built, state=problem_html(FAILED) if entry.code else "").values()
+        return Shown(built, state=problem_html(BUILDS_NO_PART) if entry.code else "").values()
     if code.strip() != entry.code:
         entry = entry.then(code=code.strip(), caption="edited", found=())
     return _shown(built, entry, visit, REBUILT, sliders=True)
@@ -229,7 +231,7 @@ def rebuild(
 
 def mark_edited(code: str, entry: Entry) -> str:
     """What is said beside the part of a program that is being edited."""
-    return "" if str(code).strip() == entry.code else remark_html(EDITED)
+    return "" if str(code).strip() == entry.code else remark_html(EDITED_NOT_BUILT)
 
 
 def move_slider(

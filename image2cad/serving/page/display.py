@@ -45,7 +45,7 @@ SIZE_NAMES = {
     SIZE_OF_PROGRAM: "as in the program",
 }
 RIGHT_FROM, WRONG_BELOW = 0.8, 0.4  # of the chance of an IoU over 0.9
-RIGHT, CLOSELY, WRONG = "probably right", "look closely", "probably wrong"
+PROBABLY_RIGHT, LOOK_CLOSELY, PROBABLY_WRONG = "probably right", "look closely", "probably wrong"
 Row = tuple[str, ...]
 
 
@@ -78,7 +78,13 @@ def difference_of(picture: Image.Image, drawing: Image.Image, framed: bool) -> I
 
 def verdict(sure: float) -> str:
     """What a chance of an IoU over 0.9 comes to in words."""
-    return RIGHT if sure >= RIGHT_FROM else CLOSELY if sure >= WRONG_BELOW else WRONG
+    return (
+        PROBABLY_RIGHT
+        if sure >= RIGHT_FROM
+        else LOOK_CLOSELY
+        if sure >= WRONG_BELOW
+        else PROBABLY_WRONG
+    )
 
 
 def verdict_text(sure: float) -> str:

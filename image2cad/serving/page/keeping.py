@@ -28,7 +28,7 @@ from image2cad.serving.page.display import Row
 from image2cad.serving.page.uploads import uploaded_file
 
 STEPS_TO_UNDO = 50
-MOST_KEPT = 24  # parts in a browser
+MOST_KEPT_PARTS = 24  # parts in a browser
 MOST_KEPT_LETTERS = 500_000  # of all their programs
 MOST_TEXT = 1_000  # letters of anything but a program
 LINK_MARK = "program="
@@ -67,7 +67,7 @@ class Entry:
 def packed(entry: Entry, visit: list[Entry]) -> dict[str, Any]:
     """The part that is shown, and the visit, as JSON."""
     rows, letters = [], 0
-    for one in [entry, *visit[:MOST_KEPT]]:
+    for one in [entry, *visit[:MOST_KEPT_PARTS]]:
         letters += len(one.code)
         if letters > MOST_KEPT_LETTERS:
             break
@@ -78,7 +78,7 @@ def packed(entry: Entry, visit: list[Entry]) -> dict[str, Any]:
 def unpacked(kept: Any) -> tuple[Entry, list[Entry]]:
     """What `packed` has packed; nothing of what is none of that."""
     rows = kept.get("parts") if isinstance(kept, dict) else None
-    found = [_entry(row) for row in rows[: MOST_KEPT + 1]] if isinstance(rows, list) else []
+    found = [_entry(row) for row in rows[: MOST_KEPT_PARTS + 1]] if isinstance(rows, list) else []
     entries = [one for one in found if one is not None]
     return (entries[0], entries[1:]) if entries else (Entry(), [])
 
