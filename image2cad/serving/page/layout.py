@@ -398,7 +398,6 @@ def part_tab(service: Service, stops: Stops, page: gr.Blocks) -> gr.Code:
     made = save_all.click(on_save_all, [visit], file, api_visibility="private")
     made.success(None, file, None, js=SAVE_IN_BROWSER)
     given.select(on_corner, [box], [box], **alone)
-    gr.on([box.change, given.change], on_region, [box, given], region, **alone)
     page.load(on_load, [kept, gr.Textbox(visible=False)], js=LINK_OF_ADDRESS,
               show_progress="hidden", **private)  # fmt: skip
 
@@ -428,6 +427,7 @@ def part_tab(service: Service, stops: Stops, page: gr.Blocks) -> gr.Code:
                     show_progress="hidden", trigger_mode="always_last", **private,
                 )  # fmt: skip
 
+    gr.on([box.change, given.change], on_region, [box, given], region, **alone)
     return editor
 
 
