@@ -22,6 +22,8 @@ GOOD_PICTURE = """
 - Seen from a corner, so that three sides show; best with its edges drawn, as CAD viewers do.
 - No dimensions, text, hands or shadows. A region can be drawn around the part where there are.
 - At least 200 pixels a side. What is hidden in the picture cannot be found: add a view of it.
+
+The bad one below is cut off, and shows two parts.
 """
 
 

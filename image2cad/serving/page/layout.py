@@ -374,7 +374,7 @@ def part_tab(service: Service, stops: Stops, page: gr.Blocks) -> gr.Code:
     ):
         asked = button.click(stops.expect, None, None, **alone)
         asked.then(
-            work, values, show_progress_on=[message, model], concurrency_limit=PICTURE_THREADS,
+            work, values, show_progress_on=message, concurrency_limit=PICTURE_THREADS,
             **private,
         )  # fmt: skip
     cancel.click(stops.end_all, None, None, **alone)
