@@ -49,7 +49,6 @@ PICTURES_AT_ONCE = 32  # whose pictures are in memory, and that the model is ask
 SAME_PART_IOU = 0.98  # from which a program counts as that of a file
 MOST_CARRIED = 3_000_000  # letters of a solid within a program
 NOTHING_FOUND = "no program was found that draws it"
-SEEN_CHANGE = 0.002  # of the likeness, from which a picture objects to rounded numbers
 SOURCES_TOLD = {
     "model": "the model", "traced": "tracing the picture", "library": "the library of parts",
     "templates": "a template", "program": "the program given", "file": "the file given",
@@ -317,8 +316,8 @@ def loaded(name: str) -> tuple[Any, Any]:
 
 def from_answer(task: Task, settings: argparse.Namespace, answer: Any, picture: Any) -> Made:
     """An answer at its size, with round numbers where the picture does not object."""
-    from image2cad.cad import rounded_off, sized
-    from image2cad.rendering import as_picture, draw, likeness
+    from image2cad.cad import sized
+    from image2cad.verification import round_as_seen
     from metrics import run_cadquery
 
     if answer.code is None:
@@ -328,13 +327,7 @@ def from_answer(task: Task, settings: argparse.Namespace, answer: Any, picture: 
     if settings.length:
         code, part = sized(code, part, settings.length, run_cadquery)
         size = "given"
-    seen = as_picture(picture)
-    before = likeness(seen, draw(part))
-
-    def objects(other: Part) -> bool:
-        return likeness(seen, draw(other)) < before - SEEN_CHANGE
-
-    code, part = rounded_off(code, part, objects, run_cadquery)
+    code, part = round_as_seen(picture, code, part, run_cadquery)
     figures = answer.likeness, answer.confidence, answer.source
     made = Made(task, code, part, size, *figures, picture=picture, seconds=answer.seconds)
     return changed(made, settings)

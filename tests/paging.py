@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from image2cad.cad.sizing import size_named
 from image2cad.common.stopping import NEVER
 from image2cad.serving import jobs
 from image2cad.serving.backends import Backend
@@ -41,7 +42,7 @@ class Slow:
 
     def __init__(self) -> None:
         self.hold, self.begun, self.ended = False, threading.Event(), threading.Event()
-        self.asked = []
+        self.asked, self.sizes = [], []
 
     def _work(self, stop, progress=lambda *_: None):
         self.begun.set()
@@ -52,25 +53,28 @@ class Slow:
                 stop.check()
             time.sleep(0.02)
 
-    def generate(self, image, effort, progress, kinds, stop, camera="", text=""):
+    def generate(self, image, effort, progress, kinds, stop, camera="", text="", length=""):
         self.asked.append((len(image), camera, text))
+        self.sizes.append(image[0].size)
         eye_named(camera)
         self._work(stop, progress)
         if effort == "high":
             raise Busy(7)
-        built = self.build(BOX, kinds)
+        built = self.build(BOX, kinds, length=length)
         rest = ("traced", 1.5, 9, (1, 2), built.files, built.no_files)
         seen = (Viewpoint(-45.0, 35.0, 0.0, None, "known"),)
         told = {"cameras": seen, "reason": "It is odd <b>.", "notes": ("The model was not heard.",)}
-        return Generated(BOX + "\n", built.part, 0.5, 0.25, *rest, **told)
+        told["size"] = built.size if length else jobs.SIZE_ASSUMED
+        return Generated(built.code + "\n", built.part, 0.5, 0.25, *rest, **told)
 
     def execute(self, code, stop=NEVER):
         return self.build(code, (), stop).part
 
-    def build(self, code, kinds, stop=NEVER):
+    def build(self, code, kinds, stop=NEVER, length=""):
         check_program(code, self.limits)
         self._work(stop)
-        return jobs.build_program(code, kinds, run_cadquery)
+        size = size_named(length) if length else None
+        return jobs.build_program(code, kinds, run_cadquery, size)
 
     def score(self, prediction, reference, alignment, stop=NEVER):
         check_program(prediction, self.limits)

@@ -7,6 +7,7 @@ The app runs as a process of its own, with the nano model and beside a stand-in 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pickle
 import re
@@ -16,15 +17,20 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
+from image2cad.serving.page.keeping import link_of
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "data/samples/test/s20200007.png"
+ROW = (ROOT / "data/samples/test/metadata.jsonl").read_text().splitlines()[0]
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--enable-unsafe-swiftshader", "--disable-gpu",
@@ -98,82 +104,307 @@ def address(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def test_a_visit_with_a_browser(address: str, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:  # so that it closes before the app does
+    """Chromium, headless, once for all visits."""
     if not CHROMIUM.exists():
         pytest.skip(f"no browser here: {CHROMIUM} is missing (apt-get install chromium)")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    import cadquery as cq
-
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 1400})
-        page.set_default_timeout(60_000)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        said: list[str] = []
-        page.on("console", lambda line: said.append(line.text))
-        page.goto(address)
-        drop(page, "#given button:has-text('Drop')", PICTURE)
-        page.wait_for_selector("#given img")
-        page.click("#start")
-        page.wait_for_selector("#message:has-text('Made in')", timeout=120_000)
-        page.wait_for_selector("#model canvas")
-        volume = measured(page, "Volume")
-        assert volume > 0 and 0 < measured(page, "Picture likeness") <= 1
-
-        name = page.locator("#numbers label", has_text="depth").first
-        number = page.get_by_label(f"number input for {name.inner_text().strip()}").first
-        depth = float(number.input_value())
-        number.fill(f"{depth * 1.5:g}")
-        number.blur()
-        page.wait_for_selector("#message:has-text('Rebuilt')")
-        code = page.inner_text("#program .cm-content")
-        assert f"extrude({depth * 1.5:g})" in code.replace("\n", "")
-        assert measured(page, "Volume") != volume
-        with page.expect_download() as download:
-            page.click("#save-step")
-        step = folder / download.value.suggested_filename
-        download.value.save_as(step)
-        assert step.name == "part.step"
-        shape = cq.importers.importStep(str(step)).val()
-        assert shape.isValid() and shape.Volume() == pytest.approx(
-            measured(page, "Volume"), rel=1e-5
-        )
-
-        page.click("#program .cm-content")
-        page.keyboard.press("Control+End")
-        page.keyboard.type("\nresult = nonsense  # <img src=http://127.0.0.1:9/x.png>")
-        page.click("#rebuild")
-        page.wait_for_selector("#message .problem:has-text('result = nonsense')")
-        page.click("#save-step")  # what is wrong is shown at once, as text
-        page.wait_for_selector("[data-testid=toast-body]:has-text('<img src=http://127.0.0.1:9')")
-        page.click("#visit .thumbnail-item >> nth=-1")
-        page.wait_for_selector("#message:has-text('Back at: answer')")
-        assert measured(page, "Volume") == volume
-        page.click("label:has-text('high')")
-        page.click("#start")
-        page.click("#cancel:not([disabled])")
-        page.wait_for_selector("#message:has-text('Cancelled')")
-        page.click("button[role=tab]:has-text('Compare')")
-        page.click("#score")
-        page.wait_for_selector("#scores:has-text('published')")
-
-        page.goto(f"{address}/docs")  # the API's documentation, where routes can be tried
-        page.wait_for_selector(".opblock-summary-path:has-text('/execute')")
-        models_answers(page, "401")
-        page.click(".auth-wrapper .authorize")
-        page.fill("#auth-bearer-value", "sesame")
-        page.click(".auth-btn-wrapper .authorize")
-        page.click(".auth-btn-wrapper .btn-done")
-        models_answers(page, "200")
+        yield browser
         browser.close()
-    assert not [line for line in said if "Content Security Policy" in line]
-    assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+
+
+class Visit:
+    """A visitor's page, what it asked for and what its console said."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1500, height: int = 1400) -> None:
+        self.address, self.asked, self.said = address, list[str](), list[str]()
+        self.context = browser.new_context(viewport={"width": width, "height": height})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda line: self.said.append(line.text))
+        self.page.on("pageerror", lambda error: self.said.append(f"Error: {error}"))
+
+    def make_part(self, file: Path = PICTURE) -> None:
+        """Give a picture and wait for its part."""
+        drop(self.page, "#given button:has-text('Drop')", file)
+        self.page.wait_for_selector("#given img")
+        self.page.click("#start")
+        self.page.wait_for_selector("#message:has-text('Made in')", timeout=120_000)
+        self.page.wait_for_selector("#model canvas[data-shown=part]")
+
+    def end(self) -> None:
+        """All went well, and everything came from the server."""
+        self.context.close()
+        assert not [line for line in self.said if "Content Security Policy" in line]
+        assert not [line for line in self.said if line.startswith("Error")]
+        own = (self.address, "data:", "blob:")
+        assert not [url for url in self.asked if not url.startswith(own)]
+
+
+def test_a_visit_with_a_browser(browser: Any, address: str, folder: Path) -> None:
+    visit = Visit(browser, address)
+    page = visit.page
+    page.goto(address)
+    write(page, "result = nonsense  # <img src=http://127.0.0.1:9/x.png>")
+    page.click("#save-step")  # what is wrong is shown at once, as text
+    page.wait_for_selector("[data-testid=toast-body]:has-text('<img src=http://127.0.0.1:9')")
+    visit.make_part()
+    volume = measured(page, "Volume")
+    assert volume > 0 and 0 < measured(page, "Picture likeness") <= 1
+
+    name = page.locator("#numbers label", has_text="height").first
+    number = page.get_by_label(f"number input for {name.inner_text().strip()}").first
+    depth = float(number.input_value())
+    number.fill(f"{depth * 1.5:g}")
+    number.blur()
+    page.wait_for_selector("#message:has-text('Rebuilt')")
+    code = page.inner_text("#program .cm-content")
+    assert f"extrude({depth * 1.5:g})" in code.replace("\n", "")
+    assert measured(page, "Volume") != volume
+    moved = measured(page, "Volume")
+
+    page.click("#program .cm-content")
+    page.keyboard.press("Control+End")
+    page.keyboard.type("\nresult = nonsense")
+    page.wait_for_selector("#state:has-text('Edited and not built')")
+    page.click("#rebuild")
+    page.wait_for_selector("#message .problem:has-text('result = nonsense')")
+    page.wait_for_selector("#state:has-text('This program builds no part')")
+    shape = saved(page, folder, "step", "s20200007.step")  # of the part that is on the screen
+    assert shape.isValid() and shape.Volume() == pytest.approx(moved, rel=1e-5)
+    page.click("#visit .thumbnail-item >> nth=-1")
+    page.wait_for_selector("#message:has-text('Back at: answer')")
+    assert measured(page, "Volume") == volume and not page.inner_text("#state").strip()
+    page.click("label:has-text('high')")
+    page.click("#start")
+    page.wait_for_selector("#message :text('programs')")  # its progress is told
+    page.click("#cancel")
+    page.wait_for_selector("#message:has-text('Cancelled')")
+    write(page, "while True: pass")
+    page.click("#rebuild")
+    page.click("#cancel")
+    page.wait_for_selector("#message:has-text('Cancelled')")
+    page.click("button[role=tab]:has-text('Compare')")
+    page.click("#score")
+    page.wait_for_selector("#scores:has-text('published')")
+
+    page.goto(f"{address}/docs")  # the API's documentation, where routes can be tried
+    page.wait_for_selector(".opblock-summary-path:has-text('/execute')")
+    models_answers(page, "401")
+    page.click(".auth-wrapper .authorize")
+    page.fill("#auth-bearer-value", "sesame")
+    page.click(".auth-btn-wrapper .authorize")
+    page.click(".auth-btn-wrapper .btn-done")
+    models_answers(page, "200")
+    visit.end()
+
+
+def test_real_size_numbers_undo_reload_and_a_link(browser: Any, address: str, folder: Path) -> None:
+    visit = Visit(browser, address)
+    page = visit.page
+    page.goto(address)
+    page.fill("#length textarea, #length input", "80")
+    visit.make_part()
+    assert "Size\tgiven" in page.inner_text("#measures")
+    assert measured(page, "Longest side") == pytest.approx(80, abs=1e-3)
+    text = page.inner_text("#message")
+    assert any(word in text for word in ("Probably right", "Look closely", "Probably wrong"))
+    assert "% chance" in text
+    page.wait_for_selector("#difference img")
+    shape = saved(page, folder, "step", "s20200007.step")
+    box = shape.BoundingBox()
+    assert max(box.xlen, box.ylen, box.zlen) == pytest.approx(80, abs=1e-3)
+
+    # A slider by the keyboard, with the visitor's own view of the part.
+    page.click("#model button:has-text('Front')")
+    slider = page.locator("#numbers input[type=range]").first
+    before, code = slider.input_value(), page.inner_text("#program .cm-content")
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector("#message:has-text('Rebuilt')")
+    assert page.inner_text("#program .cm-content") != code
+    assert view(page) == (-90, 0)
+    page.click("#visit .thumbnail-item >> nth=-1")
+    page.wait_for_selector("#message:has-text('Back at')")
+    page.wait_for_function(
+        "v => document.querySelector('#numbers input[type=range]')?.value === v", arg=before
+    )
+    assert page.inner_text("#program .cm-content") == code
+    page.click("#model button:has-text('As in the picture')")
+    assert view(page) == (-45, 35.3)
+
+    # A number by its name, beyond the slider's range; then the whole part by that measure.
+    page.click("#measure input")
+    page.click("#measure [role=option] >> nth=1")
+    name = page.input_value("#measure input")
+    page.fill("#value textarea, #value input", "33.5 mm")
+    page.click("#set")
+    wait_for_number(page, name, 33.5)
+    code_then = page.inner_text("#program .cm-content")
+    number = page.locator("#numbers input[type=number]").first
+    number.fill("31")
+    number.press("Enter")
+    page.wait_for_selector("#visit .thumbnail-item")
+    page.wait_for_function(
+        "v => document.querySelector('#program .cm-content').innerText !== v", arg=code_then
+    )
+    page.click("#undo")
+    page.wait_for_selector("#message:has-text('Undone')")
+    assert page.inner_text("#program .cm-content") == code_then
+    wait_for_number(page, name, 33.5)
+    page.fill("#value textarea, #value input", "67")
+    page.click("#scale")
+    page.wait_for_selector("#message:has-text('Scaled')")
+    wait_for_number(page, name, 67)
+
+    # The keyboard in the editor; what is kept on a reload; a link.
+    page.click("#program .cm-content")
+    page.keyboard.press("Control+End")
+    page.keyboard.type("\n# mine")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#message:has-text('Rebuilt')")
+    page.keyboard.press("Tab")
+    assert not page.evaluate("document.activeElement.closest('.cm-editor') !== null")
+    page.click("#share")
+    page.wait_for_function("() => location.hash.startsWith('#program=')")
+    link = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector("#message:has-text('kept by this browser')")
+    assert "# mine" in page.inner_text("#program .cm-content")
+    visit.end()
+    other = Visit(browser, address)
+    other.page.goto(link)
+    other.page.wait_for_selector("#message:has-text('The program of the link')")
+    assert "# mine" in other.page.inner_text("#program .cm-content")
+    assert measured(other.page, "Volume") > 0
+    other.end()
+
+
+def test_a_region_and_a_batch_on_narrow_screens(browser: Any, address: str, folder: Path) -> None:
+    sheet = Image.new("RGB", (900, 500), "white")
+    sheet.paste(Image.open(PICTURE).convert("RGB").resize((448, 448)), (440, 40))
+    sheet.paste((60, 60, 60), (40, 40, 340, 440))
+    file = folder / "sheet.png"
+    sheet.save(file)
+    tablet = Visit(browser, address, 820, 1180)
+    page = tablet.page
+    page.goto(address)
+    drop(page, "#given button:has-text('Drop')", file)
+    page.wait_for_selector("#given img")
+    page.click("#more button")
+    place = page.locator("#given img").bounding_box()
+    scale = place["width"] / 900
+    middle = (place["height"] - 500 * scale) / 2
+    for x, y in ((442, 42), (886, 486)):
+        page.mouse.click(place["x"] + x * scale, place["y"] + middle + y * scale)
+        page.wait_for_timeout(500)
+    found = [int(one) for one in page.input_value("#box textarea, #box input").split(",")]
+    assert found == pytest.approx([442, 42, 886, 486], abs=5)
+    page.wait_for_selector("#region img")
+    wide = page.eval_on_selector("#region img", "picture => picture.naturalWidth")
+    assert wide == pytest.approx(444, abs=10)
+    page.click("#start")
+    page.wait_for_selector("#message:has-text('Made in')", timeout=120_000)
+    assert measured(page, "Picture likeness") > 0.4
+    camera = page.locator("#measures tr", has_text="Camera").inner_text()
+    azimuth, elevation = (float(one) for one in re.findall(r"(-?\d+)°", camera)[:2])
+    assert view(page) == pytest.approx((azimuth, elevation), abs=1)  # seen as the picture is
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    tablet.end()
+
+    phone = Visit(browser, address, 390, 844)
+    page = phone.page
+    page.goto(address)
+    page.click("#batch button")
+    pictures = [ROOT / f"data/samples/test/s2020000{number}.png" for number in (3, 4)]
+    page.set_input_files("#many input[type=file]", pictures)
+    page.wait_for_selector("#many :text('s20200004')")
+    page.click("#batch-start")
+    page.wait_for_selector("#message:has-text('2 of 2 pictures are done')", timeout=120_000)
+    top = page.locator("#message").bounding_box()["y"]
+    assert 0 <= top < 844, "the result is in sight"
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    with page.expect_download() as download:
+        page.click("#save-all")
+    download.value.save_as(folder / "all.zip")
+    with zipfile.ZipFile(folder / "all.zip") as package:
+        names = sorted(package.namelist())
+    assert names == [f"s2020000{n}.{kind}" for n in (3, 4) for kind in ("py", "step")]
+    phone.end()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_keeps_people_out(browser: Any, address: str, theme: str) -> None:
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed"
+    )
+    visit = Visit(browser, address)
+    page = visit.page
+    link = link_of(json.loads(ROW)["cadquery"])
+    page.goto(f"{address}/?__theme={theme}#{link}")
+    page.wait_for_selector("#message:has-text('The program of the link')")
+    page.wait_for_selector("#numbers")
+    assert page.evaluate("document.body.classList.contains('dark')") == (theme == "dark")
+    shade = page.evaluate(
+        "getComputedStyle(document.querySelector('#model .stage')).backgroundColor.match(/\\d+/)[0]"
+    )
+    assert (int(shade) < 90) == (theme == "dark")
+    for accordion in ("#more", "#good", "#batch"):
+        page.click(f"{accordion} button")
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        (one["id"], [node["target"] for node in one["nodes"]])
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert not serious
+    visit.end()
+
+
+def view(page) -> tuple[float, float]:
+    """Azimuth and elevation of the 3D view, degrees."""
+    page.wait_for_timeout(100)
+    azimuth, elevation, _ = page.get_attribute("#model canvas", "data-view").split()
+    return float(azimuth), float(elevation)
+
+
+def wait_for_number(page, name: str, value: float) -> None:
+    """Wait until the slider of this number stands at the value."""
+    page.wait_for_function(
+        """([name, value]) => [...document.querySelectorAll("#numbers input[type=number]")].some(
+            (one) => one.ariaLabel.startsWith(`number input for ${name},`) && +one.value === value)
+        """,
+        arg=[name, value],
+    )
+
+
+def write(page, code: str) -> None:
+    """Put a program into the editor in the place of what is there."""
+    page.click("#program .cm-content")
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(code)
+
+
+def saved(page, folder: Path, kind: str, name: str) -> Any:
+    """The shape in the file that a button saves, which has to have this name."""
+    import cadquery as cq
+
+    with page.expect_download() as download:
+        page.click(f"#save-{kind}")
+    assert download.value.suggested_filename == name
+    download.value.save_as(folder / name)
+    return cq.importers.importStep(str(folder / name)).val()
 
 
 def models_answers(page, status: str) -> None:
     """Send the documentation's form for /v1/models and wait until it shows this status."""
-    block = page.locator("#operations-default-models_v1_models_get")
+    block = page.locator(".opblock:has([data-path='/v1/models'])")
     if not block.locator(".try-out").count():
         block.locator(".opblock-summary-control").click()
         block.locator(".try-out button").click()
@@ -184,13 +415,13 @@ def models_answers(page, status: str) -> None:
 
 def drop(page, place: str, file: Path) -> None:
     """Drop a file as the mouse does."""
-    script = """(bytes) => {
+    script = """([bytes, name]) => {
         const moved = new DataTransfer();
-        moved.items.add(new File([new Uint8Array(bytes)], "part.png", {type: "image/png"}));
+        moved.items.add(new File([new Uint8Array(bytes)], name, {type: "image/png"}));
         return moved;
     }"""
     page.wait_for_selector(place)
-    moved = page.evaluate_handle(script, list(file.read_bytes()))
+    moved = page.evaluate_handle(script, [list(file.read_bytes()), file.name])
     page.dispatch_event(place, "drop", {"dataTransfer": moved})
 
 

@@ -188,14 +188,26 @@ def joined(entities, entity, point):
     return any(end.isclose(point, abs_tol=1e-9) for end in ends)
 
 
-def test_dxf_is_the_first_sketch(samples):
+def test_dxf_has_every_sketch_on_a_layer(samples):
+    several = 0
     for code in [*SKETCHES.values(), *(sample.cadquery for sample in samples)]:
-        step = parse(code)[0]
         data = export(None, code, "dxf")
         document = ezdxf.read(io.StringIO(data.decode()))
         assert not document.audit().has_errors
         assert document.units == ezdxf.units.MM
-        areas, length = walk(list(document.modelspace()))
+        layers = [one.dxf.layer for one in document.modelspace()]
+        wanted = [f"sketch {number}" for number in range(1, len(parse(code)) + 1)]
+        assert list(dict.fromkeys(layers)) == wanted
+        several += len(wanted) > 1
+    assert several
+
+
+def test_a_layer_of_dxf_is_its_sketch(samples):
+    programs = [*SKETCHES.values(), *(sample.cadquery for sample in samples)]
+    for code, step in [(one, step) for one in programs for step in parse(one)]:
+        number = parse(code).index(step) + 1
+        document = ezdxf.read(io.StringIO(export(None, code, "dxf").decode()))
+        areas, length = walk(list(document.modelspace().query(f"*[layer=='sketch {number}']")))
         # The prism over the sketch, as CadQuery builds it, knows its area and its outline.
         prism = run_cadquery(to_code((step,), decimals=12))
         net = prism.volume / abs(step.depth)

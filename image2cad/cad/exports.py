@@ -1,15 +1,15 @@
-"""A part as the bytes of a file: STEP, STL, 3MF, GLB, DXF of its sketch, or the program.
+"""A part as the bytes of a file: STEP, STL, 3MF, GLB, DXF of its sketches, or the program.
 
     data = export(part, code, "step")       # part from run_cadquery(code)
 
 STEP is exact and written in a confined process. STL and 3MF are the part's mesh, closed; GLB is
 the mesh with the smooth normals of its surfaces. STL and GLB hold 32-bit numbers, so that there is
-none of a part that is very far from the origin. DXF is the first sketch of the program, in the
-sketch plane's coordinates: the text is read, never run.
+none of a part that is very far from the origin. DXF holds every sketch of the program on a layer of
+its own, in the sketch plane's coordinates: the text is read, never run.
 
-A length of 1 is a millimetre. In GLB it stays 1, as in CadQuery's own, though glTF counts in
-metres: viewers frame what they show, and some fail at parts of a thousandth of a unit. GLB is
-y-up, so that they show a part upright.
+A length of 1 is a millimetre, which every file says that has a place for it. In GLB it stays 1,
+as in CadQuery's own, though glTF counts in metres: viewers frame what they show, and some fail at
+parts of a thousandth of a unit. GLB is y-up, so that they show a part upright.
 Left out: colours, several parts in a file, drawings with dimensions.
 """
 
@@ -39,7 +39,9 @@ from metrics import Failure, Part, export_step, solid_manifolds, weld
 FORMATS = ("step", "stl", "3mf", "glb", "dxf", "py")
 GREY = (0.3, 0.3, 0.3, 1.0)  # linear; viewers' lights make it paler
 Z_UP_TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+MOST_DXF_COLOURS = 6  # of layers, red to magenta; the next, 7, is black or white
 SHORTEST_CLOSING = 1e-6  # CadQuery's close() draws no line shorter than this
+STL_HEADER, STL_HEADER_BYTES = b"image2cad, lengths in millimetres", 80
 LARGEST_COORDINATE = 1e30  # STL and GLB hold 32-bit numbers
 FARTHEST_IN_SIZES = 1e5  # of the part; 32-bit numbers have about 100 steps a size there
 
@@ -83,7 +85,8 @@ def export(part: Part, code: str, kind: str) -> bytes:
         return _step(part)
     if kind == "stl":
         _check_single(part, "STL")
-        return trimesh.Trimesh(*_closed_mesh(part), process=False).export(file_type="stl")
+        data = trimesh.Trimesh(*_closed_mesh(part), process=False).export(file_type="stl")
+        return STL_HEADER.ljust(STL_HEADER_BYTES) + data[STL_HEADER_BYTES:]
     if kind == "3mf":
         return _3mf(part)
     if kind == "glb":
@@ -205,16 +208,23 @@ def _dxf(code: str) -> bytes:
             "polyline, close, rect and circle, to extrude, and to give plain numbers"
         )
     document = ezdxf.new("R2010", units=units.MM)
-    for loop in program[0].loops:
-        _draw_loop(document.modelspace(), loop)
+    for number, step in enumerate(program, 1):
+        layer = f"sketch {number}"
+        made = document.layers.add(layer, color=(number - 1) % MOST_DXF_COLOURS + 1)
+        origin = ", ".join(f"{one:.6g}" for one in step.plane.origin)
+        plane = f"{step.plane.name} plane at" if step.plane.name else "plane at"
+        made.description = f"{step.operation}, {abs(step.depth):.6g} mm deep, {plane} ({origin}) mm"
+        for loop in step.loops:
+            _draw_loop(document.modelspace(), loop, {"layer": layer})
     stream = io.StringIO()
     document.write(stream)
     return document.encode(stream.getvalue())
 
 
-def _draw_loop(space: Modelspace, loop: Loop) -> None:
+def _draw_loop(space: Modelspace, loop: Loop, on: dict[str, str]) -> None:
+    """on: the attributes of what is drawn."""
     if isinstance(loop, Circle):
-        space.add_circle((loop.x, loop.y), loop.radius)
+        space.add_circle((loop.x, loop.y), loop.radius, on)
         return
     path = as_path(loop)
     segments = list(path.segments)
@@ -232,7 +242,7 @@ def _draw_loop(space: Modelspace, loop: Loop) -> None:
             # A DXF arc runs counter-clockwise.
             first, last = sorted((arc.first, arc.first + arc.sweep))
             ends = math.degrees(first) % 360, math.degrees(last) % 360
-            space.add_arc(arc.centre, arc.radius, *ends)
+            space.add_arc(arc.centre, arc.radius, *ends, dxfattribs=on)
         elif segment.end != here:
-            space.add_line(here, segment.end)
+            space.add_line(here, segment.end, on)
         here = segment.end

@@ -34,7 +34,8 @@ class Number:
 
     name: what it is, such as "hole 1 diameter". low, high: a range worth trying, `value` inside.
     step: of a slider. start, end: where it stands in the text, in characters, its sign included;
-    -1 where it is a measure that the text does not hold as it is.
+    -1 where it is a measure that the text does not hold as it is. unit: "mm", "°", or nothing where
+    it counts something or is a variable of which only its author knows.
     """
 
     value: float
@@ -44,6 +45,7 @@ class Number:
     low: float
     high: float
     step: float = 0.0
+    unit: str = ""
 
 
 def numbers(code: str, most: int | None = MOST_SLIDERS) -> list[Number]:
@@ -151,4 +153,6 @@ def _with_range(one: Dimension | Literal, scale: float) -> Number:
             low = max(low, step)
     low, high = min(low, value), max(high, value)
     place = (one.start, one.end) if isinstance(one, Literal) else (-1, -1)
-    return Number(value, *place, one.name, round(low, 12), round(high, 12), round(step, 12))
+    variable = isinstance(one, Literal) and " " not in one.name
+    unit = "" if variable else {"angle": "°", "count": ""}.get(one.kind, "mm")
+    return Number(value, *place, one.name, round(low, 12), round(high, 12), round(step, 12), unit)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from image2cad.reading.cameras import Sighting, camera_turned, lens_of, namings, seen_from
     from image2cad.reading.cameras import sightings
     from image2cad.reading.contours import corners_of, squared_off
+    from image2cad.reading.differing import MISSING, TOO_MUCH, difference
     from image2cad.reading.doubts import doubt_about
     from image2cad.reading.framing import Framing, Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "Framing", "LEAST_FACING",
-    "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "Tile",
-    "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "doubt_about",
-    "face_shade", "gencads", "lens_of", "lying", "namings", "restored", "rods_of", "scene_of",
-    "seen_from", "sightings", "squared_off", "tones", "views_in",
+    "MISSING", "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene",
+    "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of",
+    "corners_of", "difference", "doubt_about", "face_shade", "gencads", "lens_of", "lying",
+    "namings", "restored", "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones",
+    "views_in",
 ]  # fmt: skip
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from PIL import Image
 
 from image2cad.cad import Size, headed, measures_text, sized
-from image2cad.common import InputError
-from image2cad.verification import Viewpoint, verify
+from image2cad.common import EFFORTS, InputError
+from image2cad.verification import Viewpoint, round_as_seen, verify
 from metrics import Failure, Part, run_cadquery
 
 EXAMPLE_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
@@ -157,7 +157,13 @@ def solve_picture(
         if codes:
             built = build_program(codes[0], kinds, run, size, SIZE_ASSUMED)
         return replace(unverified(codes, built), reason=answer.reason)
-    built = with_files(answer.part, answer.code, kinds, run, size, SIZE_ASSUMED)
+    code, part = answer.code, answer.part
+    if size is not None:
+        code, part = sized(code, part, size, run)
+    if EFFORTS[effort].seconds:  # else it is the model's program as it is
+        first = image if isinstance(image, Image.Image) else image[0]
+        code, part = round_as_seen(first, code, part, run)
+    built = with_files(part, code, kinds, run, None, SIZE_ASSUMED if size is None else SIZE_GIVEN)
     figures = answer.likeness, answer.confidence, answer.source, len(answer.tried) + 1
     return Solved(built.code, built, *figures, answer.cameras, answer.reason)
 

@@ -1,11 +1,11 @@
-"""What a user is shown of a part: pictures side by side, a table of measures, an error in words.
+"""What a user is shown of a part: pictures, a table of measures, a verdict, an error in words.
 
     drawing = drawing_of(part)                      # GenCAD's view of it, (448, 448, 3) uint8
     likeness = likeness_to(picture, drawing)        # against the user's picture
     html = table_html(measure_rows(part))
     html = failure_html(failure, code)              # with the line of the program it is about
 
-All lengths are in the program's own units. Texts that end up in HTML are escaped here.
+All lengths are in millimetres. Texts that end up in HTML are escaped here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from html import escape
 
 from PIL import Image
 
+from image2cad.reading import difference
 from image2cad.rendering import EYE, as_picture, draw, likeness
+from image2cad.serving.jobs import SIZE_ASSUMED, SIZE_GIVEN, SIZE_OF_PROGRAM
 from image2cad.serving.service import Generated
 from image2cad.verification import Viewpoint
 from metrics import Failure, Part
@@ -32,11 +34,18 @@ FAILURE_HEADINGS = {
     "too large": "The program or its result is too large",
 }
 SOURCE_NAMES = {
-    "model": "the model",
-    "traced": "tracing the picture",
-    "library": "the library of parts",
-    "templates": "templates",
+    "model": "a model, {model}",
+    "traced": "tracing the picture, without a model",
+    "library": "the library of parts, fitted to the picture",
+    "templates": "a template, fitted to the picture",
 }
+SIZE_NAMES = {
+    SIZE_ASSUMED: "assumed: a picture shows none. Give a length to make it real",
+    SIZE_GIVEN: "given",
+    SIZE_OF_PROGRAM: "as in the program",
+}
+RIGHT_FROM, WRONG_BELOW = 0.8, 0.4  # of the chance of an IoU over 0.9
+PROBABLY_RIGHT, LOOK_CLOSELY, PROBABLY_WRONG = "probably right", "look closely", "probably wrong"
 Row = tuple[str, ...]
 
 
@@ -61,20 +70,45 @@ def likeness_to(picture: Image.Image, drawing: Image.Image) -> float:
     return likeness(as_picture(picture), as_picture(drawing))
 
 
+def difference_of(picture: Image.Image, drawing: Image.Image, framed: bool) -> Image.Image | None:
+    """Blue what is missing, orange what is too much; see `reading.difference`."""
+    shown = difference(picture, drawing, framed)
+    return None if shown is None else Image.fromarray(shown)
+
+
+def verdict(sure: float) -> str:
+    """What a chance of an IoU over 0.9 comes to in words."""
+    return (
+        PROBABLY_RIGHT
+        if sure >= RIGHT_FROM
+        else LOOK_CLOSELY
+        if sure >= WRONG_BELOW
+        else PROBABLY_WRONG
+    )
+
+
+def verdict_text(sure: float) -> str:
+    """The same with the chance beside it."""
+    return f"{verdict(sure)}: {sure:.0%} chance that it overlaps with the part by over 0.9"
+
+
 def likeness_rows(value: float, sure: float | None = None) -> list[Row]:
     """Picture likeness, 0 to 1, and the chance of an IoU over 0.9 where it is known."""
     rows: list[Row] = [("Picture likeness", f"{value:.3f}")]
     if sure is not None:
-        rows.append(("Confidence", f"{sure:.0%} (chance of an IoU over 0.9)"))
+        rows.append(("Confidence", f"{verdict(sure)}, {sure:.0%} (chance of an IoU over 0.9)"))
     return rows
 
 
-def answer_rows(got: Generated) -> tuple[Row, ...]:
-    """How well an answer fits its picture, and where it came from."""
+def answer_rows(got: Generated, model: str) -> tuple[Row, ...]:
+    """How well an answer fits its picture, and who wrote its program. model: the name of ours."""
     if isinstance(got.part, Failure):
         return ()
-    where = f"{SOURCE_NAMES.get(got.source, got.source)}, of {got.candidates} candidates"
-    rows = (*likeness_rows(got.likeness, got.confidence), ("Found by", where))
+    author = SOURCE_NAMES.get(got.source, got.source).format(model=model)
+    rows = (
+        *likeness_rows(got.likeness, got.confidence),
+        ("Written by", f"{author}; best of {got.candidates} programs"),
+    )
     return (*rows, *camera_rows(got.cameras))
 
 
@@ -84,13 +118,15 @@ def camera_rows(cameras: Sequence[Viewpoint]) -> list[Row]:
     return [(name, one.text) for name, one in zip(names, cameras, strict=True)]
 
 
-def measure_rows(part: Part) -> list[Row]:
-    """Names and values of what is measured on a part."""
+def measure_rows(part: Part, size: str = SIZE_OF_PROGRAM) -> list[Row]:
+    """Names and values of what is measured on a part. size: where its size is from."""
     low, high = part.bounding_box
     rows: list[Row] = [
-        ("Bounding box", " × ".join(_number(side) for side in high - low)),
-        ("Volume", _number(part.volume)),
-        ("Surface", _number(part.area)),
+        ("Size", SIZE_NAMES.get(size, size)),
+        ("Longest side", f"{_number((high - low).max())} mm"),
+        ("Bounding box", " × ".join(_number(side) for side in high - low) + " mm"),
+        ("Volume", f"{_number(part.volume)} mm³"),
+        ("Surface", f"{_number(part.area)} mm²"),
         ("Solids, faces", f"{part.solids}, {part.face_count}"),
         ("Valid", "yes" if part.valid else "no: OpenCASCADE finds faults in its faces or edges"),
     ]
@@ -118,9 +154,10 @@ def problem_html(head: str, why: str = "") -> str:
     return f'<div class="message problem" role="alert"><b>{escape(head)}</b>{below}</div>'
 
 
-def remark_html(text: str) -> str:
-    """News that are no problem, as HTML."""
-    return f'<div class="message" role="status">{escape(text)}</div>'
+def remark_html(text: str, heading: str = "") -> str:
+    """News that are no problem, as HTML. heading: what is said first."""
+    first = f"<b>{escape(heading)}</b><br>" if heading else ""
+    return f'<div class="message" role="status">{first}{escape(text)}</div>'
 
 
 def table_html(rows: Sequence[Row], head: Row = ()) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from typing import TypeVar
@@ -28,7 +28,7 @@ from typing import TypeVar
 import gradio as gr
 
 from image2cad.common import Cancelled, InputError, Late, Stop
-from image2cad.serving.limits import Busy, check_count, open_pictures
+from image2cad.serving.limits import Busy, box_named, check_count, open_pictures, page_notes
 from image2cad.serving.page.uploads import uploaded_file
 from image2cad.serving.service import Generated, Service
 
@@ -44,12 +44,15 @@ _Result = TypeVar("_Result")
 class Asked:
     """What a visitor gives beside a picture.
 
-    views: files of further pictures of the part. camera, text: as `Service.generate` takes them.
+    views: files of further pictures of the part. camera, text, length: as `Service.generate` takes
+    them. box: as limits.box_named reads it.
     """
 
     views: tuple[str, ...] = ()
     camera: str = ""
     text: str = ""
+    length: str = ""
+    box: str = ""
 
 
 NOTHING_MORE = Asked()
@@ -124,8 +127,11 @@ async def find_program(
     paths = [uploaded_file(one) for one in files]
 
     def work(stop: Stop) -> Generated:
-        views = open_pictures([path.read_bytes() for path in paths], service.limits)
-        return service.generate(views, effort, tell, kinds, stop, asked.camera, asked.text)
+        files = [path.read_bytes() for path in paths]
+        views = open_pictures(files, service.limits, box_named(asked.box))
+        more = (asked.camera, asked.text, asked.length)
+        made = service.generate(views, effort, tell, kinds, stop, *more)
+        return replace(made, notes=(*made.notes, *page_notes(files, service.limits)))
 
     return await run_for(stops, session, work)
 
