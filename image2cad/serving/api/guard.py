@@ -151,7 +151,9 @@ def guard(
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
+        path, root = str(scope.get("path", "")), scope.get("root_path", "")
+        if root and path.startswith(f"{root}/"):
+            path = path.removeprefix(root)
         headers = Headers(scope=scope)
         shown: str | None = None
         refusal: Response | None = None
