@@ -27,7 +27,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from image2cad.common import InputError, at_least, read_flags, run_cli
 
@@ -75,33 +75,32 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 def main() -> None:
     """Serve until interrupted."""
     settings = checked(read_flags(__doc__, globals(), _VARIABLES))
+    from image2cad.serving import json_log
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: with all that is cleaned up
     place = settings.host, settings.port
     given = os.environ.get("GRADIO_TEMP_DIR")
     if given:
         os.makedirs(given, exist_ok=True)
     folder = tempfile.TemporaryDirectory(prefix="image2cad-", dir=given or None)
-    with folder as files, listen(*place) as listener:
+    with folder as files, listen(*place) as listener, json_log(settings.log_level) as stdout:
         os.environ["GRADIO_TEMP_DIR"] = files  # uploads go when the server stops
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "5")  # seconds to see that one has left
         if needs_no_hub(settings.model):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        warn_of_strange_variables(settings)
         keys, names = known_keys(settings), own_names(settings)
         gpu = gpu_decorator()  # imports `spaces`, which has to come before torch
         service = make_service(settings, gpu)
         try:
-            serve(service, settings, listener, keys, names, Path(files))
+            serve(service, settings, listener, keys, names, Path(files), stdout)
         finally:
             service.close()
 
 
 def checked(settings: Any) -> Any:
-    """The settings, with the root path as it is used. Raises InputError for what cannot be used.
-
-    Warns of variables that look like settings and are none: a key file by a wrong name would leave
-    a server open.
-    """
+    """The settings, with the root path as it is used. Raises InputError for what cannot be used."""
     at_least(settings, {"port": 0, "workers": 1, "grace": 0})
     if settings.log_level not in LOG_LEVELS:
         raise InputError(
@@ -111,11 +110,17 @@ def checked(settings: Any) -> Any:
     if path and not re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*", path):
         raise InputError(f"--root-path is a path such as /cad, not {settings.root_path!r:.100}")
     settings.root_path = f"/{path}" if path else ""
+    return settings
+
+
+def warn_of_strange_variables(settings: Any) -> None:
+    """Tell of what looks like a setting and is none: a key file by a wrong name leaves a server
+    open.
+    """
     known = {*KEY_VARIABLES, *(_VARIABLES + name.upper() for name in vars(settings))}
     for name in sorted(os.environ):
         if name.startswith(_VARIABLES) and name not in known:
             warn(f"{name} is no setting of this server; --help names those that are")
-    return settings
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -257,14 +262,19 @@ def serve(
     keys: Keys,
     names: list[str],
     files: Path,
+    stdout: TextIO,
 ) -> None:
-    """Page and API on `listener`, until a signal. files: where the page keeps its files."""
+    """Page and API on `listener`, until a signal. files: where the page keeps its files.
+
+    stdout: is told the address when all is set up.
+    """
     import uvicorn
 
     from image2cad.serving import PAGE_LOOK, make_api, make_page, mount_page, patient
 
     closed = bool(keys) and not settings.open_page
-    page = make_page(service.for_guests() if keys and settings.open_page else service)
+    of_page = service.for_guests() if keys and settings.open_page else service
+    page = make_page(of_page.for_page())
     api = make_api(
         service, keys=keys, hosts=listed(settings.hosts or ""), names=names,
         origins=listed(settings.origins or ""), closed_page=closed,
@@ -274,14 +284,15 @@ def serve(
     look = {**PAGE_LOOK, "root_path": settings.root_path, "mcp_server": mcp}
     app = mount_page(api, page, service.limits, files, **look)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace,
-        http=patient(service.limits), ws="none", server_header=False,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
+        app, log_config=None, log_level=settings.log_level, access_log=False,
+        timeout_graceful_shutdown=settings.grace, http=patient(service.limits), ws="none",
+        server_header=False, forwarded_allow_ips=settings.forwarded_allow_ips,
     )  # fmt: skip
     server = uvicorn.Server(config)
     announce_to_zero_gpu(page, server)
     host, port = listener.getsockname()[:2]
-    print(f"image2cad is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"image2cad is at {address}", file=stdout, flush=True)
     server.run(sockets=[listener])
 
 

@@ -5,6 +5,7 @@ A real server (app.py) is started by variables of the environment alone.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -16,7 +17,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from gradio_client import Client
+from prometheus_client.parser import text_string_to_metric_families
 from watching import eventually
+
+from image2cad.common import VERSION
+from metrics import KINDS
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "a-long-key-that-nobody-guesses"
@@ -33,6 +39,19 @@ class Server:
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=BEARER, timeout=120)
+
+    def lines(self) -> list[dict]:
+        """The log, whose lines are all JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def figures(self) -> dict[tuple[str, ...], float]:
+        """What /metrics shows, by name and the values of its labels, by label."""
+        families = text_string_to_metric_families(httpx.get(f"{self.url}/metrics").text)
+        return {
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
@@ -92,7 +111,59 @@ def test_a_server_is_set_up_by_the_environment_alone(server: Server) -> None:
         )
         assert job.status_code == 202 and job.headers["location"].startswith("/cad/v1/jobs/")
     assert (server.log.parent / "jobs.sqlite").is_file()
-    assert "IMAGE2CAD_KEYFILE is no setting" in server.log.read_text()
+    assert any("IMAGE2CAD_KEYFILE is no setting" in one["message"] for one in server.lines()[:5])
+
+
+def test_metrics_and_the_log_say_what_was_done_and_how_it_went(server: Server) -> None:
+    before = server.figures()
+    ends_its_process = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"
+    with server.client() as client:
+        sent = {"image": PICTURE.read_bytes()}
+        assert client.post("/v1/generate", data={"effort": "low"}, files=sent).is_success
+        for code in ("nonsense", "while True: pass", ends_its_process, BOX):
+            assert client.post("/v1/execute", json={"code": code}).status_code == 200
+        with pytest.raises(httpx.ReadTimeout):  # who leaves costs a worker process
+            client.post("/v1/execute", json={"code": "while True: pass"}, timeout=0.5)
+
+        # A visitor's log-in, upload and work on the page.
+        for key, status in (("wrong", 401), (KEY, 200)):
+            assert httpx.post(f"{server.url}/login", data={"password": key}).status_code == status
+        upload = client.post("/gradio_api/upload", files={"files": ("a.png", sent["image"])})
+        assert upload.status_code == 200
+        assert client.post("/gradio_api/upload", files={"files": b"none"}).status_code == 422
+        visitor = Client(server.url, auth=("any", KEY), verbose=False)
+        assert visitor.predict(BOX, api_name="/execute")["volume"] == pytest.approx(6)
+        assert not visitor.predict("1 / 0", api_name="/execute")["ok"]
+        visitor.close()
+
+    def more(*name: str) -> float:
+        return server.figures().get(name, 0) - before.get(name, 0)
+
+    assert eventually(lambda: more("image2cad_worker_restarts_total", "programs") >= 1)
+    assert more("image2cad_generate_seconds_count", "low") == 1
+    assert more("image2cad_queue_seconds_count", "pictures") >= 1
+    assert more("image2cad_queue_seconds_count", "programs") >= 7
+    failed = "image2cad_failures_total"
+    kinds = {name[1] for name in server.figures() if name[0] == failed and name[2] == "programs"}
+    assert {"timeout", "cancelled"} <= kinds and kinds <= {*KINDS, "cancelled"}
+    assert more(failed, "cancelled", "programs") == 1
+    page = {name[1:]: n for name, n in server.figures().items() if "page_actions_total" in name[0]}
+    assert page == {
+        ("build", "ok"): 1, ("build", "exception"): 1,
+        ("login", "ok"): 2, ("login", "wrong key"): 1,
+        ("upload", "ok"): 1, ("upload", "bad input"): 1,
+    }  # fmt: skip
+    (build,) = (name for name in server.figures() if name[0] == "image2cad_build_info")
+    assert "parts-1" in build and VERSION in build
+
+    lines = server.lines()
+    assert all({"time", "level", "logger"} <= set(line) for line in lines)
+    acts = [(one["action"], one["outcome"]) for one in lines if one["logger"] == "image2cad.page"]
+    assert sorted(set(acts)) == sorted(page) and len(acts) == sum(page.values())
+    assert any(one.get("route") == "/v1/generate" and one["status"] == 200 for one in lines)
+    assert any(one["logger"] == "uvicorn.error" for one in lines)
+    told = server.log.read_text()
+    assert KEY not in told and "Workplane" not in told
 
 
 def test_a_variable_that_cannot_be_used_is_one_clear_line(

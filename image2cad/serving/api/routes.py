@@ -419,8 +419,9 @@ async def version(request: Request) -> dict[str, str]:
 @open_routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counts and times for Prometheus."""
-    registry = request.app.state.metrics.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    state = request.app.state
+    both = state.metrics.registry, state.service.figures.registry
+    return Response(b"".join(map(generate_latest, both)), media_type=CONTENT_TYPE_LATEST)
 
 
 def _tell_the_model(app: FastAPI, name: str) -> None:
