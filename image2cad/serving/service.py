@@ -52,7 +52,7 @@ from image2cad.serving.jobs import (
 from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
 from image2cad.serving.observability import DONE, kind_of, new_figures
 from image2cad.verification import Viewpoint, eye_named, warm_up
-from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
+from metrics import ALIGNMENTS, LAYERS, Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class Service:
         self.workers, running = workers or usable_cores(), self.limits.running
         # One process a core already keeps all cores busy; read by the processes that start now.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        self._closed = threading.Event()
+        self._closed, self._told = threading.Event(), threading.Event()
         self._model = ThreadPoolExecutor(backend.calls, thread_name_prefix="model")
         self._verifying = Pool(self.workers, warm_up)
         self._quick = Pool(running, jobs.warm_for_programs)
@@ -400,7 +400,16 @@ class Service:
                 return _without_files(built, kinds, lost)
         if isinstance(built, Lost):
             return Built(Failure("crash", built.reason), code=code, size=otherwise)
+        self._tell_isolation(built.part.protection)
         return built
+
+    def _tell_isolation(self, layers: tuple[str, ...]) -> None:
+        """Write into the log, once, what confines the programs on this machine."""
+        if layers and not self._told.is_set():
+            self._told.set()
+            missing = [layer for layer in LAYERS if layer not in layers]
+            without = f", without {', '.join(missing)}" if missing else ""
+            LOG.info("programs run under the layers %s%s", ", ".join(layers), without)
 
     def _pair(
         self, work: Callable[..., Any], prediction: str, reference: str, how: Any, stop: Stop
