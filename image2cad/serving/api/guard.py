@@ -160,6 +160,9 @@ def guard(
         path, root = str(scope.get("path", "")), scope.get("root_path", "")
         if root and path.startswith(f"{root}/"):
             path = path.removeprefix(root)
+        elif root:  # which a proxy has taken off; what is mounted finds nothing without it
+            raw = scope.get("raw_path") or path.encode()
+            scope = {**scope, "path": root + path, "raw_path": root.encode() + raw}
         headers = Headers(scope=scope)
         shown: str | None = None
         refusal: Response | None = None
