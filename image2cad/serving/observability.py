@@ -36,7 +36,7 @@ from image2cad.serving.limits import Busy, TooLarge
 
 WORK_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)  # seconds of work
 QUEUE_BUCKETS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 20, 40, 60)  # seconds before it
-DONE = "ok"  # the outcome of what went well; others are kinds of failures
+WENT_WELL = "ok"  # the outcome of what went well; others are kinds of failures
 DEFECT = "defect"  # the kind of what nobody expected
 KIND_OF_ERROR: dict[type, str] = {
     TooLarge: "too large",
@@ -115,7 +115,7 @@ def kind_of(error: BaseException) -> str:
 
 RAW_QUIET = 0.05  # seconds after which what was written to stderr counts as one line of the log
 RAW_BYTES = 64 << 10  # at most
-LOOK_SECONDS = 0.5  # between two looks at whether the log ends
+RAW_LOOK_SECONDS = 0.5  # between two looks at whether the log ends
 
 
 class JsonLines(logging.Formatter):
@@ -173,7 +173,7 @@ def json_log(level: str) -> Iterator[TextIO]:
         os.dup2(kept_out, 1)
         os.dup2(kept_err, 2)
         ended.set()
-        wrapping.join(10 * LOOK_SECONDS)
+        wrapping.join(10 * RAW_LOOK_SECONDS)
         logging.captureWarnings(False)
         root.handlers[:] = before[0]
         root.setLevel(before[1])
@@ -187,7 +187,7 @@ def _wrap(raw: int, ended: threading.Event) -> None:
     logger = logging.getLogger("stderr")
     whole = False
     while not whole:
-        if not select.select([raw], [], [], LOOK_SECONDS)[0]:
+        if not select.select([raw], [], [], RAW_LOOK_SECONDS)[0]:
             whole = ended.is_set()
             continue
         text = b""

@@ -50,7 +50,7 @@ from image2cad.serving.jobs import (
     Solved,
 )
 from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
-from image2cad.serving.observability import DONE, kind_of, new_figures
+from image2cad.serving.observability import WENT_WELL, kind_of, new_figures
 from image2cad.verification import Viewpoint, eye_named, warm_up
 from metrics import ALIGNMENTS, LAYERS, Failure, Part, run_cadquery, usable_cores
 
@@ -113,16 +113,16 @@ def _watched(
     ) -> Callable[Concatenate[Service, _Given], _Made]:
         @functools.wraps(method)
         def call(service: Service, *given: _Given.args, **named: _Given.kwargs) -> _Made:
-            started, outcome = time.monotonic(), DONE
+            started, outcome = time.monotonic(), WENT_WELL
             try:
                 made = method(service, *given, **named)
-                outcome = _failure_in(made) or DONE
+                outcome = _failure_in(made) or WENT_WELL
                 return made
             except BaseException as error:
                 outcome = kind_of(error)
                 raise
             finally:
-                if outcome != DONE:
+                if outcome != WENT_WELL:
                     service.figures.failures.labels(work, outcome).inc()
                 if service.of_page:
                     seconds = time.monotonic() - started

@@ -33,7 +33,7 @@ from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error, trace_of
 from image2cad.serving.bodies import RETRY_SECONDS, Bodies, too_large
 from image2cad.serving.keys import Keys, TooManyTries
 from image2cad.serving.limits import Limits
-from image2cad.serving.observability import DONE
+from image2cad.serving.observability import WENT_WELL
 from image2cad.serving.page.login import (
     LOGIN_PATHS,
     SESSION_COOKIE,
@@ -269,7 +269,7 @@ def _told(send: Send, action: str, service: Service) -> Send:
     async def telling(message: Message) -> None:
         if message["type"] == "http.response.start":
             status = message["status"]
-            outcome = PAGE_OUTCOMES.get(status, str(status)) if status >= 400 else DONE
+            outcome = PAGE_OUTCOMES.get(status, str(status)) if status >= 400 else WENT_WELL
             service.figures.tell_of_page(action, outcome, time.perf_counter() - started)
         await send(message)
 
