@@ -4,7 +4,8 @@
     python app.py --model runs/colab_training-001/adapter --port 8000
     python app.py --backend-url http://gpu-box:8000/v1 --backend-model llava-cad
 
-The page is at /, the API's documentation at /docs. Keys come from the environment or a file, never
+The page is at /, the API's documentation at /docs. Every flag has a variable in the environment:
+--port is IMAGE2CAD_PORT; a flag goes before it. Keys come from the environment or a file, never
 from flags, which other users of a machine can see: IMAGE2CAD_KEYS="one,another" or --key-file asks
 for one of them in the API and at the page's door, IMAGE2CAD_BACKEND_KEY is sent to --backend-url.
 Runs on Hugging Face Spaces as it is, ZeroGPU included. Left out: TLS, which belongs to a proxy in
@@ -26,7 +27,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from image2cad.common import InputError, at_least, read_flags, run_cli
 
@@ -42,51 +43,84 @@ LOAD_IN_4BIT = False  # store the model in 4 bits
 BACKEND_URL: str | None = None  # of an OpenAI-compatible server, in place of a model here
 BACKEND_MODEL: str | None = None  # its model
 BACKEND_GENERAL = False  # that model was not trained on this project's question: tell it more
+SERVED_MODEL_NAME: str | None = None  # what the API calls the model; None: its own name
 HOSTS: str | None = (
     None  # "example.org,another.org": where the API may fetch pictures; else data URLs only
 )
 # "cad.example.org,*.another.org": names of this server beside those of its machine, "*" any
-NAMES: str | None = os.environ.get("IMAGE2CAD_NAMES", "*" if "SPACE_ID" in os.environ else None)
+NAMES: str | None = "*" if "SPACE_ID" in os.environ else None
 # "https://example.org": other sites, whose pages may send to this server and show it in a frame
-ORIGINS: str | None = os.environ.get(
-    "IMAGE2CAD_ORIGINS", "https://huggingface.co" if "SPACE_ID" in os.environ else None
-)
-KEY_FILE: str | None = os.environ.get("IMAGE2CAD_KEY_FILE")  # a key a line; read when it changes
+ORIGINS: str | None = "https://huggingface.co" if "SPACE_ID" in os.environ else None
+ROOT_PATH = ""  # "/cad": where a proxy in front shows this server, if not at /
+# Proxies whose X-Forwarded-For and -Proto are believed, as uvicorn takes it; None: on this machine
+FORWARDED_ALLOW_IPS: str | None = os.environ.get("FORWARDED_ALLOW_IPS")
+KEY_FILE: str | None = None  # a key a line; read when it changes
 # "waiting=4,body_seconds=30": those limits that shall differ (image2cad/serving/limits.py)
-LIMITS: str | None = os.environ.get("IMAGE2CAD_LIMITS")
-JOBS: str | None = os.environ.get("IMAGE2CAD_JOBS")  # a file that keeps /v1/jobs through a restart
+LIMITS: str | None = None
+JOBS: str | None = None  # a file that keeps /v1/jobs through a restart
 WORKERS: int | None = None  # pictures worked on at a time, one core each; None: all cores
 OPEN_PAGE = False  # where there are keys: whether the page asks for none
 GRACE = 10  # seconds that requests may take to end when the server stops
+LOG_LEVEL = "info"  # or debug, warning, error
 
 GPU_SECONDS = {"none": 30, "low": 60, "high": 120}  # asked of ZeroGPU, for each effort
+
+_VARIABLES = "IMAGE2CAD_"  # how those begin that stand for flags
+KEY_VARIABLES = ("IMAGE2CAD_KEYS", "IMAGE2CAD_BACKEND_KEY")
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 # Heavy imports are inside the functions: worker processes import this file too.
 
 
 def main() -> None:
     """Serve until interrupted."""
-    settings = read_flags(__doc__, globals())
-    at_least(settings, {"port": 0, "workers": 1, "grace": 0})
+    settings = checked(read_flags(__doc__, globals(), _VARIABLES))
+    from image2cad.serving import json_log
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C: with all that is cleaned up
     place = settings.host, settings.port
     given = os.environ.get("GRADIO_TEMP_DIR")
     if given:
         os.makedirs(given, exist_ok=True)
     folder = tempfile.TemporaryDirectory(prefix="image2cad-", dir=given or None)
-    with folder as files, listen(*place) as listener:
+    with folder as files, listen(*place) as listener, json_log(settings.log_level) as stdout:
         os.environ["GRADIO_TEMP_DIR"] = files  # uploads go when the server stops
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ.setdefault("GRADIO_HEARTBEAT_INTERVAL", "5")  # seconds to see that one has left
         if needs_no_hub(settings.model):
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        warn_of_strange_variables(settings)
         keys, names = known_keys(settings), own_names(settings)
         gpu = gpu_decorator()  # imports `spaces`, which has to come before torch
         service = make_service(settings, gpu)
         try:
-            serve(service, settings, listener, keys, names, Path(files))
+            serve(service, settings, listener, keys, names, Path(files), stdout)
         finally:
             service.close()
+
+
+def checked(settings: Any) -> Any:
+    """The settings, with the root path as it is used. Raises InputError for what cannot be used."""
+    at_least(settings, {"port": 0, "workers": 1, "grace": 0})
+    if settings.log_level not in LOG_LEVELS:
+        raise InputError(
+            f"--log-level is one of {', '.join(LOG_LEVELS)}, not {settings.log_level!r:.100}"
+        )
+    path = settings.root_path.strip("/")
+    if path and not re.fullmatch(r"[\w.~-]+(/[\w.~-]+)*", path):
+        raise InputError(f"--root-path is a path such as /cad, not {settings.root_path!r:.100}")
+    settings.root_path = f"/{path}" if path else ""
+    return settings
+
+
+def warn_of_strange_variables(settings: Any) -> None:
+    """Tell of what looks like a setting and is none: a key file by a wrong name leaves a server
+    open.
+    """
+    known = {*KEY_VARIABLES, *(_VARIABLES + name.upper() for name in vars(settings))}
+    for name in sorted(os.environ):
+        if name.startswith(_VARIABLES) and name not in known:
+            warn(f"{name} is no setting of this server; --help names those that are")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -142,6 +176,8 @@ def make_service(settings: Any, gpu: Callable[..., Any] | None = None) -> Servic
         backend = local_backend(settings.model, settings.load_in_4bit)
         if gpu is not None:
             backend = on_gpu(backend, gpu)
+    if settings.served_model_name:
+        backend = replace(backend, name=settings.served_model_name)
     return Service(backend, limits, workers=settings.workers)
 
 
@@ -226,29 +262,37 @@ def serve(
     keys: Keys,
     names: list[str],
     files: Path,
+    stdout: TextIO,
 ) -> None:
-    """Page and API on `listener`, until a signal. files: where the page keeps its files."""
+    """Page and API on `listener`, until a signal. files: where the page keeps its files.
+
+    stdout: is told the address when all is set up.
+    """
     import uvicorn
 
     from image2cad.serving import PAGE_LOOK, make_api, make_page, mount_page, patient
 
     closed = bool(keys) and not settings.open_page
-    page = make_page(service.for_guests() if keys and settings.open_page else service)
+    of_page = service.for_guests() if keys and settings.open_page else service
+    page = make_page(of_page.for_page())
     api = make_api(
         service, keys=keys, hosts=listed(settings.hosts or ""), names=names,
         origins=listed(settings.origins or ""), closed_page=closed,
-        jobs_file=settings.jobs or ":memory:",
+        jobs_file=settings.jobs or ":memory:", root_path=settings.root_path,
     )  # fmt: skip
     mcp = not closed and importlib.util.find_spec("mcp") is not None
-    app = mount_page(api, page, service.limits, files, mcp_server=mcp, **PAGE_LOOK)
+    look = {**PAGE_LOOK, "root_path": settings.root_path, "mcp_server": mcp}
+    app = mount_page(api, page, service.limits, files, **look)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=settings.grace,
-        http=patient(service.limits), ws="none", server_header=False,
+        app, log_config=None, log_level=settings.log_level, access_log=False,
+        timeout_graceful_shutdown=settings.grace, http=patient(service.limits), ws="none",
+        server_header=False, forwarded_allow_ips=settings.forwarded_allow_ips,
     )  # fmt: skip
     server = uvicorn.Server(config)
     announce_to_zero_gpu(page, server)
     host, port = listener.getsockname()[:2]
-    print(f"image2cad is at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    print(f"image2cad is at {address}", file=stdout, flush=True)
     server.run(sockets=[listener])
 
 

@@ -7,7 +7,6 @@ Needs cadquery, numpy, scipy, manifold3d. README.md says what figures mean, what
 """
 
 from typing import TYPE_CHECKING
-
 from .lazy import load
 
 if TYPE_CHECKING:
@@ -21,18 +20,19 @@ if TYPE_CHECKING:
     from .parts import Failure, KINDS, Part
     from .references import BadReference, reference_part
     from .sandbox.choosing import choose_result
+    from .sandbox.layers import LAYERS
     from .sandbox.tessellation import face_mesh, subshapes
     from .scores import bootstrap_interval, compute
     from .triangles import edges_pair_up, union, weld
     from .valid_syntax_rate import evaluate_syntax_rate, evaluate_syntax_rate_simple
 
 __all__ = [
-    "ALIGNMENTS", "BadInput", "BadReference", "Failure", "KINDS", "Part", "ProtectionError",
-    "bootstrap_interval", "box_error", "choose_result", "compute", "edges_pair_up",
-    "evaluate_codes", "evaluate_syntax_rate", "evaluate_syntax_rate_simple", "export_step",
-    "face_mesh", "get_iou_best", "iou_aligned", "iou_unit_box", "measure_file", "read_codes",
-    "read_references", "reference_part", "run_cadquery", "run_many", "solid_manifolds", "subshapes",
-    "union", "usable_cores", "volume_error", "weld",
+    "ALIGNMENTS", "BadInput", "BadReference", "Failure", "KINDS", "LAYERS", "Part",
+    "ProtectionError", "bootstrap_interval", "box_error", "choose_result", "compute",
+    "edges_pair_up", "evaluate_codes", "evaluate_syntax_rate", "evaluate_syntax_rate_simple",
+    "export_step", "face_mesh", "get_iou_best", "iou_aligned", "iou_unit_box", "measure_file",
+    "read_codes", "read_references", "reference_part", "run_cadquery", "run_many",
+    "solid_manifolds", "subshapes", "union", "usable_cores", "volume_error", "weld",
 ]  # fmt: skip
 
 

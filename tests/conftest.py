@@ -25,7 +25,7 @@ SLOW_FILES = (
     "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_planning",
     "test_docs", "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api",
     "test_wheel", "test_door", "test_command_line", "test_orders", "test_contract",
-    "test_stored_jobs",
+    "test_stored_jobs", "test_operating", "test_container", "test_proxy",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'

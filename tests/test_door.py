@@ -42,6 +42,7 @@ from image2cad.serving.backends import Backend
 from image2cad.serving.connections import patient
 from image2cad.serving.keys import Keys, TooManyTries, Tries
 from image2cad.serving.limits import Limits, limits_from
+from image2cad.serving.observability import new_figures
 from image2cad.serving.page.layout import PAGE_LOOK, make_page
 from image2cad.serving.page.receiving import Shelf, mount_page, sweep
 
@@ -398,6 +399,7 @@ def closed(uploads: Path) -> Iterator[SimpleNamespace]:
     """The address of a server in this process, its key file and its limits: three tries."""
     service, file = Closed(), uploads.parent / "closed-keys"
     service.limits = limits = Limits(tries=3, tries_seconds=2, picture_bytes=100_000)
+    service.figures = new_figures("none", dict)
     file.write_text(f"{KEY}\nshort")
     keys = Keys([], file, limits)
     api = make_api(service, keys=keys, closed_page=True)

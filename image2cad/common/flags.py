@@ -6,7 +6,8 @@
 
 Every upper-case name that the recipe assigns becomes a flag of its value's type, or of the type
 that it is annotated with; names that begin with _ do not. In a notebook the values stay as they
-stand in the cell. Left out: nested settings and configuration files.
+stand in the cell. A server's may come from the environment as well. Left out: nested settings and
+configuration files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import ast
 import linecache
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from typing import Any
 from image2cad.common.errors import InputError
 
 _KINDS: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # in the environment
 
 
 def in_notebook() -> bool:
@@ -39,12 +42,17 @@ def show(thing: Any) -> None:
         display(HTML(thing) if isinstance(thing, str) else thing)
 
 
-def read_flags(description: str | None, names: Mapping[str, Any]) -> SimpleNamespace:
+def read_flags(
+    description: str | None, names: Mapping[str, Any], environment: str = ""
+) -> SimpleNamespace:
     """The settings that the calling file assigns, changed by the command line's flags.
 
     names: the caller's `globals()`. Strings, numbers, booleans and None count; booleans get --name
     and --no-name; a setting annotated with `| None` takes the word none. What is imported is no
     setting. A wrong flag ends the program with argparse's message and exit code 2.
+
+    environment: how variables begin that stand for flags that are not given, "IMAGE2CAD_" for
+    IMAGE2CAD_PORT=8000. Raises InputError for a variable that cannot be read.
     """
     if in_notebook():
         return SimpleNamespace(
@@ -59,11 +67,18 @@ def read_flags(description: str | None, names: Mapping[str, Any]) -> SimpleNames
         if not _plain(name, names):
             continue
         value, flag = names[name], "--" + name.lower().replace("_", "-")
-        if isinstance(value, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=value)
+        reader = _reader(annotation or type(value).__name__)
+        text, variable = f"default: {value!r}".replace("%", "%%"), environment + name
+        if environment:
+            text += f"; or {variable}"
+            if variable in os.environ:
+                value = _from_environment(variable, reader)
+        if reader.__name__ == "bool":
+            parser.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=value, help=text
+            )
         else:
-            reader = _reader(annotation or type(value).__name__)
-            parser.add_argument(flag, type=reader, default=value, help=f"default: {value!r}")
+            parser.add_argument(flag, type=reader, default=value, help=text)
     return SimpleNamespace(**vars(parser.parse_args()))
 
 
@@ -107,7 +122,22 @@ def _reader(annotation: str) -> Callable[[str], Any]:
     kind = _KINDS[words[0]]  # a KeyError: a setting that is None has to be annotated
 
     def read(text: str) -> Any:
-        return None if "None" in words and text.lower() == "none" else kind(text)
+        if "None" in words and text.lower() == "none":
+            return None
+        if kind is bool:
+            if text.lower() not in _YES + _NO:
+                raise ValueError(f"{text!r} is neither yes nor no")
+            return text.lower() in _YES
+        return kind(text)
 
     read.__name__ = kind.__name__  # argparse says it: invalid int value
     return read
+
+
+def _from_environment(variable: str, reader: Callable[[str], Any]) -> Any:
+    text = os.environ[variable]
+    try:
+        return reader(text)
+    except ValueError as error:
+        what = {"int": "a whole number", "float": "a number", "bool": "1 or 0"}[reader.__name__]
+        raise InputError(f"{variable} must be {what}, not {text!r:.100}") from error

@@ -105,6 +105,7 @@ class Pool:
         self._warm = warm
         self._lock = threading.Lock()
         self._closed = False
+        self.restarts = 0  # processes that took the place of one that ended
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all = [_start(warm) for _ in range(size)]
         for worker in self._all:
@@ -196,6 +197,7 @@ class Pool:
                 return worker
             new = _start(self._warm)
             self._all[self._all.index(worker)] = new
+            self.restarts += 1
             return new
 
 

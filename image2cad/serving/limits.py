@@ -18,7 +18,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -319,8 +319,18 @@ class _Ticket:
 class Queue:
     """Places for work that takes all of a core, given in the order of arrival, to guests last."""
 
-    def __init__(self, running: int, waiting: int, seconds: float) -> None:
-        """running, waiting: how many at most. seconds: the longest that one may wait."""
+    def __init__(
+        self,
+        running: int,
+        waiting: int,
+        seconds: float,
+        waited: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """running, waiting: how many at most. seconds: the longest that one may wait.
+
+        waited: told how many seconds each has waited who has got a place.
+        """
+        self._waited = waited
         self._most, self._room, self._seconds = running, waiting, seconds
         self._change = threading.Condition()
         self._line: deque[_Ticket] = deque()
@@ -339,8 +349,10 @@ class Queue:
         Raises Busy at once where too many wait, and after `seconds`; Late and Cancelled while it
         waits.
         """
+        came = time.monotonic()
         self._enter(stop, guest)
         started = time.monotonic()
+        self._waited(started - came)
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ processes, which are killed when a deadline passes or a client leaves. Left out:
 from __future__ import annotations
 
 import ast
+import functools
 import logging
 import os
 import threading
@@ -23,7 +24,7 @@ from contextvars import copy_context
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from PIL import Image
 
@@ -49,8 +50,9 @@ from image2cad.serving.jobs import (
     Solved,
 )
 from image2cad.serving.limits import Limits, Queue, TooLarge, check_count, check_program
+from image2cad.serving.observability import WENT_WELL, kind_of, new_figures
 from image2cad.verification import Viewpoint, eye_named, warm_up
-from metrics import ALIGNMENTS, Failure, Part, run_cadquery, usable_cores
+from metrics import ALIGNMENTS, LAYERS, Failure, Part, run_cadquery, usable_cores
 
 LOG = logging.getLogger(__name__)
 
@@ -95,6 +97,49 @@ class Generated:
 
 
 Progress = Callable[[float, str], None] | None
+_Given = ParamSpec("_Given")
+_Made = TypeVar("_Made")
+
+
+def _watched(
+    work: str, action: str
+) -> Callable[
+    [Callable[Concatenate[Service, _Given], _Made]], Callable[Concatenate[Service, _Given], _Made]
+]:
+    """Let a method's failures be counted, and all its calls where the page makes them."""
+
+    def decorate(
+        method: Callable[Concatenate[Service, _Given], _Made],
+    ) -> Callable[Concatenate[Service, _Given], _Made]:
+        @functools.wraps(method)
+        def call(service: Service, *given: _Given.args, **named: _Given.kwargs) -> _Made:
+            started, outcome = time.monotonic(), WENT_WELL
+            try:
+                made = method(service, *given, **named)
+                outcome = _failure_in(made) or WENT_WELL
+                return made
+            except BaseException as error:
+                outcome = kind_of(error)
+                raise
+            finally:
+                if outcome != WENT_WELL:
+                    service.figures.failures.labels(work, outcome).inc()
+                if service.of_page:
+                    seconds = time.monotonic() - started
+                    service.figures.tell_of_page(action, outcome, seconds)
+
+        return call
+
+    return decorate
+
+
+def _failure_in(made: Any) -> str:
+    """The kind of failure that the work has ended with, or ""."""
+    if isinstance(made, Compared):
+        made = made.reference if isinstance(made.reference, Failure) else made.prediction
+    else:
+        made = made["failure"] if isinstance(made, dict) else made.part
+    return made.kind if isinstance(made, Failure) else ""
 
 
 class Service:
@@ -113,13 +158,16 @@ class Service:
         self.workers, running = workers or usable_cores(), self.limits.running
         # One process a core already keeps all cores busy; read by the processes that start now.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        self._closed = threading.Event()
+        self._closed, self._told = threading.Event(), threading.Event()
         self._model = ThreadPoolExecutor(backend.calls, thread_name_prefix="model")
         self._verifying = Pool(self.workers, warm_up)
         self._quick = Pool(running, jobs.warm_for_programs)
         room = (self.limits.waiting, self.limits.queue_seconds)
-        self._pictures, self._programs = Queue(self.workers, *room), Queue(running, *room)
-        self._guests = False
+        self.figures = new_figures(backend.name, self._restarts)
+        waited = self.figures.waited.labels
+        self._pictures = Queue(self.workers, *room, waited("pictures").observe)
+        self._programs = Queue(running, *room, waited("programs").observe)
+        self._guests = self.of_page = False
 
     def for_guests(self) -> Service:
         """The same service for who has shown no key where keys are asked for: its work waits
@@ -129,6 +177,13 @@ class Service:
         other._guests = True
         return other
 
+    def for_page(self) -> Service:
+        """The same service for the page: each of its calls is what a visitor did."""
+        other = copy(self)
+        other.of_page = True
+        return other
+
+    @_watched("pictures", "generate")
     def generate(
         self,
         image: Image.Image | Sequence[Image.Image],
@@ -188,6 +243,7 @@ class Service:
             telling = stop.telling(tell_of_checking)
             solved = self._solve(image, codes, effort, eye, kinds, size, telling)
             seconds = time.monotonic() - started
+        self.figures.seconds.labels(effort).observe(seconds)
         tell(1.0, "done")
         built = solved.built
         figures = solved.likeness, solved.confidence, solved.source, seconds, solved.candidates
@@ -203,6 +259,7 @@ class Service:
         """The part that a program builds."""
         return self.build(code, stop=stop).part
 
+    @_watched("programs", "build")
     def build(
         self, code: str, kinds: Sequence[str] = (), stop: Stop = NEVER, length: str = ""
     ) -> Built:
@@ -217,6 +274,7 @@ class Service:
             stop = stop.within(self.limits.quick_seconds)
             return self._build(self._quick, code, kinds, stop, size)
 
+    @_watched("programs", "score")
     def score(
         self, prediction: str, reference: str, alignment: str = "best", stop: Stop = NEVER
     ) -> dict[str, Any]:
@@ -227,6 +285,7 @@ class Service:
         """
         return self._pair(jobs.score_programs, prediction, reference, alignment, stop)
 
+    @_watched("programs", "compare")
     def compare(
         self,
         prediction: str,
@@ -243,6 +302,9 @@ class Service:
     def load(self) -> dict[str, tuple[int, int]]:
         """How many are running and waiting, of pictures and of programs."""
         return {"pictures": self._pictures.load(), "programs": self._programs.load()}
+
+    def _restarts(self) -> dict[str, int]:
+        return {"pictures": self._verifying.restarts, "programs": self._quick.restarts}
 
     def ready(self) -> bool:
         """Whether a process of each kind is warm."""
@@ -338,7 +400,16 @@ class Service:
                 return _without_files(built, kinds, lost)
         if isinstance(built, Lost):
             return Built(Failure("crash", built.reason), code=code, size=otherwise)
+        self._tell_isolation(built.part.protection)
         return built
+
+    def _tell_isolation(self, layers: tuple[str, ...]) -> None:
+        """Write into the log, once, what confines the programs on this machine."""
+        if layers and not self._told.is_set():
+            self._told.set()
+            missing = [layer for layer in LAYERS if layer not in layers]
+            without = f", without {', '.join(missing)}" if missing else ""
+            LOG.info("programs run under the layers %s%s", ", ".join(layers), without)
 
     def _pair(
         self, work: Callable[..., Any], prediction: str, reference: str, how: Any, stop: Stop

@@ -33,9 +33,11 @@ from image2cad.serving.api.errors import CLIENT_LEFT, answer_to, error, trace_of
 from image2cad.serving.bodies import RETRY_SECONDS, Bodies, too_large
 from image2cad.serving.keys import Keys, TooManyTries
 from image2cad.serving.limits import Limits
+from image2cad.serving.observability import WENT_WELL
 from image2cad.serving.page.login import (
     LOGIN_PATHS,
     SESSION_COOKIE,
+    UPLOAD_PATH,
     address_of,
     at_login,
     is_closed,
@@ -120,11 +122,15 @@ def _record(seen: _Seen, method: str, metrics: Metrics, trace: list[str]) -> Non
         "seconds": round(seconds, 3),
         **({"error": trace} if trace else {}),
     }
-    REQUEST_LOG.log(logging.ERROR if trace else logging.INFO, json.dumps(line))
+    level, fields = logging.ERROR if trace else logging.INFO, {"fields": line}
+    REQUEST_LOG.log(level, json.dumps(line), extra=fields)
 
 
 # ---- The guard
 
+# What visitors do that comes to no method of the service, and what the answer's status means.
+PAGE_ACTIONS = {UPLOAD_PATH: "upload", **dict.fromkeys(LOGIN_PATHS, "login"), "/logout": "logout"}
+PAGE_OUTCOMES = {401: "wrong key", 408: "late", 413: "too large", 422: "bad input", 429: "busy"}
 PROGRAM_ROUTES = ("/v1/execute", "/v1/score")  # which take no pictures
 DOCS_FILES = "/static-offline-docs/"  # what /docs loads: fastapi_offline's
 REQUEST_ID = re.compile(r"[\w.-]{1,64}")
@@ -151,7 +157,12 @@ def guard(
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        path = str(scope.get("path", "")).removeprefix(scope.get("root_path", ""))
+        path, root = str(scope.get("path", "")), scope.get("root_path", "")
+        if root and path.startswith(f"{root}/"):
+            path = path.removeprefix(root)
+        elif root:  # which a proxy has taken off; what is mounted finds nothing without it
+            raw = scope.get("raw_path") or path.encode()
+            scope = {**scope, "path": root + path, "raw_path": root.encode() + raw}
         headers = Headers(scope=scope)
         shown: str | None = None
         refusal: Response | None = None
@@ -170,6 +181,8 @@ def guard(
                 refusal = error(429, text, headers={"Retry-After": RETRY_SECONDS})
             if path in methods or path.startswith("/v1/"):
                 return await api(scope, receive, send, path, headers, refusal, guest, budget)
+            if path in PAGE_ACTIONS and (scope["method"] == "POST" or path == "/logout"):
+                send = _told(send, PAGE_ACTIONS[path], service)
             most, values = page_limits(path, limits)
             length = headers.get("content-length", "")
             if refusal is None and length.isdecimal() and int(length) > most:
@@ -247,6 +260,20 @@ def guard(
             _record(seen, asked, metrics, trace)
 
     return guarded
+
+
+def _told(send: Send, action: str, service: Service) -> Send:
+    """`send`, which tells how an action of the page went when its answer begins."""
+    started = time.perf_counter()
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            status = message["status"]
+            outcome = PAGE_OUTCOMES.get(status, str(status)) if status >= 400 else WENT_WELL
+            service.figures.tell_of_page(action, outcome, time.perf_counter() - started)
+        await send(message)
+
+    return telling
 
 
 def _route_of(path: str, methods: Mapping[str, Sequence[str]]) -> str:

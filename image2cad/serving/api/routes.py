@@ -128,12 +128,14 @@ def make_api(
     origins: Sequence[str] = (),
     closed_page: bool = False,
     jobs_file: str | Path = ":memory:",
+    root_path: str = "",
 ) -> FastAPI:
     """The app. keys: one of them is wanted for /v1, none means open to everybody.
 
     hosts: from where pictures may be fetched, "name" or "name:port". Raises InputError for others.
     names, origins: as of door.py. closed_page: whether the page beside it wants a key too.
-    jobs_file: as of stored_jobs.py.
+    jobs_file: as of stored_jobs.py. root_path: "/cad", where a proxy shows this server, whether
+    it takes that off the paths that it passes on or not.
     """
     check_hosts(hosts)
     limits = service.limits
@@ -153,7 +155,7 @@ def make_api(
     app = FastAPIOffline(  # its page at /docs loads nothing from elsewhere
         title="image2cad", version=VERSION, description=about, lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
-        redoc_url=None, swagger_ui_parameters=DOCS_PAGE,
+        redoc_url=None, swagger_ui_parameters=DOCS_PAGE, root_path=root_path,
     )  # fmt: skip
     app.state.service, app.state.threads, app.state.hosts = service, threads, hosts
     app.state.jobs = jobs
@@ -417,8 +419,9 @@ async def version(request: Request) -> dict[str, str]:
 @open_routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Counts and times for Prometheus."""
-    registry = request.app.state.metrics.registry
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    state = request.app.state
+    both = state.metrics.registry, state.service.figures.registry
+    return Response(b"".join(map(generate_latest, both)), media_type=CONTENT_TYPE_LATEST)
 
 
 def _tell_the_model(app: FastAPI, name: str) -> None:

@@ -75,7 +75,7 @@ async def at_login(scope: Scope, receive: Receive, send: Send, path: str, keys: 
     try:
         if path == "/logout":
             answer: Response = RedirectResponse("./", 303)
-            answer.delete_cookie(SESSION_COOKIE)
+            answer.delete_cookie(SESSION_COOKIE, path=_cookie_path(scope))
         elif path in LOGIN_PATHS and request.method == "POST":
             answer = await _login(request, keys)
         elif path == "/" or path in LOGIN_PATHS:
@@ -105,9 +105,14 @@ async def _login(request: Request, keys: Keys) -> Response:
     secure = request.url.scheme == "https"
     answer.set_cookie(
         SESSION_COOKIE, keys.session(key), SESSION_SECONDS,
-        httponly=True, samesite="lax", secure=secure,
+        path=_cookie_path(request.scope), httponly=True, samesite="lax", secure=secure,
     )  # fmt: skip
     return answer
+
+
+def _cookie_path(scope: Scope) -> str:
+    """Where browsers send the cookie: not to what else a proxy shows by the same name."""
+    return scope.get("root_path", "") or "/"
 
 
 def _form(text: str, status: int, headers: dict[str, str] | None = None) -> Response:
