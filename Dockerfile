@@ -11,9 +11,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends libgl1 && rm -r
 
 WORKDIR /srv/image2cad
 
-# What changes rarely comes first. PyTorch's own index has builds without CUDA.
+# What changes rarely comes first. PyPI's torch brings CUDA's libraries; an index that has builds
+# without them can be named: --build-arg PIP_EXTRA_INDEX_URL=...
+ARG PIP_EXTRA_INDEX_URL
 COPY requirements.txt constraints.txt ./
-RUN python -m pip install --no-cache-dir -r requirements.txt -c constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu
+RUN python -m pip install --no-cache-dir -r requirements.txt -c constraints.txt
 
 COPY . .
 
