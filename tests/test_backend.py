@@ -112,7 +112,7 @@ def service(backend):
 
 @pytest.fixture
 def client(service, monkeypatch):
-    brief = effort.Effort("low", 1.0, 1, 4, 2, 1, 4, 60.0)
+    brief = effort.Effort("low", 1.0, 1, 4, 2, 1, 4, 60.0, 1.7, 2.4)
     monkeypatch.setitem(effort.EFFORTS, "low", brief)
     Capable.asked.clear()
     Capable.says, Capable.delay = f"Here it is:\n```python\n{to_code(PART)}\n```", 0.0

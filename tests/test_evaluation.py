@@ -96,7 +96,7 @@ def test_a_verified_run_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch
         asked.extend(images)
         keep(0, Answer(None, None, 0.0, 0.0, "", (Candidate((), "model", 2.0, fate="lost"),), 0.5))
 
-    monkeypatch.setattr("image2cad.verification.many.answer_many", answer_many)
+    monkeypatch.setattr("image2cad.verification.answer_many", answer_many)
     result = evaluate_verified(None, None, samples, "low", ["traced"], kept=kept)
     assert len(asked) == 1 and asked[0] is samples[1].image
     assert [row["ok"] for row in result.rows] == [True, False]
