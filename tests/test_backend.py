@@ -52,7 +52,7 @@ def encoded(image):
 class Capable(BaseHTTPRequestHandler):
     """The stand-in: `says` is its answer; None hangs up, bytes are sent as they are."""
 
-    says, asked, delay, finish = "", [], 0.0, "stop"
+    says, asked, delay, ends = "", [], 0.0, "stop"
 
     def do_GET(self):
         self.answer(json.dumps({"data": [{"id": MODEL}]}).encode())
@@ -66,7 +66,7 @@ class Capable(BaseHTTPRequestHandler):
         if isinstance(self.says, bytes):
             return self.answer(self.says)
         message = {"role": "assistant", "content": self.says}
-        choice = {"index": 0, "message": message, "finish_reason": self.finish}
+        choice = {"index": 0, "message": message, "finish_reason": self.ends}
         self.answer(json.dumps({"choices": [choice]}).encode())
 
     def answer(self, data):
@@ -170,7 +170,7 @@ def test_a_bound_of_tokens_and_a_change_in_words_reach_the_model(client, monkeyp
     flat = base64.b64encode(picture(angle=0)).decode()
     shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{flat}"}}]
     body = {"model": MODEL, "messages": [{"role": "user", "content": shown}], "max_tokens": 50}
-    monkeypatch.setattr(Capable, "finish", "length")
+    monkeypatch.setattr(Capable, "ends", "length")
     cut = client.post("/v1/chat/completions", json={**body, "effort": "none"}).json()
     assert cut["choices"][0]["finish_reason"] == "length" and not cut["image2cad"]["ignored"]
     assert Capable.asked[-1][1]["max_tokens"] == 50
