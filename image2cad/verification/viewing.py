@@ -206,9 +206,10 @@ def _nearer(
 
     Round parts have no lines that would tell that they are seen from near.
     """
+    if target.camera.in_perspective or one.cost < POORLY_EXPLAINED:
+        return one, target
     plain = judged(one.program[:1], one.source, target)
-    known = target.camera.in_perspective or one.cost < POORLY_EXPLAINED
-    if known or plain.numbers > FEW_NUMBERS:
+    if plain.numbers > FEW_NUMBERS:
         return one, target
     near = replace(sighting, lens=lens_of(scene, USUAL_ANGLE)).camera
     seen = target_of(scene, near)
