@@ -65,7 +65,7 @@ def aligned(
     if oblique(program):
         return [program]
     if target.space is not None:  # other views say where pieces stand
-        cost = cost_of(program, target, PLACING_BLOCK) + _place_price(program, target)
+        cost, program = _joined(program, target, stop)
         return [_with_ends(program, cost, target, stop)[1]]
     pieces = sorted(_pieces(program), key=lambda piece: -_volume(program[piece[0]]))
     known = [[np.array(levels(_steps(program, p), axis)) for axis in range(3)] for p in pieces]
@@ -100,6 +100,35 @@ def aligned(
         _with_ends(one, cost, target, stop) for cost, one in drawn[:most] if cost < BUILDS_NOTHING
     ]
     return [one for _, one in sorted(out, key=lambda pair: pair[0])]
+
+
+def _joined(program: Program, target: Target, stop: Stop) -> tuple[float, Program]:
+    """Its cost, and the program with pieces that touch no other slid to where they do.
+
+    A piece that was read in one of several views looks right in that view wherever it stands along
+    that view's line of sight; in the others it need not be seen.
+    """
+    cost = cost_of(program, target, PLACING_BLOCK) + _place_price(program, target)
+    for piece in _pieces(program):
+        rest = tuple(step for i, step in enumerate(program) if i not in piece)
+        if not rest or not loose_pieces(program) > loose_pieces(rest):
+            continue
+        mine = [np.array(levels(_steps(program, piece), axis)) for axis in range(3)]
+        theirs = tuple(np.array(levels(rest, axis)) for axis in range(3))
+        best = (cost, program)
+        for sight in target.sights:
+            for t, _ in _slides(mine, theirs, sight.camera):
+                if stop.due():
+                    return best
+                steps = list(program)
+                for i in piece:
+                    steps[i] = _slid(steps[i], t, sight.camera)
+                other = tuple(steps)
+                if loose_pieces(other) < loose_pieces(program):
+                    value = cost_of(other, target, PLACING_BLOCK) + _place_price(other, target)
+                    best = min(best, (value, other), key=lambda pair: pair[0])
+        cost, program = best
+    return cost, program
 
 
 def settled(program: Program, target: Target, first: int) -> Program:
