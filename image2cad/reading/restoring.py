@@ -22,6 +22,7 @@ SMALLEST_COPY, MOST_ASPECT = 160, 1.01  # pixels of a side, and long over short 
 COLOURLESS = 12  # greys between the channels of a pixel, at most
 LIGHTEST_PART = 225  # greys
 DARKEST_FACE, DARKER_BY = 62, 0.22  # greys; share by which a blurred line is darker than around it
+GAP_REACH, DARKEST_BRIDGE = 3, 0.7  # pixels of a gap in a line, and its share of the grey around
 LINE_REACH = 7  # pixels around a blurred line
 RINGING_REACH = 2  # pixels beside a line that are not like the face
 FLAT_WITHIN, PIXELS_WITHIN = 6, 12  # greys of a flat face's median, and of three in four pixels
@@ -51,16 +52,19 @@ def restored(image: Image.Image) -> Image.Image | None:
     rows, columns = np.nonzero(part)
     if np.ptp(columns) > WIDEST + SLACK or np.ptp(rows) > HIGHEST + SLACK:
         return None
-    lines, dark = _lines(grey) if smaller else (grey < DARKEST_FACE, grey < DARKEST_FACE)
     smooth = ndimage.median_filter(grey, 5)
+    lines, dark = _lines(grey) if smaller else (grey < DARKEST_FACE, grey < DARKEST_FACE)
+    bridges = _bridges(lines, grey)
+    lines, dark = lines | bridges, dark | bridges
     faces, share = _faces(grey, smooth, dark)
     if (dark & ~lines).any():  # a blurred line is wider than a line: the rest is like beside it
         nearest = ndimage.distance_transform_edt(dark, return_distances=False, return_indices=True)
         faces[dark] = faces[tuple(nearest)][dark]
     faces[lines] = 0.0
     told = part & ~ndimage.binary_dilation(dark, iterations=RINGING_REACH)
-    alike = np.abs(faces - grey)[told] <= ALIKE
-    if told.sum() < LEAST_TOLD * part.sum() or alike.mean() < SHARE_ALIKE:
+    if told.sum() < LEAST_TOLD * part.sum():
+        return None
+    if (np.abs(faces - grey)[told] <= ALIKE).mean() < SHARE_ALIKE:
         return None
     uneven = ndimage.maximum_filter(smooth, EVEN_REACH) - ndimage.minimum_filter(smooth, EVEN_REACH)
     places = np.abs(smooth - FACE_SHADE)[told & (uneven < EVEN)] < FLAT_WITHIN
@@ -82,6 +86,27 @@ def _lines(grey: Array) -> tuple[Array, Array]:
     return dark & middle, dark
 
 
+def _bridges(lines: Array, grey: Array) -> Array:
+    """Mask of what joins an end of a line to another line close by, where it is dark between."""
+    beside = ndimage.convolve(lines.astype(np.uint8), np.ones((3, 3)), mode="constant") - 1
+    out = np.zeros_like(lines)
+    reach = np.arange(-GAP_REACH, GAP_REACH + 1)
+    for row, column in np.argwhere(lines & (beside <= 2)):
+        rows, columns = (np.clip(at + reach, 0, SIZE - 1) for at in (row, column))
+        near, _ = ndimage.label(lines[np.ix_(rows, columns)], np.ones((3, 3)))
+        others = np.argwhere((near > 0) & (near != near[GAP_REACH, GAP_REACH])) - GAP_REACH
+        ways = []
+        for way in others:
+            steps = int(np.abs(way).max())
+            between = np.rint((row, column) + np.arange(1, steps)[:, None] * way / steps)
+            at = tuple(np.clip(between.astype(int), 0, SIZE - 1).T)
+            ways.append((float(grey[at].mean()), at))
+        darkness, at = min(ways, key=lambda one: one[0], default=(255.0, ()))
+        if darkness < DARKEST_BRIDGE * float(np.median(grey[np.ix_(rows, columns)])):
+            out[at] = True
+    return out
+
+
 def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
     """Greys with those of flat faces made the one that they have, all others a tone of GenCAD's.
 
@@ -92,7 +117,7 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
     out = np.where(calm, float(FACE_SHADE), nearest)
     light = grey >= LIGHTEST_PART
     light |= _fringe(~dark & ~light, light)
-    labels, _ = ndimage.label(~dark & ~light)
+    labels = _enclosed(~dark & ~light)
     clear = ~ndimage.binary_dilation(dark, np.ones((3, 3)), iterations=RINGING_REACH)
     even = even_and_flat = 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
@@ -107,6 +132,19 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
             even_and_flat += len(seen) if flat else 0
     out[~dark & light] = 255.0
     return out, even_and_flat / max(even, 1)
+
+
+def _enclosed(faces: Array) -> Array:
+    """Numbers of what lines enclose, from 1; 0 elsewhere. Gaps of two pixels join nothing."""
+    whole, count = ndimage.label(faces)
+    cores, _ = ndimage.label(ndimage.binary_erosion(faces))
+    nearest = ndimage.distance_transform_edt(
+        cores == 0, return_distances=False, return_indices=True
+    )
+    spread = cores[tuple(nearest)]
+    beside = whole == whole[tuple(nearest)]
+    labels: Array = np.where(faces & beside, count + spread, whole)
+    return labels
 
 
 def _fringe(faces: Array, light: Array) -> Array:

@@ -103,9 +103,6 @@ def verify(
     if set(sources) - set(SOURCES):
         raise InputError(f"sources are {', '.join(SOURCES)}")
     budget = allowed.seconds if seconds is None else seconds
-    until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
-        stop.within(share * budget) for share in TIME_SHARES
-    )
     views = [image] if isinstance(image, Image.Image) else list(image)
     if not views:
         raise InputError("there is no picture")
@@ -122,13 +119,17 @@ def verify(
     own_picture = _gencads(views[0]) if len(views) == 1 and usual else None
     framing = "own"
     if own_picture is not None:
-        picture, framing = own_picture
+        picture, framing, blurred = own_picture
+        budget *= allowed.strange_factor if blurred else 1.0
     else:
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, allowed, budget, started, stop)
         if seen is not None:
             answer = _written(*seen, own, allowed, started, stop)
             return replace(answer, reason=_reason(views, answer.cameras))
+    until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
+        stop.within(share * budget - (time.monotonic() - started)) for share in TIME_SHARES
+    )
     target = look_at(picture)
     grown = grow(target, until_grown) if "traced" in sources else []
     if framing != "own":
@@ -191,13 +192,16 @@ def _reason(views: Sequence[Image.Image], cameras: Sequence[Viewpoint] = ()) -> 
 _Seen = tuple[Explanation, tuple[Viewpoint, ...]]
 
 
-def _gencads(view: Image.Image) -> tuple[Picture, Framing] | None:
-    """GenCAD's own picture, or what is left of it in a copy; None for any other."""
+def _gencads(view: Image.Image) -> tuple[Picture, Framing, bool] | None:
+    """GenCAD's own picture, or what is left of it in a copy; None for any other.
+
+    With whether it is such a copy, whose lines and tones are not quite where they were.
+    """
     exact = gencads(view)
     if exact is not None:
-        return exact
+        return *exact, False
     copy = restored(view)
-    return None if copy is None else (np.asarray(copy), "own")
+    return None if copy is None else (np.asarray(copy), "own", True)
 
 
 def _seen(
