@@ -12,12 +12,13 @@ The row `foreign` has other parts in another viewer's pictures (../shared/data/f
 against STEP files. A row says IoU_best (alignment `best`, failures 0) with its interval, the
 valid, seconds and CPU seconds a part, and how far the confidence can be trusted; `benchcad` also
 the IoU without rotation that this board scores by, and what a plain box of the part's proportions
-has. With --synthetic the parts are random ones of that seed: a new seed says what confidence is
-worth on parts that nothing was tuned on. Pictures and answers stay in the folder, so that --resume
-goes on, and the pictures can be looked at; "before" figures are the same command on an older
-checkout, with --pictures to draw nothing twice. CPU seconds leave out the model's guesses and the
-confined runs of programs. With --by-processor an answer's seconds are those of its processor, so
-that figures do not depend on what else the machine does.
+has. The row `several` gives three pictures as a list: that of `direction` and two more. Last comes
+the same by the number of extrusions. With --synthetic the parts are random ones of that seed: a
+new seed says what confidence is worth on parts that nothing was tuned on. Pictures and answers stay
+in the folder, so that --resume goes on, and the pictures can be looked at; "before" figures are the
+same command on an older checkout, with --pictures to draw nothing twice. CPU seconds leave out the
+model's guesses and the confined runs of programs. With --by-processor an answer's seconds are those
+of its processor, so that figures do not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ REFRAMED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "half": lambda im: _resized(im, 0.5),
     "double": lambda im: _resized(im, 2),
 }
-ROWS = ("gencad", *REFRAMED, *LOOKS, "foreign")
+SEVERAL = {"several": ("direction", 3)}  # rows of several pictures: their look, and how many
+ROWS = ("gencad", *REFRAMED, *LOOKS, *SEVERAL, "foreign")
 
 
 # ---- Pictures, drawn once and kept
@@ -127,10 +129,10 @@ ROWS = ("gencad", *REFRAMED, *LOOKS, "foreign")
 
 @dataclass(frozen=True)
 class Case:
-    """A picture to answer, and what the answer is scored against: code, or a STEP file."""
+    """Pictures to answer, and what the answer is scored against: code, or a STEP file."""
 
     id: str
-    file: Path
+    files: tuple[Path, ...]
     reference: str | Path
 
 
@@ -140,32 +142,44 @@ def cases_of(
     """The pictures of one row, drawn where they are not in the folder yet."""
     if row == "foreign":
         steps = sorted((FOREIGN_DEV / "steps").glob("*.step"))[: len(rows)]
-        return [Case(step.stem, FOREIGN_DEV / f"{step.stem}.png", step) for step in steps]
+        return [Case(step.stem, (FOREIGN_DEV / f"{step.stem}.png",), step) for step in steps]
     place = folder / row.replace(" ", "-").replace(":", "-")
     place.mkdir(parents=True, exist_ok=True)
     known = read_kept(place / "drawn.jsonl")
     found, lines = [], []
     for one in rows:
-        name, file = one["id"], place / f"{one['id']}.png"
-        if name not in known or not file.is_file():
+        name = one["id"]
+        files = [place / f"{name}.png"]
+        if row in SEVERAL:
+            files += [place / f"{name}-{i}.png" for i in range(1, SEVERAL[row][1])]
+        if name not in known or not all(file.is_file() for file in files):
             cameras: list[dict[str, Any]] = []
-            if row in LOOKS:
-                drawn = taken(row, name, solid(one, solids))
-                image, cameras = drawn.image, drawn.cameras
-            else:
-                image = _gencads(one)
-                image = REFRAMED[row](image) if row in REFRAMED else image
-            image.save(file)
+            for i, file in enumerate(files):
+                image, mine = _drawn(row, one, i, solids)
+                image.save(file)
+                cameras += mine
             known[name] = {"cameras": cameras}
             with open(place / "drawn.jsonl", "a", encoding="utf-8") as kept:
                 kept.write(json.dumps({"id": name, **known[name]}) + "\n")
-        found.append(Case(name, file, one["code"]))
-        lines.append(
-            {"file_name": file.name, "deepcad_id": name, "cadquery": one["code"], **known[name]}
-        )
+        found.append(Case(name, tuple(files), one["code"]))
+        more = {f"image_{i}_file_name": file.name for i, file in enumerate(files) if i}
+        line = {"file_name": files[0].name, **more, "deepcad_id": name, "cadquery": one["code"]}
+        lines.append({**line, **known[name]})
     # An image folder of its own, which python -m image2cad.evaluation reads too.
     write_whole(place / METADATA, "".join(json.dumps(line) + "\n" for line in lines))
     return found
+
+
+def _drawn(
+    row: str, one: dict[str, Any], number: int, solids: dict[str, Solid]
+) -> tuple[Image.Image, list[dict[str, Any]]]:
+    """One picture of a part for a row, and its cameras where VTK has drawn it."""
+    if row in LOOKS or row in SEVERAL:
+        look = SEVERAL[row][0] if row in SEVERAL else row
+        seen = taken(look, f"{one['id']} {number}" if number else one["id"], solid(one, solids))
+        return seen.image, seen.cameras
+    image = _gencads(one)
+    return (REFRAMED[row](image) if row in REFRAMED else image), []
 
 
 def _gencads(one: dict[str, Any]) -> Image.Image:
@@ -199,9 +213,9 @@ def solid(one: dict[str, Any], solids: dict[str, Solid]) -> Solid:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture for a process of its own, and the model's guesses for it."""
+    """The pictures of a part for a process of its own, and the model's guesses for them."""
 
-    file: Path
+    files: tuple[Path, ...]
     codes: tuple[str, ...]
     effort: str
     by_processor: bool = False
@@ -215,8 +229,8 @@ def answered(job: Job) -> dict[str, Any]:
         for module in (stopping, pipeline, viewing, choosing):
             module.time = clock  # type: ignore[attr-defined]
     try:
-        with Image.open(job.file) as image:
-            answer = verify(image, job.codes, job.effort)
+        images = [Image.open(file) for file in job.files]
+        answer = verify(images if len(images) > 1 else images[0], job.codes, job.effort)
     except Exception as error:  # scored as a failure; the others go on
         return {"code": "", "confidence": 0.0, "error": f"{type(error).__name__}: {error}"}
     return {
@@ -244,10 +258,10 @@ def answers_to(
     if model is not None and todo:
         from image2cad.vlm.generation import propose
 
-        images = [Image.open(case.file).convert("RGB") for case in todo]
+        images = [Image.open(case.files[0]).convert("RGB") for case in todo]
         codes = propose(*model, images, effort)
     jobs = [
-        Job(case.file, tuple(mine), effort, by_processor)
+        Job(case.files, tuple(mine), effort, by_processor)
         for case, mine in zip(todo, codes, strict=True)
     ]
     for index, answer in each(answered, jobs, workers, SPARE_SECONDS + LONGEST, warm_up):
@@ -324,6 +338,30 @@ def line_of(one: dict[str, Any]) -> str:
     )
 
 
+GROUPS = {"one": (1, 1), "two": (2, 2), "three and more": (3, 1000)}  # extrusions
+
+
+def by_extrusions(table: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[str]:
+    """A table of IoU_best by how many extrusions the parts' own programs have."""
+    count = {one["id"]: one["code"].count(".extrude(") for one in rows}
+    shown = [one for one in table if set(one["ious"]) <= set(count)]
+    if not shown:
+        return []
+    groups = {
+        name: [part for part in shown[0]["ious"] if low <= count[part] <= high]
+        for name, (low, high) in GROUPS.items()
+    }
+    heads = [f"{name} ({len(parts)})" for name, parts in groups.items()]
+    lines = [f"| extrusions (parts) | {' | '.join(heads)} |", f"| --- |{' --: |' * len(heads)}"]
+    for one in shown:
+        means = [
+            float(np.mean([one["ious"][part] for part in parts])) if parts else 0.0
+            for parts in groups.values()
+        ]
+        lines.append(f"| {one['row']} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    return lines
+
+
 def main() -> int:
     """Draw, answer, score, row by row."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -388,6 +426,7 @@ def main() -> int:
                 f"{box['mean']:.3f}; {one['below_the_box']} answers are .02 and more below it"
             )
     if not options.draw_only:
+        print("\n".join(["", *by_extrusions(table, rows)]))
         finish_run(options.out, {**plan, "rows": table})
     return 0
 
