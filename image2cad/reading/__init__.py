@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from image2cad.reading.framing import Framing, Place, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
-    from image2cad.reading.restoring import restored
+    from image2cad.reading.restoring import likeness_to_copy, restored
     from image2cad.reading.rods import rods_of
     from image2cad.reading.tiles import Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
@@ -25,9 +25,9 @@ __all__ = [
     "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "Framing", "LEAST_FACING",
     "MISSING", "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene",
     "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of",
-    "corners_of", "difference", "doubt_about", "face_shade", "gencads", "lens_of", "lying",
-    "namings", "restored", "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones",
-    "views_in",
+    "corners_of", "difference", "doubt_about", "face_shade", "gencads", "lens_of",
+    "likeness_to_copy", "lying", "namings", "restored", "rods_of", "scene_of", "seen_from",
+    "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

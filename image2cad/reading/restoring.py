@@ -1,6 +1,7 @@
 """GenCAD-Code's own picture again, from a copy that was compressed, or made larger or smaller.
 
     picture = restored(image)        # a picture in GenCAD's frame and tones, or None
+    likeness_to_copy(picture, image)        # at the copy's size
 
 Its ground is white, its lines are black and one pixel wide, and the flat faces along the main axes
 all have one grey. So lines are told by darkness, faces are what lines enclose, and a face about
@@ -16,7 +17,7 @@ from scipy import ndimage
 from image2cad.common import Array
 from image2cad.reading.framing import HIGHEST, WIDEST, on_white
 from image2cad.reading.tracing import FACE_SHADE
-from image2cad.rendering import SIZE, TONES
+from image2cad.rendering import SIZE, TONES, Picture, likeness
 
 SMALLEST_COPY, MOST_ASPECT = 160, 1.01  # pixels of a side, and long over short side
 COLOURLESS = 12  # greys between the channels of a pixel, at most
@@ -27,12 +28,20 @@ LINE_REACH = 7  # pixels around a blurred line
 RINGING_REACH = 2  # pixels beside a line that are not like the face
 FLAT_WITHIN, PIXELS_WITHIN = 6, 12  # greys of a flat face's median, and of three in four pixels
 SMALL_FACE = 6  # pixels
+ROUND_BY, ROUND_WIDTH = 8, 5  # greys off a flat face's, and how many pixels wide
 ALIKE, SHARE_ALIKE = 30, 0.9  # greys, and the share of the part that must be so near the copy
 LEAST_LINED, MOST_LINED, LEAST_TOLD = 0.01, 0.5, 0.2  # shares of the part
 EVEN, EVEN_REACH = 8, 9  # greys between the pixels of an even place, and its side
 # Of the faces of one grey, or of the even places of all, the share with the grey of flat faces.
 LEAST_OF_FACES, LEAST_OF_PLACES = 0.6, 0.45
 SLACK = 6  # pixels by which a copy's part may be larger than GenCAD's frame
+
+FILTERS = (
+    Image.Resampling.LANCZOS,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.BOX,
+)
 
 REDS = np.unique(TONES[:, 0]).astype(float)
 
@@ -72,6 +81,17 @@ def restored(image: Image.Image) -> Image.Image | None:
     if not flat or not LEAST_LINED < lines[part].mean() < MOST_LINED:
         return None
     return Image.fromarray(np.repeat(faces[..., None], 3, axis=2).astype(np.uint8))
+
+
+def likeness_to_copy(picture: Picture, image: Image.Image) -> float:
+    """SSIM of a picture (448, 448, 3), made as small as a copy, and the copy: 0 to 1.
+
+    By whichever of the usual filters it is most like it. What a copy has lost is not made up.
+    """
+    copy = np.repeat(np.asarray(on_white(image).convert("L"))[..., None], 3, axis=2)
+    whole = Image.fromarray(picture).convert("L")
+    smaller = (np.asarray(whole.resize(image.size, how))[..., None] for how in FILTERS)
+    return max(likeness(np.repeat(one, 3, axis=2), copy) for one in smaller)
 
 
 def _lines(grey: Array) -> tuple[Array, Array]:
@@ -121,17 +141,35 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
     clear = ~ndimage.binary_dilation(dark, np.ones((3, 3)), iterations=RINGING_REACH)
     even = even_and_flat = 0
     for number, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is None:
+            continue  # a number that nothing has
         mine = labels[box] == number
         seen = grey[box][mine & clear[box]]
         off = np.abs((seen if len(seen) >= SMALL_FACE else grey[box][mine]) - FACE_SHADE)
         flat = np.median(off) <= FLAT_WITHIN and np.percentile(off, 75) < PIXELS_WITHIN
         if flat or mine.sum() < SMALL_FACE:
-            out[box][mine] = FACE_SHADE
+            out[box][mine & ~_round(smooth[box], mine, clear[box])] = FACE_SHADE
         if len(seen) >= SMALL_FACE and np.ptp(np.percentile(seen, (20, 80))) < EVEN:
             even += len(seen)
             even_and_flat += len(seen) if flat else 0
     out[~dark & light] = 255.0
     return out, even_and_flat / max(even, 1)
+
+
+def _round(smooth: Array, face: Array, clear: Array) -> Array:
+    """Mask of the parts of a flat face that are none: no line bounds a round one in front of it."""
+    known = face & clear
+    off = known & (np.abs(smooth - FACE_SHADE) > ROUND_BY)
+    off = ndimage.binary_opening(off, np.ones((ROUND_WIDTH, ROUND_WIDTH)))
+    if not off.any():
+        return off
+    nearest = ndimage.distance_transform_edt(
+        ~(known & (ndimage.binary_dilation(off) | (np.abs(smooth - FACE_SHADE) <= ROUND_BY))),
+        return_distances=False,
+        return_indices=True,
+    )
+    out: Array = off[tuple(nearest)] & face
+    return out
 
 
 def _enclosed(faces: Array) -> Array:

@@ -1,6 +1,7 @@
 """How far to trust an answer: the chance that its IoU with the part is over 0.9.
 
     confidence(answer.likeness)                             # of GenCAD's own pictures
+    confidence_in_copy(value)                               # of small copies of these
     confidence_of(one, target, rivals, turning=True)        # of pictures in any other style
 
 GenCAD's pictures are drawn here to the pixel, so that a high likeness is proof. In another style
@@ -27,6 +28,7 @@ from image2cad.verification.proportions import proportions_of, unlikeness
 
 # Of the curve from likeness to confidence: benchmarks/ablation.py
 CONFIDENCE_CENTRE, CONFIDENCE_WIDTH = 0.91, 0.027
+COPY_CENTRE, COPY_WIDTH = 0.925, 0.01  # the same of small copies
 # Of a logistic fit to 135 answers; see `chance`.
 CHANCE_AT_ZERO = 1.7
 LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 2.0, 2.55, 1.15
@@ -45,6 +47,14 @@ def confidence(value: float) -> float:
     all had one, of 12 from 0.96 up 83 %, of 7 from 0.90 up 57 %, of 8 below 12 %.
     """
     return _logistic((value - CONFIDENCE_CENTRE) / CONFIDENCE_WIDTH)
+
+
+def confidence_in_copy(value: float) -> float:
+    """The same of a copy smaller than GenCAD's pictures, by the likeness at the copy's size.
+
+    Lines are told from faces there by less than a pixel, so the right part is less like it.
+    """
+    return _logistic((value - COPY_CENTRE) / COPY_WIDTH)
 
 
 def confidence_of(

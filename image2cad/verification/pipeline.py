@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from image2cad.cad import Program, as_drawn, parse
+from image2cad.cad import Program, as_drawn, build, parse
 from image2cad.common import (
     NEVER,
     Effort,
@@ -36,16 +36,17 @@ from image2cad.reading import (
     cadbenchs,
     doubt_about,
     gencads,
+    likeness_to_copy,
     restored,
     scene_of,
     seen_from,
     sightings,
     views_in,
 )
-from image2cad.rendering import EYE, Camera, Picture, as_picture, axes_seen_from
+from image2cad.rendering import EYE, SIZE, Camera, Picture, as_picture, axes_seen_from, draw
 from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.choosing import Answer, choose
-from image2cad.verification.confidence import confidence_of
+from image2cad.verification.confidence import confidence_in_copy, confidence_of
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.finishing import noted, polished, written
@@ -117,7 +118,7 @@ def verify(
     # Where its own direction is given, GenCAD's picture is still known for what it is.
     usual = camera is None or (not isinstance(camera, Camera) and _is_gencads_eye(camera))
     own_picture = _gencads(views[0]) if len(views) == 1 and usual else None
-    framing = "own"
+    framing, blurred = "own", False
     if own_picture is not None:
         picture, framing, blurred = own_picture
         budget *= allowed.strange_factor if blurred else 1.0
@@ -167,7 +168,17 @@ def verify(
     answer = choose(target, [*finalists, *only_run], tried, started, stop=until_run)
     origin = "known" if own_picture is not None else "estimated" if camera is None else "given"
     cameras = () if answer.code is None else viewpoints(target, origin)
-    return replace(answer, cameras=cameras, reason=reason)
+    answer = replace(answer, cameras=cameras, reason=reason)
+    return _as_copy(answer, views[0]) if blurred and min(views[0].size) < SIZE else answer
+
+
+def _as_copy(answer: Answer, copy: Image.Image) -> Answer:
+    """The answer, compared with a small copy of GenCAD's picture as small as it is."""
+    drawing = build(as_drawn(parse(answer.code or "") or ()))
+    if drawing is None:
+        return answer
+    value = likeness_to_copy(draw(drawing), copy)
+    return replace(answer, confidence=confidence_in_copy(value))
 
 
 def _is_gencads_eye(eye: Sequence[float]) -> bool:
