@@ -138,7 +138,7 @@ def main() -> int:
         known = read_kept(folder / row / "drawn.jsonl")
         matrices = [np.array(known[case.id]["cameras"][0]["matrix"]) for case in cases]
         jobs = [
-            Job(case.file, matrix, axes[case.id])
+            Job(case.files[0], matrix, axes[case.id])
             for case, matrix in zip(cases, matrices, strict=True)
         ]
         hits: dict[int, list[bool]] = {}
