@@ -33,9 +33,12 @@ from image2cad.reading import (
 )
 from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
 from image2cad.verification import pipeline, verify, viewing
-from image2cad.verification.placing import stray_price
+from image2cad.verification.boxes import box_of, loose_pieces
+from image2cad.verification.cost import cost_of, look_at_sights
+from image2cad.verification.placing import aligned, stray_price
 from image2cad.verification.posing import posed
-from image2cad.verification.viewing import target_of
+from image2cad.verification.sights import sight_of
+from image2cad.verification.viewing import cameras_of_tiles, target_of
 from metrics import iou_aligned, iou_unit_box
 from metrics.execution import run_many
 
@@ -256,6 +259,27 @@ def test_views_are_cut_apart_however_many_pieces_a_part_has():
     assert len(views_in(board)) == 4
     plain = views_in(board.crop((2, 2, board.width - 2, board.height - 2)))
     assert [tile.camera for tile in plain] == [None] * 4  # four views, whoever drew them
+
+
+def test_a_piece_that_one_view_leaves_loose_is_slid_to_where_all_show_it():
+    """A leg looks right in the view it was read in, wherever it stands along its line of sight."""
+    plate = Extrusion(Plane((0.0, 0.0, 20.0), *NAMED["XY"]), (Rect(50, 50, 100, 100),), 10)
+    leg = Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["XY"]), (Rect(8, 70, 16, 30),), 20)
+    (part,) = run_many([to_code((plate, leg))])
+    board = vtk_pictures.taken("benchcad", "leg", vtk_pictures.solid_of(part)).image
+    target = look_at_sights([sight_of(*view) for view in cameras_of_tiles(views_in(board))])
+    # The board shows the longest side, 100 here, with 142.2 of a view's 256 pixels.
+    sight = target.sights[0]
+    unit = 1.422 * sight.scene.place.scale / sight.camera.scale
+    right = centred((plate, leg), build((plate, leg)).bounding_box, unit)
+    assert cost_of(right, target) < 0.02
+    factor, shift = sight.camera.slide(30.0)
+    assert factor == 1.0
+    loose = (right[0], *moved(right[1:], tuple(shift.tolist())))
+    assert loose_pieces(loose) == 1
+    (best,) = aligned(loose, target)
+    assert loose_pieces(best) == 0
+    assert box_of(best) == pytest.approx(box_of(right), abs=2.0)
 
 
 def test_further_views_are_turned_to_where_a_program_draws_them(solid):
