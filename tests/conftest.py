@@ -28,16 +28,25 @@ SLOW_FILES = (
     "test_stored_jobs", "test_operating", "test_container", "test_proxy",
 )  # fmt: skip
 
+# Files that ask one server. It takes long to start, so one process runs them.
+TOGETHER = {
+    "test_api_abuse": "api", "test_api": "api", "test_orders": "api", "test_contract": "api",
+    "test_operating": "operating", "test_proxy": "operating",
+}  # fmt: skip
+
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(SLOW_FILES)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW_FILES)))
     for item in items:
         if item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)
+        if config.pluginmanager.hasplugin("xdist"):  # for --dist loadgroup
+            group = TOGETHER.get(item.path.stem, item.path.stem)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ A real server (app.py) is started by variables of the environment alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 from gradio_client import Client
+from hurried import hurried
 from prometheus_client.parser import text_string_to_metric_families
 from watching import eventually
 
@@ -34,8 +36,12 @@ BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 class Server:
     """app.py in its process. url: of itself. log: its file."""
 
-    def __init__(self, url: str, log: Path) -> None:
-        self.url, self.log = url, log
+    def __init__(self, url: str, log: Path, process: subprocess.Popen[str]) -> None:
+        self.url, self.log, self.process = url, log, process
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=BEARER, timeout=120)
@@ -58,11 +64,11 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a server is started with: nothing of the tests' own settings, and `more`."""
     usual = {name: value for name, value in os.environ.items() if "IMAGE2CAD" not in name}
     usual.pop("GRADIO_TEMP_DIR", None)
-    return {**usual, "TMPDIR": str(folder), **more}
+    return {**usual, "TMPDIR": str(folder), "PYTHONPATH": hurried()["PYTHONPATH"], **more}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@functools.cache
+def running(tmp_path_factory: pytest.TempPathFactory) -> Server:
     folder = tmp_path_factory.mktemp("operating")
     (folder / "keys").write_text(f"{KEY}\n")
     given = environment(
@@ -84,12 +90,25 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         found = re.search(r"http://\S+", process.stdout.readline())
         assert found, log.read_text()
         assert eventually(lambda: httpx.get(f"{found[0]}/ready").status_code == 200, 120)
-        yield Server(found[0], log)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
+        return Server(found[0], log, process)
+    except BaseException:
         process.kill()
         process.wait()
+        raise
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Started once, for test_proxy.py too; at the end of the session it has to stop cleanly."""
+    started = running(tmp_path_factory)
+    yield started
+    if running.cache_info().currsize:  # two files use this fixture, each has its own
+        running.cache_clear()
+        try:
+            started.stop()
+        finally:
+            started.process.kill()
+            started.process.wait()
 
 
 def test_a_server_is_set_up_by_the_environment_alone(server: Server) -> None:
