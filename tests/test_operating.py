@@ -10,9 +10,11 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,8 +42,13 @@ class Server:
         self.url, self.log, self.process = url, log, process
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(60) == 0
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(60) == 0
+        finally:
+            self.process.kill()
+            self.process.wait()
+            shutil.rmtree(self.log.parent)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=BEARER, timeout=120)
@@ -68,8 +75,8 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 @functools.cache
-def running(tmp_path_factory: pytest.TempPathFactory) -> Server:
-    folder = tmp_path_factory.mktemp("operating")
+def running() -> Server:
+    folder = Path(tempfile.mkdtemp(prefix="operating-"))
     (folder / "keys").write_text(f"{KEY}\n")
     given = environment(
         folder, IMAGE2CAD_PORT="0", IMAGE2CAD_HOST="127.0.0.1", IMAGE2CAD_WORKERS="1",
@@ -98,17 +105,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server() -> Iterator[Server]:
     """Started once, for test_proxy.py too; at the end of the session it has to stop cleanly."""
-    started = running(tmp_path_factory)
-    yield started
+    yield running()
     if running.cache_info().currsize:  # two files use this fixture, each has its own
+        ended = running()
         running.cache_clear()
-        try:
-            started.stop()
-        finally:
-            started.process.kill()
-            started.process.wait()
+        ended.stop()
 
 
 def test_a_server_is_set_up_by_the_environment_alone(server: Server) -> None:
