@@ -36,7 +36,7 @@ CHROMIUM := command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
 train: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(PY) train_cpu.py $(ARGS)
 
-PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := HF_HUB_OFFLINE=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -172,7 +172,7 @@ def test_views_in_one_message_are_of_one_part_and_a_camera_can_be_given(client):
 
 
 def test_a_bound_of_tokens_and_a_change_in_words_reach_the_model(client, monkeypatch):
-    flat = base64.b64encode(picture(angle=0)).decode()
+    flat = base64.b64encode(gencads()).decode()
     shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{flat}"}}]
     body = {"model": MODEL, "messages": [{"role": "user", "content": shown}], "max_tokens": 50}
     monkeypatch.setattr(Capable, "ends", "length")
