@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,19 +23,46 @@ GENCAD_DEV = ROOT.parent / "shared" / "data" / "gencad_dev"
 # Files that take longest. `make check` leaves them out; `make test` begins with them, so that two
 # processes end at about the same time. A single test elsewhere may be marked slow as well.
 SLOW_FILES = (
-    "test_reward_training", "test_notebooks", "test_bases", "test_resume", "test_planning",
-    "test_docs", "test_app", "test_recipes", "test_api_abuse", "test_metrics_attacks", "test_api",
-    "test_wheel", "test_door", "test_command_line", "test_orders", "test_contract",
-    "test_stored_jobs", "test_operating", "test_container", "test_proxy",
+    "test_notebooks", "test_api_abuse", "test_metrics_attacks", "test_app", "test_reward_training",
+    "test_planning", "test_bases", "test_door", "test_docs", "test_resume", "test_operating",
+    "test_recipes", "test_wheel", "test_command_line", "test_container", "test_stored_jobs",
+    "test_api", "test_orders", "test_contract", "test_proxy",
+)  # fmt: skip
+
+# Files that ask one server. It takes long to start, so one process runs them.
+TOGETHER = {
+    "test_api_abuse": "api", "test_api": "api", "test_orders": "api", "test_contract": "api",
+    "test_operating": "operating", "test_proxy": "operating",
+}  # fmt: skip
+
+# Of the others those that take long come first, so that the last file to run is a short one.
+LONG_FILES = (
+    "test_pretraining", "test_reading", "test_verification", "test_viewpoints", "test_backend",
+    "test_store", "test_service", "test_training", "test_styles", "test_levers",
 )  # fmt: skip
 
 TEXT = 'import cadquery as cq\nresult = cq.Workplane("XY").box(1, 2, 3)\nUSER: ASSISTANT:'
 
 
+@pytest.hookimpl(optionalhook=True)  # there is none without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For --dist loadfile: a process is given a file, or all files that belong together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return TOGETHER.get(Path(file).stem, file)
+
+    return Together(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(SLOW_FILES)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW_FILES)))
+    places = {name: place for place, name in enumerate((*SLOW_FILES, *LONG_FILES))}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     for item in items:
         if item.path.stem in SLOW_FILES:
             item.add_marker(pytest.mark.slow)

@@ -24,6 +24,7 @@ from typing import Any
 
 import httpx
 import pytest
+from hurried import hurried
 from PIL import Image
 
 from image2cad.serving.page.keeping import link_of
@@ -76,10 +77,10 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     """The app's, which has to say it, to stop at SIGTERM and to leave no files behind."""
-    environment = {
-        **os.environ, "PYTHONPATH": str(folder), "SPACES_LOG": str(folder / "log"),
-        "TMPDIR": str(folder / "tmp"), "IMAGE2CAD_KEYS": "sesame, open",
-    }  # fmt: skip
+    environment = hurried(
+        folder, SPACES_LOG=str(folder / "log"), TMPDIR=str(folder / "tmp"),
+        IMAGE2CAD_KEYS="sesame, open",
+    )  # fmt: skip
     environment.pop("GRADIO_TEMP_DIR", None)
     command = [sys.executable, "app.py", "--port", "0", "--workers", "1", "--open-page"]
     with open(folder / "errors", "w") as errors:

@@ -19,7 +19,7 @@ from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
 from image2cad.common import effort
 from image2cad.common.errors import InputError
-from image2cad.rendering import filling
+from image2cad.rendering import draw, filling
 from image2cad.rendering.styles import STYLES, draw_view
 from image2cad.serving.api.routes import make_api
 from image2cad.serving.backends import Backend, remote_backend
@@ -41,6 +41,11 @@ def picture(eye=(1, -0.6, 0.8), angle=30.0):
     drawing = build(PART)
     camera = filling(drawing.vertices, eye, angle=angle)
     return encoded(Image.fromarray(draw_view(drawing, STYLES["coloured"], camera, (448, 448))))
+
+
+def gencads():
+    """The part as GenCAD draws it, whose camera need not be looked for: that is read soonest."""
+    return encoded(Image.fromarray(draw(build(PART))))
 
 
 def encoded(image):
@@ -112,7 +117,7 @@ def service(backend):
 
 @pytest.fixture
 def client(service, monkeypatch):
-    brief = effort.Effort("low", 1.0, 1, 4, 2, 1, 4, 60.0, 1.7, 2.4)
+    brief = effort.Effort("low", 0.5, 1, 4, 2, 1, 4, 60.0, 1.7, 2.4)
     monkeypatch.setitem(effort.EFFORTS, "low", brief)
     Capable.asked.clear()
     Capable.says, Capable.delay = f"Here it is:\n```python\n{to_code(PART)}\n```", 0.0
@@ -167,7 +172,7 @@ def test_views_in_one_message_are_of_one_part_and_a_camera_can_be_given(client):
 
 
 def test_a_bound_of_tokens_and_a_change_in_words_reach_the_model(client, monkeypatch):
-    flat = base64.b64encode(picture(angle=0)).decode()
+    flat = base64.b64encode(gencads()).decode()
     shown = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{flat}"}}]
     body = {"model": MODEL, "messages": [{"role": "user", "content": shown}], "max_tokens": 50}
     monkeypatch.setattr(Capable, "ends", "length")
@@ -197,7 +202,7 @@ def test_a_bound_of_tokens_and_a_change_in_words_reach_the_model(client, monkeyp
 )
 def test_without_the_model_there_is_a_line_and_the_answer_without_it(client, says, told):
     Capable.says = says
-    answer = generated(client, picture())
+    answer = generated(client, gencads())
     (note,) = answer["notes"]
     assert told in note and note.endswith("This is the answer without it.") and "\n" not in note
     assert answer["part"]["solids"] >= 1 and answer["cameras"]
@@ -211,8 +216,8 @@ def test_without_the_model_there_is_a_line_and_the_answer_without_it(client, say
 
 def test_a_model_that_takes_too_long_is_left_out(client, service, monkeypatch):
     Capable.delay = 5.0
-    monkeypatch.setattr(service, "limits", Limits(seconds={"low": 3.0}))
-    (note,) = generated(client, picture())["notes"]
+    monkeypatch.setattr(service, "limits", Limits(seconds={"low": 1.5}))
+    (note,) = generated(client, gencads())["notes"]
     assert note == "The model did not answer in 0 s. This is the answer without it."
 
 
@@ -242,7 +247,7 @@ def test_limits_hold_for_all_pictures_together(client, service, monkeypatch):
 
 def test_text_is_passed_on_only_where_it_is_read(service, client, monkeypatch):
     monkeypatch.setattr(service, "backend", Backend("deaf", lambda image, effort: []))
-    (note,) = generated(client, picture(), text=TEXT)["notes"]
+    (note,) = generated(client, gencads(), text=TEXT)["notes"]
     assert "was not read" in note
     with pytest.raises(InputError, match="one picture only"):
         service.generate([Image.new("L", (9, 9))] * 2, camera="front")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cadquery as cq
 import pytest
+from hurried import hurried
 from PIL import Image
 
 from image2cad import __main__ as command_line
@@ -29,7 +30,9 @@ solid = solid.union(cq.Workplane("XY", origin=(0, 0, 10)).circle(8).extrude(6))
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "image2cad", *map(str, words)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, cwd=ROOT, env=hurried(), capture_output=True, text=True, timeout=300
+    )
 
 
 def here(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:

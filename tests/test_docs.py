@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hurried import hurried
 from test_house import FLOORS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +60,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("app") / "log"
     with open(log, "w") as stream:
         command = [sys.executable, "app.py", "--port", "0", "--workers", "1"]
-        app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=stream, text=True)
+        app = subprocess.Popen(
+            command, cwd=ROOT, env=hurried(), stdout=subprocess.PIPE, stderr=stream, text=True
+        )
     assert app.stdout is not None
     for line in app.stdout:
         if found := re.search(r"http://127\.0\.0\.1:\d+", line):
@@ -116,9 +119,8 @@ def test_the_python_examples(name: str, tmp_path: Path) -> None:
     script = tmp_path / "example.py"
     script.write_text(example)
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, str(script)], cwd=ROOT, env=hurried(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert not says or f"# {done.stdout.strip()}" == comment
 

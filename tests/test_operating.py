@@ -5,19 +5,23 @@ A real server (app.py) is started by variables of the environment alone.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from gradio_client import Client
+from hurried import hurried
 from prometheus_client.parser import text_string_to_metric_families
 from watching import eventually
 
@@ -34,8 +38,17 @@ BOX = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
 class Server:
     """app.py in its process. url: of itself. log: its file."""
 
-    def __init__(self, url: str, log: Path) -> None:
-        self.url, self.log = url, log
+    def __init__(self, url: str, log: Path, process: subprocess.Popen[str]) -> None:
+        self.url, self.log, self.process = url, log, process
+
+    def stop(self) -> None:
+        try:
+            self.process.send_signal(signal.SIGTERM)
+            assert self.process.wait(60) == 0
+        finally:
+            self.process.kill()
+            self.process.wait()
+            shutil.rmtree(self.log.parent)
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=BEARER, timeout=120)
@@ -58,12 +71,12 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     """What a server is started with: nothing of the tests' own settings, and `more`."""
     usual = {name: value for name, value in os.environ.items() if "IMAGE2CAD" not in name}
     usual.pop("GRADIO_TEMP_DIR", None)
-    return {**usual, "TMPDIR": str(folder), **more}
+    return {**usual, "TMPDIR": str(folder), "PYTHONPATH": hurried()["PYTHONPATH"], **more}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("operating")
+@functools.cache
+def running() -> Server:
+    folder = Path(tempfile.mkdtemp(prefix="operating-"))
     (folder / "keys").write_text(f"{KEY}\n")
     given = environment(
         folder, IMAGE2CAD_PORT="0", IMAGE2CAD_HOST="127.0.0.1", IMAGE2CAD_WORKERS="1",
@@ -84,12 +97,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         found = re.search(r"http://\S+", process.stdout.readline())
         assert found, log.read_text()
         assert eventually(lambda: httpx.get(f"{found[0]}/ready").status_code == 200, 120)
-        yield Server(found[0], log)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
+        return Server(found[0], log, process)
+    except BaseException:
         process.kill()
         process.wait()
+        raise
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Started once, for test_proxy.py too; at the end of the session it has to stop cleanly."""
+    yield running()
+    if running.cache_info().currsize:  # two files use this fixture, each has its own
+        ended = running()
+        running.cache_clear()
+        ended.stop()
 
 
 def test_a_server_is_set_up_by_the_environment_alone(server: Server) -> None:

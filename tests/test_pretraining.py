@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,9 @@ def test_numbers_are_single_tokens_and_any_text_survives() -> None:
 
 
 @pytest.mark.slow
-def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
+def test_a_short_pretraining_leaves_a_model_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "nano"
     flags = ["--parts", "24", "--processes", "1", "--short-steps", "2", "--max-steps", "2"]
     flags += ["--per-device-train-batch-size", "4"]
@@ -67,12 +70,11 @@ def test_a_short_pretraining_leaves_a_model_that_loads(tmp_path: Path) -> None:
     assert model.config.model_type == "llava"
     # Another round starts from those weights, with other parts.
     more = ["--base", str(out / "model"), "--seed", "2", "--out", str(tmp_path / "more")]
-    done = subprocess.run(
-        [sys.executable, "pretrain_nano.py", *flags, *folders, *more],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "all: " in done.stdout and "short: " not in done.stdout
+    monkeypatch.setattr(sys, "argv", ["pretrain_nano.py", *flags, *folders, *more])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "pretrain_nano.py"), run_name="__main__")
+    said = capsys.readouterr().out
+    assert not ended.value.code and "all: " in said and "short: " not in said
     assert {file.name[:5] for file in (tmp_path / "parts").iterdir()} == {"seed1", "seed2"}
     longer, _ = load_model(tmp_path / "more" / "model")
     pairs = zip(model.parameters(), longer.parameters(), strict=True)

@@ -6,6 +6,7 @@ learns; the best checkpoint is kept, and one that lacks a file is passed over.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -29,7 +31,7 @@ from image2cad.training.supervised import (
     labelled_loss,
 )
 from image2cad.training.vision_cache import cache_features
-from image2cad.vlm.loading import attach_lora, load_base
+from image2cad.vlm.loading import attach_lora, load_base, quiet
 from image2cad.vlm.prompting import padding_id
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +85,21 @@ def command(base: Path, folder: Path, **options: Any) -> list[str]:
     return [sys.executable, str(file)]
 
 
+def started(base: Path, samples: list[Sample], folder: Path, resume: bool) -> Any:
+    """`train` in a new process, which need not import what it takes seconds to import."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["image2cad.training.supervised", "peft", "transformers.trainer"])
+    process = server.Process(target=alone, args=(base, samples, folder, resume))
+    process.start()
+    return process
+
+
+def alone(base: Path, samples: list[Sample], folder: Path, resume: bool) -> None:
+    quiet()
+    PartialState(cpu=True)
+    train(base, samples, folder, resume)
+
+
 def adapter(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / "adapter_model.safetensors")
 
@@ -96,24 +113,23 @@ def test_a_run_killed_at_any_step_ends_with_the_adapter_of_one_that_was_not(
     folder = tmp_path / "killed"
     kills = 0
     for resume in (False, True, True):
-        process = subprocess.Popen(
-            command(base, folder, resume=resume),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = started(base, samples, folder, resume)
         wanted = int(chance.integers(1, 4)) * 3 + 3 * kills
-        while process.poll() is None and not (folder / f"checkpoints/checkpoint-{wanted}").exists():
+        while process.is_alive() and not (folder / f"checkpoints/checkpoint-{wanted}").exists():
             time.sleep(0.005)
         time.sleep(float(chance.uniform(0, 0.1)))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+        if process.is_alive():
+            process.kill()
             kills += 1
-        process.wait()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
         if (folder / "adapter").exists():
             break
     assert kills, "every run ended before it could be killed"
     if not (folder / "adapter").exists():
-        subprocess.run(command(base, folder, resume=True), check=True, capture_output=True)
+        process = started(base, samples, folder, resume=True)
+        process.join()
+        assert process.exitcode == 0
     wanted_adapter = adapter(tmp_path / "whole")
     for name, value in adapter(folder).items():
         assert torch.allclose(value, wanted_adapter[name], atol=1e-6), (name, kills)

@@ -131,11 +131,11 @@ def test_trl_gives_the_model_the_prompt_that_was_trained(rows, tmp_path, monkeyp
 
 def test_what_earns_more_becomes_likelier(rows, tmp_path):
     _, history = trained(
-        rows, tmp_path, max_steps=16, num_generations=16, per_device_train_batch_size=32,
+        rows, tmp_path, max_steps=12, num_generations=8, per_device_train_batch_size=16,
         gradient_accumulation_steps=1, max_completion_length=60, learning_rate=5e-3,
     )  # fmt: skip
     tokens = [entry["tokens"] for entry in history]
-    assert len(tokens) == 16 and np.mean(tokens[-4:]) > 1.2 * np.mean(tokens[:4])
+    assert len(tokens) == 12 and np.mean(tokens[-4:]) > 1.2 * np.mean(tokens[:4])
 
 
 def test_all_rewards_as_trl_calls_them_and_no_dropout_while_learning(rows, tmp_path):
@@ -219,11 +219,17 @@ def test_the_best_of_many_is_kept_and_not_made_twice(rows, tmp_path, monkeypatch
     assert json.loads(file.read_text().splitlines()[-1])["best"] == 3.0
 
 
-def run(*flags, folder):
-    return subprocess.run(
-        [sys.executable, ROOT / "train_reward.py", *TINY, *flags],
-        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
+@pytest.fixture
+def here(monkeypatch):
+    """The recipe in this process, without the seconds that a new one imports for."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def run_here(*flags, folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["train_reward.py", *flags])
+        runpy.run_path(str(ROOT / "train_reward.py"), run_name="__main__")
+
+    return run_here
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +237,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("recipe")
 
 
-def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
+def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder, here, capsys):
     few = folder / "few"
     few.mkdir()
     with open(few / "metadata.jsonl", "w") as file:
@@ -251,9 +257,9 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    done = run(*flags, "--resume", folder=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("gain in IoU_best") == 2 and str(few) in done.stdout
+    here(*TINY, *flags, "--resume", folder=folder)
+    said = capsys.readouterr().out
+    assert said.count("gain in IoU_best") == 2 and str(few) in said
     summary = json.loads((out / "metrics.json").read_text())
     assert summary["n"] == 4 and summary["also"]["n"] == 3
     assert summary["before"]["iou_best"]["mean"] is not None
@@ -265,7 +271,8 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
     assert isinstance(sample, Sample) and isinstance(sample.image, Image.Image)
     evaluated = subprocess.run(
         [sys.executable, "-m", "image2cad.evaluation", "--model", out / "adapter", "--data",
-         "bundled", "--limit", "4", "--effort", "none", "--out", folder / "eval"],
+         "bundled", "--limit", "4", "--effort", "none", "--max-new-tokens", "60",
+         "--out", folder / "eval"],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr[-2000:]
@@ -275,22 +282,22 @@ def test_the_recipe_killed_resumed_and_its_adapter_used_elsewhere(folder):
     assert "cadquery" in backend.propose(sample.image, "none")[0]
 
 
-def test_the_recipe_by_rejection_from_an_adapter(folder):
+def test_the_recipe_by_rejection_from_an_adapter(folder, here):
     start = str(folder / "runs" / "train_reward-001" / "adapter")
     flags = ("--model", start, "--num-train-epochs", "1", "--out", "rejected")
-    done = run("--method", "rejection", *flags, folder=folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    here(*TINY, "--method", "rejection", *flags, folder=folder)
     config = json.loads((folder / "rejected/adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "models/nano"
     summary = json.loads((folder / "rejected/metrics.json").read_text())
     assert summary["curve"][0]["best"] >= summary["curve"][0]["mean"]
 
 
-def test_bad_flags_are_one_clear_line(folder, monkeypatch, tmp_path):
-    done = run("--model", "nowhere", folder=folder)
-    assert done.returncode == 2 and "'nowhere'" in done.stderr.splitlines()[-1]
-    monkeypatch.chdir(tmp_path)
-    hook = sys.excepthook
+def test_bad_flags_are_one_clear_line(folder, here, tmp_path, capsys):
+    with pytest.raises(InputError) as refused:
+        here(*TINY, "--model", "nowhere", folder=folder)
+    with pytest.raises(SystemExit) as ended:  # as the recipe's own process ends
+        sys.excepthook(InputError, refused.value, None)
+    assert ended.value.code == 2 and "'nowhere'" in capsys.readouterr().err.splitlines()[-1]
     for flags, message in {
         ("--method", "ppo"): "--method is grpo or rejection",
         ("--num-generations", "3"): "--num-generations has to divide",
@@ -301,8 +308,6 @@ def test_bad_flags_are_one_clear_line(folder, monkeypatch, tmp_path):
         ("--iou-weight", "nan"): "--iou-weight must be at least 0",
         ("--seed", str(2**32)): "--seed must be below",
     }.items():
-        monkeypatch.setattr(sys, "argv", ["train_reward.py", *flags])
         with pytest.raises(InputError, match=message):
-            runpy.run_path(str(ROOT / "train_reward.py"), run_name="__main__")
+            here(*flags, folder=tmp_path)
         assert not list(tmp_path.iterdir())
-    sys.excepthook = hook
