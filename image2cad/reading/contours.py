@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from math import atan2, sqrt
 
 import numpy as np
+from numba import njit
 
 from image2cad.cad import Circle, Loop, Path, Rect, Segment
 from image2cad.common import Array
@@ -125,11 +126,44 @@ def _pair(point: Array) -> tuple[float, float]:
 
 def circle_through(points: Array) -> tuple[Array, float, Array]:
     """Centre, radius and distances of the circle that fits (K, 2) best (Kasa 1976)."""
-    columns = np.column_stack([2 * points, np.ones(len(points))])
-    solution = np.linalg.lstsq(columns, (points**2).sum(axis=1), rcond=None)[0]
-    centre = solution[:2]
-    radius = sqrt(max(float(solution[2] + centre @ centre), 1e-12))
+    x, y, radius, _ = _circle_along(np.asarray(points, dtype=np.float64), 0, len(points))
+    centre = np.array([x, y])
     return centre, radius, np.abs(np.hypot(*(points - centre).T) - radius)
+
+
+@njit(cache=True)
+def _circle_along(points, first, count):  # type: ignore[no-untyped-def]
+    """x, y, radius and largest distance of that circle for `count` points of a closed outline.
+
+    Points on a line have an infinite one.
+    """
+    size = len(points)
+    middle_x = middle_y = 0.0
+    for k in range(count):
+        middle_x += points[(first + k) % size, 0] / count
+        middle_y += points[(first + k) % size, 1] / count
+    uu = uv = vv = u_squares = v_squares = 0.0
+    for k in range(count):
+        u = points[(first + k) % size, 0] - middle_x
+        v = points[(first + k) % size, 1] - middle_y
+        squares = u * u + v * v
+        uu += u * u
+        uv += u * v
+        vv += v * v
+        u_squares += u * squares / 2
+        v_squares += v * squares / 2
+    turn = uu * vv - uv * uv
+    if turn <= 1e-12 * (uu + vv) ** 2:
+        return middle_x, middle_y, np.inf, np.inf
+    x = (u_squares * vv - v_squares * uv) / turn
+    y = (v_squares * uu - u_squares * uv) / turn
+    radius = sqrt(x * x + y * y + (uu + vv) / count)
+    x, y = x + middle_x, y + middle_y
+    worst = 0.0
+    for k in range(count):
+        point = points[(first + k) % size]
+        worst = max(worst, abs(sqrt((point[0] - x) ** 2 + (point[1] - y) ** 2) - radius))
+    return x, y, radius, worst
 
 
 def corners_of(points: Array, tolerance: float) -> list[int]:
@@ -165,18 +199,20 @@ def _with_arcs(flat: Array, corners: Sequence[int], pixel: float) -> list[tuple[
     runs = []
     for first in range(count):
         for length in range(count - 1, 2, -1):
-            steps = stretch(corners[first], corners[(first + length) % count], len(flat))
-            if len(steps) > 0.95 * len(flat):
+            start, end = corners[first], corners[(first + length) % count]
+            steps = end - start + (len(flat) if end <= start else 0) + 1
+            if steps > 0.95 * len(flat):
                 continue
-            centre, radius, error = circle_through(flat[steps])
-            if error.max() < 1.5 * pixel and radius < LARGEST_RADIUS * pixel:
+            x, y, radius, worst = _circle_along(flat, start, steps)
+            if worst < 1.5 * pixel and radius < LARGEST_RADIUS * pixel:
+                centre = np.array([x, y])
                 ends = flat[[corners[(first + i) % count] for i in range(length + 1)]] - centre
                 turns = [
                     atan2(a[0] * b[1] - a[1] * b[0], a @ b)
                     for a, b in zip(ends, ends[1:], strict=False)
                 ]
                 if abs(sum(turns)) > LEAST_TURN:
-                    runs.append((length, first, int(steps[len(steps) // 2])))
+                    runs.append((length, first, (start + steps // 2) % len(flat)))
                     break
     arcs: dict[int, tuple[int, int]] = {}
     taken: set[int] = set()

@@ -111,7 +111,8 @@ def verify(
         raise InputError("a camera can be given with one picture only")
     picture = as_picture(views[0])
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
-    reason = _reason(views)
+    doubts = [doubt_about(view) for view in views]
+    reason = _reason(doubts)
     if effort == "none":
         answer = choose(look_at(picture), own, (), started, compare=False, stop=stop)
         return replace(answer, reason=reason)
@@ -127,7 +128,7 @@ def verify(
         seen = _seen(views, camera, programs, allowed, budget, started, stop)
         if seen is not None:
             answer = _written(*seen, own, allowed, started, stop)
-            return replace(answer, reason=_reason(views, answer.cameras))
+            return replace(answer, reason=_reason(doubts, answer.cameras))
     until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
         stop.within(share * budget - (time.monotonic() - started)) for share in TIME_SHARES
     )
@@ -185,19 +186,20 @@ def _is_gencads_eye(eye: Sequence[float]) -> bool:
     return bool(np.allclose(axes_seen_from(eye)[2], axes_seen_from(EYE)[2], atol=EYE_SLACK))
 
 
-def _reason(views: Sequence[Image.Image], cameras: Sequence[Viewpoint] = ()) -> str:
+def _reason(doubts: Sequence[str], cameras: Sequence[Viewpoint] = ()) -> str:
     """Why the pictures may not be of one part, a sentence for each that says so.
 
-    cameras: of the views that a program was compared with; others are said to be left out.
+    doubts: about each picture, or "". cameras: of the views that a program was compared with;
+    others are said to be left out.
     """
-    doubts = [doubt_about(view) for view in views]
-    if len(views) == 1:
+    if len(doubts) == 1:
         return doubts[0]
     used = {one.picture for one in cameras}
-    for i, doubt in enumerate(doubts):
-        if used and i not in used and not doubt:
-            doubts[i] = LEFT_OUT
-    return " ".join(f"Picture {i}: {doubt}" for i, doubt in enumerate(doubts, 1) if doubt)
+    told = [
+        LEFT_OUT if used and i not in used and not doubt else doubt
+        for i, doubt in enumerate(doubts)
+    ]
+    return " ".join(f"Picture {i}: {doubt}" for i, doubt in enumerate(told, 1) if doubt)
 
 
 _Seen = tuple[Explanation, tuple[Viewpoint, ...]]
@@ -247,7 +249,8 @@ def _seen(
         pairs = list(zip(scenes, numbers, strict=True))
         return seen, viewpoints(seen.target, origin, pairs)
 
-    known = cameras_of_tiles(tiles)
+    all_known = all(tile.camera is not None for tile in tiles)
+    known = cameras_of_tiles(tiles) if all_known else []
     if known and len(known) == len(tiles):
         factor = allowed.strange_factor if len(known) == 1 else allowed.several_factor
         seen = programs_of_views(known, left(factor), stop, guesses)
