@@ -30,8 +30,9 @@ from image2cad.verification.features import PIXEL_BLOCK
 from image2cad.verification.fitting import fit
 
 DECIMALS_TRIED = (0, 1, 2)
-UNSEEN_COST = 2e-6  # in blocks of 2 pixels, that rounding may add
-STRANGE_UNSEEN_COST = 5e-5  # the same in a style that is not known
+UNSEEN_SHARE, UNSEEN_COST = 1.1, 2e-6  # times the cost in blocks of 2 pixels, and what is added
+# The same in a style that is not known. Whole numbers are no rounder there: thin parts suffer.
+STRANGE_DECIMALS, STRANGE_SHARE, STRANGE_COST = (1, 2), 1.01, 1e-5
 
 
 def polished(
@@ -117,15 +118,17 @@ def _round(program: Program, target: Target) -> _Rounded | None:
     best = cost_of(seen(placed), target, PIXEL_BLOCK)
     if best == BUILDS_NOTHING:
         return None
-    unseen = STRANGE_UNSEEN_COST if target.sights else UNSEEN_COST
-    for decimals in DECIMALS_TRIED:
+    tried, share, unseen = DECIMALS_TRIED, UNSEEN_SHARE, UNSEEN_COST
+    if target.sights:
+        tried, share, unseen = STRANGE_DECIMALS, STRANGE_SHARE, STRANGE_COST
+    for decimals in tried:
         steps = []
         for step in rounded(placed, decimals):
             loops = tuple(loop for loop in map(cleaned, step.loops) if loop is not None)
             steps.append(replace(step, loops=loops))
         rough = canonical(tuple(steps))
         last = decimals == DECIMALS_TRIED[-1]
-        allowed = BUILDS_NOTHING if last else 1.1 * best + unseen
+        allowed = BUILDS_NOTHING if last else share * best + unseen
         if all(step.loops for step in rough):
             there = seen(rough)
             if cost_of(there, target, PIXEL_BLOCK) < allowed:
