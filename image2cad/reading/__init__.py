@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from image2cad.reading.regions import Scene, scene_of
     from image2cad.reading.restoring import likeness_to_copy, restored
     from image2cad.reading.rods import rods_of
-    from image2cad.reading.tiles import Tile, views_in
+    from image2cad.reading.tiles import BENCHCAD_STYLE, Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
     from image2cad.reading.tracing import READ_CAMERA, SHADE_TOLERANCE, UNIT_PIXELS, caps, caps_of
     from image2cad.reading.tracing import face_shade
 
 __all__ = [
-    "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES", "Framing", "LEAST_FACING",
-    "MISSING", "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene",
-    "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS", "cadbenchs", "camera_turned", "caps", "caps_of",
-    "corners_of", "difference", "doubt_about", "face_shade", "gencads", "lens_of",
-    "likeness_to_copy", "lying", "namings", "restored", "rods_of", "scene_of", "seen_from",
-    "sightings", "squared_off", "tones", "views_in",
+    "BENCHCAD_STYLE", "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES",
+    "Framing", "LEAST_FACING", "MISSING", "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA",
+    "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS", "cadbenchs",
+    "camera_turned", "caps", "caps_of", "corners_of", "difference", "doubt_about", "face_shade",
+    "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "restored", "rods_of", "scene_of",
+    "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from image2cad.rendering import (
     orthographic,
 )
 
+BENCHCAD_STYLE = "benchcad"  # of rendering/styles.py
 LARGEST_TONE_OF_BAR = 3  # greys by which a bar varies
 ALIGNED_SHARE, ALIGNED_PIXELS = 0.015, 3.0  # of a side, and pixels, by which boxes differ
 LEAST_CLEARANCE = 6  # pixels between views
@@ -44,10 +45,14 @@ TILE_MARGIN = 12  # pixels of ground around a view
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One view: its picture, and its camera in that picture's pixels; None is not known."""
+    """One view: its picture, and its camera in that picture's pixels; None is not known.
+
+    style: whose colours and lines are known exactly; "" where nobody's are.
+    """
 
     image: Image.Image
     camera: Camera | None = None
+    style: str = ""
 
 
 def views_in(image: Image.Image) -> list[Tile]:
@@ -80,7 +85,7 @@ def _of_benchcad(image: Image.Image) -> list[Tile]:
             return []  # nothing is seen there
         middle = BENCHCAD_TILE / 2
         camera = orthographic(eye, middle / BENCHCAD_HALF, (0.0, 0.0, 0.0), (middle, middle))
-        tiles.append(Tile(image.crop(box), camera))
+        tiles.append(Tile(image.crop(box), camera, BENCHCAD_STYLE))
     return tiles
 
 

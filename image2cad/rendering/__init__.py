@@ -16,16 +16,17 @@ if TYPE_CHECKING:
     from image2cad.rendering.raster import draw_roughly, pixels_seen, shade_facing
     from image2cad.rendering.similarity import as_picture, likeness
     from image2cad.rendering.styles import BENCHCAD_EYES, BENCHCAD_GAP, BENCHCAD_HALF, BENCHCAD_TILE
-    from image2cad.rendering.styles import CADBENCH_EYES, STYLE_NAMES, View, draw_in_style, views_of
+    from image2cad.rendering.styles import CADBENCH_EYES, STYLES, STYLE_NAMES, View, draw_in_style
+    from image2cad.rendering.styles import draw_view, views_of
 
 __all__ = [
     "BENCHCAD_EYES", "BENCHCAD_GAP", "BENCHCAD_HALF", "BENCHCAD_TILE", "CADBENCH_EYES", "Camera",
     "Drawable", "EYE", "EYE_LENGTH", "Look", "MARGIN", "NO_FACE", "Painting", "Picture",
-    "PictureTask", "SIZE", "STYLE_NAMES", "TONES", "View", "WHITE", "as_picture", "axes_seen_from",
-    "blank_painting", "camera_from", "camera_of", "code_of", "directions", "draw", "draw_code",
-    "draw_in_style", "draw_into", "draw_roughly", "drawn_shape", "filling", "likeness",
-    "orthographic", "paint", "perspective", "pixels_seen", "render_rows", "save_picture",
-    "shade_facing", "views_of",
+    "PictureTask", "SIZE", "STYLES", "STYLE_NAMES", "TONES", "View", "WHITE", "as_picture",
+    "axes_seen_from", "blank_painting", "camera_from", "camera_of", "code_of", "directions", "draw",
+    "draw_code", "draw_in_style", "draw_into", "draw_roughly", "draw_view", "drawn_shape",
+    "filling", "likeness", "orthographic", "paint", "perspective", "pixels_seen", "render_rows",
+    "save_picture", "shade_facing", "views_of",
 ]  # fmt: skip
 
 

@@ -350,7 +350,7 @@ def _lit(shape: Drawable, way: Array, points: Array) -> Array:
 
 def _widened(line: Array, width: float) -> Array:
     """Lines one pixel wide made about `width` pixels wide."""
-    reach = max(width / 2 - 0.25, 0.0)
+    reach = max(width / 2 - 0.1, 0.0)
     side = int(reach)
     if side == 0:
         return line

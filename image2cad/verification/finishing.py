@@ -118,9 +118,10 @@ def _round(program: Program, target: Target) -> _Rounded | None:
     best = cost_of(seen(placed), target, PIXEL_BLOCK)
     if best == BUILDS_NOTHING:
         return None
-    tried, share, unseen = DECIMALS_TRIED, UNSEEN_SHARE, UNSEEN_COST
+    tried: Sequence[int] = STRANGE_DECIMALS if target.sights else DECIMALS_TRIED
+    share, unseen = UNSEEN_SHARE, UNSEEN_COST
     if target.sights:
-        tried, share, unseen = STRANGE_DECIMALS, STRANGE_SHARE, STRANGE_COST
+        share, unseen = STRANGE_SHARE, STRANGE_COST
     for decimals in tried:
         steps = []
         for step in rounded(placed, decimals):

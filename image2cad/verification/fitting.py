@@ -63,7 +63,7 @@ def fit(
     def gap(at: Array, block: int) -> Floats | None:
         return _gap(rebuilt(layout, at), target, block, fixed)
 
-    values = _descended(values, gap, layout.size, blocks, iterations, first, stop)
+    values = descended(values, gap, layout.size, blocks, iterations, first, stop)
     return judged(rebuilt(layout, values), source, target, fixed=fixed)
 
 
@@ -93,7 +93,7 @@ def fit_turning(
         return _gap(rebuilt(layout, at[:-free]), target_at(at), block, True)
 
     start = np.concatenate([values, np.zeros(free)])
-    values = _descended(start, gap, layout.size, blocks, iterations, 0, stop)
+    values = descended(start, gap, layout.size, blocks, iterations, 0, stop)
     found = target_at(values)
     return judged(rebuilt(layout, values[:-free]), source, found), found
 
@@ -104,7 +104,7 @@ def _gap(program: Program, target: Target, block: int, fixed: bool) -> Floats | 
     return None if looks is None else gap_of(looks, target, block)
 
 
-def _descended(
+def descended(
     values: Array,
     gap: Callable[[Array, int], Floats | None],
     size: float,

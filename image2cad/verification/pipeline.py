@@ -29,6 +29,7 @@ from image2cad.common import (
     effort_named,
 )
 from image2cad.reading import (
+    BENCHCAD_STYLE,
     Framing,
     Scene,
     Sighting,
@@ -54,6 +55,7 @@ from image2cad.verification.fitting import improved
 from image2cad.verification.growing import grow, grow_on, placed, reframed
 from image2cad.verification.library import Library, load_library, nearest, templates
 from image2cad.verification.posing import posed
+from image2cad.verification.retouching import retouched
 from image2cad.verification.viewing import (
     Explanation,
     cameras_of_tiles,
@@ -68,6 +70,7 @@ EXPLAINED_COST = 2e-4  # from which nothing is left to explain
 CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other source
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
+RETOUCHING_SHARE = 0.25  # of the time, for what is fitted to a board pixel by pixel
 MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 EYE_SLACK = 0.02  # of a unit vector: about a degree
@@ -253,7 +256,13 @@ def _seen(
     known = cameras_of_tiles(tiles) if all_known else []
     if known and len(known) == len(tiles):
         factor = allowed.strange_factor if len(known) == 1 else allowed.several_factor
-        seen = programs_of_views(known, left(factor), stop, guesses)
+        on_board = len(views) == 1 and all(tile.style == BENCHCAD_STYLE for tile in tiles)
+        share = 1.0 - RETOUCHING_SHARE if on_board else 1.0
+        seen = programs_of_views(known, share * left(factor), stop, guesses)
+        if on_board:
+            until = stop.within(left(factor))
+            better = retouched(seen.candidates, seen.target, views[0], until)
+            seen = replace(seen, candidates=better)
         return told(seen, [scene for scene, _ in known], "known" if camera is None else origin)
     read = [(scene_of(tile.image), number) for tile, number in zip(tiles, numbers, strict=True)]
     numbers = [number for scene, number in read if scene is not None]

@@ -11,7 +11,6 @@ camera and tones are known (pipeline.py).
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +19,7 @@ from math import exp, sqrt
 import numpy as np
 
 from image2cad.cad import (
-    NAMED,
-    Circle,
-    Extrusion,
-    Plane,
     Program,
-    Rect,
     build,
     centred,
     moved,
@@ -48,12 +42,13 @@ from image2cad.verification.candidate import Candidate, judged
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.fitting import fit, fit_turning
+from image2cad.verification.floors import floors
 from image2cad.verification.growing import grow, placed
 from image2cad.verification.library import templates
 from image2cad.verification.parameters import levels
 from image2cad.verification.placing import stray_price
 from image2cad.verification.plainer import plainer
-from image2cad.verification.sights import outline_block, sight_of
+from image2cad.verification.sights import sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
@@ -64,8 +59,6 @@ RIGHTLY_SEEN_COST = 6e-4  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
 TEMPLATES_FITTED = 4
 MOST_ENLARGED = 3.5  # of views at one scale: a small view shows little, however large it is drawn
-STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
-HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which few fill
 LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is worth a fit
 GUESSES_TURNED = 4  # of a model's, that are looked at from all sides
 TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
@@ -230,7 +223,7 @@ def _fitted(
 
 def _laid(target: Target) -> list[Program]:
     """Templates as large as the part in the first view, and what silhouettes leave, best first."""
-    return _ranked([*laid_on(templates(), target), *_floors(target)], target)
+    return _ranked([*laid_on(templates(), target), *floors(target)], target)
 
 
 def laid_on(programs: Sequence[Program], target: Target) -> list[Program]:
@@ -276,35 +269,6 @@ def _guessed(guesses: Sequence[Program], target: Target, stop: Stop) -> list[Can
 
 def _least_cost(found: Sequence[Candidate]) -> float:
     return min((one.cost for one in found), default=BUILDS_NOTHING)
-
-
-def _floors(target: Target) -> list[Program]:
-    """Of several views: the box, the cylinders and the block of outlines that they leave."""
-    if target.space is None:
-        return []
-    low, high = target.space.hull
-    out: list[Program] = []
-    for share, plane in itertools.product(HULL_SHARES, NAMED):
-        middle, sides = (low + high) / 2, share * (high - low)
-        x, normal = NAMED[plane]
-        axis = int(np.argmax(np.abs(normal)))
-        u, v = (other for other in range(3) if other != axis)
-        origin = [0.0, 0.0, 0.0]
-        origin[axis] = float(middle[axis] - np.sign(normal[axis]) * sides[axis] / 2)
-        at = Plane((origin[0], origin[1], origin[2]), x, normal)
-        round_ = Circle(float(middle[u]), float(middle[v]), float(min(sides[u], sides[v]) / 2))
-        square = Rect(*(float(value) for value in (middle[u], middle[v], sides[u], sides[v])))
-        out += [(Extrusion(at, (loop,), float(sides[axis])),) for loop in (round_, square)]
-    blocks = []
-    for sight in target.sights:
-        axis = int(np.argmax(np.abs(sight.camera.view)))
-        if abs(sight.camera.view[axis]) > STRAIGHT_ALONG:
-            blocks.append(outline_block(sight, axis, float(low[axis]), float(high[axis])))
-    whole = [block for block in blocks if block is not None]
-    if len(whole) > 1:
-        first, *others = whole
-        out.append((first, *(replace(other, operation="intersect") for other in others)))
-    return out
 
 
 def _explained_by(
