@@ -9,7 +9,8 @@ the right part is less like its picture than a wrong one may be that has more nu
 with, and of two solids that draw alike a picture shows neither. So there it counts how far the
 picture leaves the program's proportions open (leeway.py), of how many numbers the program is made,
 how much dearer the best reading of another solid is, the rivals from other cameras among them, and
-what the program leaves unexplained. Left out: what no view shows and no number says, such as
+what the program leaves unexplained. Where the camera is estimated, sides that slant in their sketch
+speak for a camera that is wrong. Left out: what no view shows and no number says, such as
 pockets behind.
 """
 
@@ -20,6 +21,7 @@ from math import exp, log
 
 import numpy as np
 
+from image2cad.cad import Circle, Program, Rect
 from image2cad.common import NEVER, Stop
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import Target
@@ -32,9 +34,11 @@ COPY_CENTRE, COPY_WIDTH = 0.925, 0.01  # the same of small copies
 # Of a logistic fit to 135 answers; see `chance`.
 CHANCE_AT_ZERO = 1.7
 LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 2.0, 2.55, 1.15
+SLANTED_WEIGHT = 1.2
 LEAD_SHARE = 2.5  # times a lead: how two readings share the chance; none ahead, it is half
 HALVING_COST = 0.01  # of which half the chance is left: a piece is missing
 LEAST_LEEWAY = 0.01  # that is told from none
+SHORT_SIDE, ALONG_SIDE = 0.02, 0.03  # of an outline's size; of the way along an axis
 OTHER_SOLID = 0.1  # unlikeness from which a rival is another solid
 SAME_PRICE = 5e-4  # of cost: prices this close to each other are hardly different
 LEAST_LEAD, MOST_LEAD = -0.5, 2.0  # logarithms of prices, beyond which a lead says no more
@@ -70,26 +74,43 @@ def confidence_of(
     turning: the cameras are estimated. stop: when it is due, the leeway is taken for wide open.
     """
     leeway = leeway_of(one.program, target, turning, stop)
-    return chance(leeway, one.numbers, lead_of(one, rivals), one.cost)
+    slanted = slanted_sides(one.program) if turning else 0
+    return chance(leeway, one.numbers, lead_of(one, rivals), one.cost, slanted)
 
 
-def chance(leeway: float, numbers: int, lead: float, cost: float) -> float:
+def chance(leeway: float, numbers: int, lead: float, cost: float, slanted: int = 0) -> float:
     """Chance of an IoU over 0.9 of a program with these; each makes it fall, but for the lead.
 
-    Logistic in the logarithms of leeway and numbers and in the lead, shared with the best rival,
-    and less the more is unexplained. Fitted to answers with low effort, clocked by the processor,
-    to 17 random parts (seed 701 of benchmarks/styles.py) in eight kinds of pictures that GenCAD did
-    not draw: of these 135 answers 36 have 0.9 and more, 34 of them such an IoU;
-    62 have one in all, and none whose cost is over 0.007.
+    slanted: sides under an estimated camera; one is a chamfer. Logistic in the logarithms of leeway
+    and numbers, in these sides and in the lead, shared with the best rival, and less the more is
+    unexplained. Fitted to answers with low effort, clocked by the processor, to 17 random parts
+    (seed 701 of benchmarks/styles.py) in eight kinds of pictures that GenCAD did not draw: of these
+    135 answers 36 have 0.9 and more, 34 of them such an IoU; 62 have one in all, and none whose
+    cost is over 0.007. What slanted sides weigh was told by real parts.
     """
     value = CHANCE_AT_ZERO - LEEWAY_WEIGHT * log(leeway + LEAST_LEEWAY)
     value += LEAD_WEIGHT * lead - NUMBERS_WEIGHT * log(max(numbers, 1))
+    value -= SLANTED_WEIGHT * max(slanted - 1, 0)
     explained = 1 / (1 + (cost / HALVING_COST) ** 2)
     return _logistic(value) * _logistic(LEAD_SHARE * lead) * explained
 
 
 def _logistic(value: float) -> float:
     return 1 / (1 + exp(-value))
+
+
+def slanted_sides(program: Program) -> int:
+    """How many straight sides of outlines lie along no axis of their sketch; short ones not."""
+    count = 0
+    for loop in (loop for step in program for loop in step.loops):
+        if isinstance(loop, Circle | Rect):
+            continue
+        corners = np.array([loop.start, *(side.end for side in loop.segments), loop.start])
+        straight = [side.mid is None for side in loop.segments] + [True]
+        sides = np.abs(np.diff(corners, axis=0))[straight]
+        long = sides.max(axis=1) > SHORT_SIDE * np.ptp(corners, axis=0).max()
+        count += int((sides.min(axis=1) > ALONG_SIDE * sides.max(axis=1))[long].sum())
+    return count
 
 
 def lead_of(one: Candidate, rivals: Sequence[Candidate]) -> float:
