@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from image2cad.cad import build, renamed_axes
-from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect
+from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment
 from image2cad.reading import namings, scene_of
 from image2cad.rendering import filling
 from image2cad.rendering.styles import STYLES, draw_view
@@ -22,6 +22,7 @@ from image2cad.verification.confidence import (
     chance,
     confidence_of,
     lead_of,
+    slanted_sides,
 )
 from image2cad.verification.leeway import leeway_of
 from image2cad.verification.proportions import change, proportions_of, unlikeness
@@ -88,6 +89,30 @@ def test_hidden_ends_and_estimated_cameras_leave_proportions_open(block):
     (sight,), (other,) = target.sights, seen(PLATE, FRONT).sights
     strange = replace(target, sights=(replace(sight, features=other.features),))
     assert leeway_of(one.program, strange, turning=False) > 2 * known
+
+
+def test_slanted_sides_speak_against_an_estimated_camera(block):
+    """A regular hexagon from an unknown side draws as well as a skewed one by another camera."""
+    corners = [
+        (50.0, 0.0),
+        (25.0, 43.3),
+        (-25.0, 43.3),
+        (-50.0, 0.0),
+        (-25.0, -43.3),
+        (25.0, -43.3),
+    ]
+    hexagon = Path(corners[0], tuple(Segment(corner) for corner in corners[1:]))
+    chamfered = Path(
+        (0.0, 0.0), (Segment((90.0, 0.0)), Segment((100.0, 10.0)), Segment((0.0, 10.0)))
+    )
+    counts = [
+        slanted_sides((Extrusion(FLOOR, (loop,), 20),))
+        for loop in (hexagon, chamfered, Circle(0, 0, 9))
+    ]
+    assert counts == [4, 1, 0]
+    assert slanted_sides(BLOCK) == 0
+    few, many = (chance(0.03, 6, MOST_LEAD, 0.0, slanted) for slanted in (1, 4))
+    assert few == chance(0.03, 6, MOST_LEAD, 0.0) and many < 0.5 * few
 
 
 def test_proportions_know_a_solid_from_all_sides():

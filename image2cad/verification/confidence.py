@@ -34,7 +34,7 @@ COPY_CENTRE, COPY_WIDTH = 0.925, 0.01  # the same of small copies
 # Of a logistic fit to 135 answers; see `chance`.
 CHANCE_AT_ZERO = 1.7
 LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 2.0, 2.55, 1.15
-SLANTED_WEIGHT = 1.2
+SLANTED_WEIGHT = 2.5
 LEAD_SHARE = 2.5  # times a lead: how two readings share the chance; none ahead, it is half
 HALVING_COST = 0.01  # of which half the chance is left: a piece is missing
 LEAST_LEEWAY = 0.01  # that is told from none
