@@ -71,6 +71,7 @@ CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other sou
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
 ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
 RETOUCHING_SHARE = 0.25  # of the time, for what is fitted to a board pixel by pixel
+TOGETHER_SHARE = 0.85  # of what is left then, for all views: judging the answer takes long, too
 MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
 LEAST_SECONDS = 1.0  # of growing and fitting, whatever reading took
 EYE_SLACK = 0.02  # of a unit vector: about a degree
@@ -284,7 +285,8 @@ def _seen(
     if len(together) == 1:
         return told(alone, scenes, origin)
     best = alone.candidates[:2]
-    both = programs_of_views(together, left(allowed.several_factor), stop, guesses, best)
+    rest = TOGETHER_SHARE * left(allowed.several_factor)
+    both = programs_of_views(together, rest, stop, guesses, best)
     # Views that no program explains together do not lie as they seemed to.
     agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
     return told(both if agree else alone, scenes, origin)
