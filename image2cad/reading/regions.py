@@ -24,9 +24,9 @@ from image2cad.reading.framing import FINER_CANVAS, Framed, Place, frame, greys
 from image2cad.rendering import SIZE
 
 LEAST_REGION_PIXELS = 25  # of 448
-LINED_RIM = 0.45  # share of the rim with a line beside it, from which the style has lines
+LINED_RIM = 0.78  # share of the rim with a line beside it, from which the style has lines
 LINED_STEPS = 0.5  # and share of the steps of tone inside
-LINED_TOGETHER = 0.95  # and what both shares make together
+LINED_TOGETHER = 1.7  # or what both shares make together: round faces may have no outlines
 FEW_STEPS = 50  # pixels of steps inside that say nothing
 FLAT_SPREAD = 7.0  # greys that a flat face varies by at most
 SLIVER_SHARE = 0.3  # of a region that lies beside the ground with no line between
@@ -84,21 +84,23 @@ class Scene:
         return found
 
 
-def scene_of(image: Image.Image, most_enlarged: float = float("inf")) -> Scene | None:
+def scene_of(
+    image: Image.Image, most_enlarged: float = float("inf"), lined: bool = False
+) -> Scene | None:
     """What a picture of any size and mode shows; None where nothing differs from its ground.
 
-    most_enlarged: see `framing.frame`.
+    most_enlarged: see `framing.frame`. lined: it is known that its style draws edges.
     """
     framed = frame(image, most_enlarged)
-    scene = None if framed is None else regions(framed)
+    scene = None if framed is None else regions(framed, lined)
     return scene if scene is not None and scene.part.any() else None  # letters enclose nothing
 
 
-def regions(framed: Framed) -> Scene:
-    """The regions of a framed picture."""
+def regions(framed: Framed, lined: bool = False) -> Scene:
+    """The regions of a framed picture. lined: see `scene_of`."""
     colours, ink, solid, noise = framed.colours, framed.ink, framed.solid, framed.noise
     steps = _steps(colours)
-    has_lines = _has_lines(framed, steps)
+    has_lines = lined or _has_lines(framed, steps)
     lined = has_lines or framed.drawing
     if lined:
         seeds = _without_slivers(_enclosed(solid & ~ink), solid)
@@ -154,15 +156,16 @@ def _has_lines(framed: Framed, steps: Array) -> bool:
 
     The rim says little where it is the outline of round faces, which many viewers leave out.
     """
-    solid = framed.solid
+    solid, pixel = framed.solid, framed.place.scale * FINER_CANVAS
     inner = (steps > max(14, 6 * framed.noise)) & ndimage.binary_erosion(solid, iterations=5)
-    near = ndimage.binary_dilation(framed.ink, iterations=4)
+    near = ndimage.binary_dilation(framed.ink, iterations=max(4, round(pixel)))
     rim = solid & ~ndimage.binary_erosion(solid, iterations=2)
     around = (rim & near).sum() / max(rim.sum(), 1)
     if inner.sum() < FEW_STEPS:
         return bool(around > LINED_RIM)
     inside = (inner & near).sum() / inner.sum()
-    return bool(inside > LINED_STEPS and around + inside > LINED_TOGETHER)
+    # A thin dark side looks like a line, but it is only along the lower half of the rim.
+    return bool(inside > LINED_STEPS and (around > LINED_RIM or around + inside > LINED_TOGETHER))
 
 
 # ---- Where regions begin

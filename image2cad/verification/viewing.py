@@ -150,13 +150,13 @@ def programs_of_views(
 
 def cameras_of_tiles(tiles: Sequence[Tile]) -> list[tuple[Scene, Camera]]:
     """What known views show, with the cameras of their canvases, 2.5 pixels to a unit or more."""
-    scenes = [scene_of(tile.image) for tile in tiles]
+    scenes = [scene_of(tile.image, lined=bool(tile.style)) for tile in tiles]
     least = min((scene.place.scale for scene in scenes if scene is not None), default=1.0)
     most = max(MOST_ENLARGED, least)
     found = []
     for scene, tile in zip(scenes, tiles, strict=True):
         if scene is not None and scene.place.scale > most:
-            scene = scene_of(tile.image, most)
+            scene = scene_of(tile.image, most, bool(tile.style))
         if scene is not None and tile.camera is not None:
             found.append((scene, scene.place.camera(tile.camera)))
     unit = UNIT_PIXELS / min((camera.scale for _, camera in found), default=1.0)
