@@ -53,7 +53,7 @@ def block():
 
 
 def test_confidence_falls_with_all_that_speaks_against_an_answer():
-    least, worse = (0.03, 6, MOST_LEAD, 0.0002), (0.4, 150, 0.0, 0.02)
+    least, worse = (0.03, 6, MOST_LEAD, 0.0002), (0.8, 50, 0.0, 0.02)
     assert chance(*least) > 0.9 and 0 < chance(*worse) < 0.01
     for place, value in enumerate(worse):
         doubted = [*least]

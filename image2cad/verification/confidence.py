@@ -32,11 +32,12 @@ from image2cad.verification.proportions import proportions_of, unlikeness
 CONFIDENCE_CENTRE, CONFIDENCE_WIDTH = 0.91, 0.027
 COPY_CENTRE, COPY_WIDTH = 0.925, 0.01  # the same of small copies
 # Of a logistic fit; see `chance`.
-CHANCE_AT_ZERO = 2.0
-LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 2.0, 2.0, 1.15
+CHANCE_AT_ZERO = 4.4
+LEEWAY_WEIGHT, NUMBERS_WEIGHT, LEAD_WEIGHT = 0.7, 2.0, 1.15
 SLANTED_WEIGHT = 2.5
 LEAD_SHARE = 2.5  # times a lead: how two readings share the chance; none ahead, it is half
-HALVING_COST = 0.01  # of which half the chance is left: a piece is missing
+HALVING_COST = 0.015  # of which half the chance is left: a piece is missing
+HALVING_LEEWAY = 1.2  # of which half the chance is left: a depth is not seen at all
 LEAST_LEEWAY = 0.01  # that is told from none
 SHORT_SIDE, ALONG_SIDE = 0.02, 0.03  # of an outline's size; of the way along an axis
 OTHER_SOLID = 0.1  # unlikeness from which a rival is another solid
@@ -83,14 +84,14 @@ def chance(leeway: float, numbers: int, lead: float, cost: float, slanted: int =
 
     slanted: sides under an estimated camera; one is a chamfer. Logistic in the logarithms of leeway
     and numbers, in these sides and in the lead, shared with the best rival, and less the more is
-    unexplained. The form was fitted to 135 answers to random parts (seed 701 of
-    benchmarks/styles.py); what numbers and slanted sides weigh, to 415 to real ones, with low
-    effort: of 145 with 0.9 and more, not counting pictures without lines, 137 have such an IoU.
+    unexplained or open. The form was fitted to answers to random parts (seed 701 of
+    benchmarks/styles.py), the weights to 415 with low effort to real ones: of 130 with 0.9 and
+    more, but for pictures without lines, 124 have such an IoU; of 15 of these 13.
     """
     value = CHANCE_AT_ZERO - LEEWAY_WEIGHT * log(leeway + LEAST_LEEWAY)
     value += LEAD_WEIGHT * lead - NUMBERS_WEIGHT * log(max(numbers, 1))
     value -= SLANTED_WEIGHT * max(slanted - 1, 0)
-    explained = 1 / (1 + (cost / HALVING_COST) ** 2)
+    explained = 1 / (1 + (cost / HALVING_COST) ** 2) / (1 + (leeway / HALVING_LEEWAY) ** 2)
     return _logistic(value) * _logistic(LEAD_SHARE * lead) * explained
 
 
