@@ -35,10 +35,8 @@ from image2cad.verification.floors import boxes
 from image2cad.verification.parameters import parameters, rebuilt
 
 RETOUCHED = 2  # candidates
-BLOCKS, STEPS = (
-    (4, 2, 1),
-    (4, 3, 3),
-)  # pixels of the board, and steps of the fit in blocks of that size
+BLOCKS = (4, 2, 1)  # pixels of the board in a block, for each stage of the fit
+STEPS = (4, 3, 3)  # of the fit in each stage
 OTHER_LOOK = 0.25  # share of an empty board's gap, from which the picture is not in this style
 UNEXPLAINED = 0.03  # of that share, from which plain boxes are tried
 RIM = 8  # pixels around the part in a view
