@@ -317,5 +317,5 @@ def test_guesses_of_a_backend_are_turned_scaled_and_fitted(shots, truth):
         assert turned.volume == pytest.approx(build(PART).volume)
     rough = (replace(PART[0], depth=26), PART[1])
     guess = to_code(scaled(renamed_axes(rough, namings()[7]), 0.3))
-    answer = verify(shots["shaded"].image, [guess], seconds=3)
+    answer = verify(shots["shaded"].image, [guess], seconds=6)
     assert iou(answer, truth) > 0.85

@@ -32,7 +32,7 @@ from image2cad.verification.fitting import fit
 DECIMALS_TRIED = (0, 1, 2)
 UNSEEN_SHARE, UNSEEN_COST = 1.1, 2e-6  # times the cost in blocks of 2 pixels, and what is added
 # The same in a style that is not known. Whole numbers are no rounder there: thin parts suffer.
-STRANGE_DECIMALS, STRANGE_SHARE, STRANGE_COST = (1, 2), 1.01, 1e-5
+STRANGE_DECIMALS, STRANGE_SHARE, STRANGE_UNSEEN_COST = (1, 2), 1.01, 1e-5
 
 
 def polished(
@@ -121,7 +121,7 @@ def _round(program: Program, target: Target) -> _Rounded | None:
     tried: Sequence[int] = STRANGE_DECIMALS if target.sights else DECIMALS_TRIED
     share, unseen = UNSEEN_SHARE, UNSEEN_COST
     if target.sights:
-        share, unseen = STRANGE_SHARE, STRANGE_COST
+        share, unseen = STRANGE_SHARE, STRANGE_UNSEEN_COST
     for decimals in tried:
         steps = []
         for step in rounded(placed, decimals):
