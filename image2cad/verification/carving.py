@@ -86,7 +86,7 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
         for sight in sights
     )
     low, high = np.full(3, -FARTHEST), np.full(3, FARTHEST)
-    bounds = _bounds_of(sights) if any(_straight(sight) for sight in sights) else None
+    bounds = _bounds_of(sights) if any(along_an_axis(sight) for sight in sights) else None
     if bounds is not None:
         low, high = bounds
     box: Array | None = None
@@ -113,7 +113,7 @@ def space_of(sights: Sequence[Sight]) -> Space | None:
     return Space(tuple(sights), near, np.where(close, bounds, hull))
 
 
-def _straight(sight: Sight) -> bool:
+def along_an_axis(sight: Sight) -> bool:
     """Whether a view is along an axis."""
     return float(np.abs(sight.camera.view).max()) > ALONG_AXIS
 

@@ -16,11 +16,11 @@ from scipy.optimize import nnls
 
 from image2cad.cad import NAMED, Circle, Extrusion, Plane, Program, Rect
 from image2cad.common import Array
+from image2cad.verification.carving import along_an_axis
 from image2cad.verification.cost import Target
 from image2cad.verification.sights import Sight, outline_block
 
 HULL_SHARES = (1.0, 0.8, 0.62)  # of the sides of what silhouettes leave, which few fill
-STRAIGHT_ALONG = 0.999  # cosine to a main axis, from which a view is along it
 SHARES_TRIED = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 LEAST_OPEN = 0.1  # of a way that silhouettes leave open, from which it is a side's
 SAME_EXTENT = 0.02  # share of the largest singular value, below which views leave a side open
@@ -37,8 +37,8 @@ def floors(target: Target) -> list[Program]:
         out += _blocks(middle, sides)
     blocks = []
     for sight in target.sights:
-        axis = int(np.argmax(np.abs(sight.camera.view)))
-        if abs(sight.camera.view[axis]) > STRAIGHT_ALONG:
+        if along_an_axis(sight):
+            axis = int(np.argmax(np.abs(sight.camera.view)))
             blocks.append(outline_block(sight, axis, float(low[axis]), float(high[axis])))
     whole = [block for block in blocks if block is not None]
     if len(whole) > 1:

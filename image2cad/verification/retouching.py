@@ -57,7 +57,7 @@ def retouched(
     windows = _windows(board)
     shown = {block: _shares([board[place] for place in windows], block) for block in BLOCKS}
     white = [np.ones_like(board[place]) for place in windows]
-    empty = {block: squared(_shares(white, block) - shown[block]) for block in BLOCKS}
+    empty = squared(_shares(white, BLOCKS[-1]) - shown[BLOCKS[-1]])
 
     def gap(program: Program, block: int) -> Floats | None:
         drawing = build(program)
@@ -65,7 +65,7 @@ def retouched(
 
     def judged_here(program: Program, source: str) -> tuple[float, Program, str]:
         here = gap(program, BLOCKS[-1])
-        cost = BUILDS_NOTHING if here is None else squared(here) / empty[BLOCKS[-1]]
+        cost = BUILDS_NOTHING if here is None else squared(here) / empty
         return cost, program, source
 
     def fitted(one: tuple[float, Program, str]) -> tuple[float, Program, str]:
