@@ -55,7 +55,12 @@ from image2cad.training.planning.allocator import replay  # noqa: E402
 from image2cad.training.planning.cards import CARDS, CONTEXT, GIB, Card, card_here  # noqa: E402
 from image2cad.training.planning.fakes import Work  # noqa: E402
 from image2cad.training.planning.plans import PROMPT_TOKENS, plan_run  # noqa: E402
-from image2cad.training.planning.steps import Use, training_use  # noqa: E402
+from image2cad.training.planning.steps import (  # noqa: E402
+    Use,
+    answers_use,
+    estimated_use,
+    training_use,
+)
 from image2cad.training.supervised import layers_for  # noqa: E402
 from image2cad.training.vision_cache import (  # noqa: E402
     cache_features,
@@ -65,9 +70,16 @@ from image2cad.training.vision_cache import (  # noqa: E402
 from image2cad.vlm import loading as modeling  # noqa: E402
 from image2cad.vlm.facts import base_facts  # noqa: E402
 from image2cad.vlm.nano import train_tokenizer  # noqa: E402
-from image2cad.vlm.prompting import add_code, encode_code, encode_picture, padding_id  # noqa: E402
+from image2cad.vlm.prompting import (  # noqa: E402
+    add_code,
+    encode_code,
+    encode_picture,
+    encode_prompt,
+    padding_id,
+)
 
 ROWS = 64
+ANSWER_TOKENS = 256
 SEVEN_BILLION = "llava-hf/llava-1.5-7b-hf"
 GENCAD = 0.7532 / 100  # GenCAD's parts are about this long for our 100 units: numbers have decimals
 RECIPE = training.TrainingSettings(recompute="language", labelled_only=True, group_by_length=True)
@@ -153,7 +165,8 @@ def measure(
     """(seconds a step, peak GiB of the GPU or nan) of the last `steps` steps of a run."""
     model.gradient_checkpointing_disable()
     best = {2: math.inf, 2 + steps: math.inf}
-    for count in [*best] * 3:  # other work on the machine makes a run longer, never shorter
+    # Other work on the machine makes a run longer, never shorter; nothing else works on a GPU.
+    for count in [*best] * (2 if torch.cuda.is_available() else 3):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -332,12 +345,46 @@ def on_gpu(options: argparse.Namespace, folder: Path) -> None:
     chance = random.Random(0)
     images = [Image.effect_noise((448, 448), 10 + i).convert("RGB") for i in range(8)]
     place = kept_features(model, processor, images, folder / "features")
+    answers(model, processor, images)
     for tokens in (1024, 2700):
         print(f"\n{tokens} tokens")
         head = len(encode_picture(processor, images[0])["input_ids"])
         rows = [(i, [chance.randrange(300, 32000) for _ in range(tokens - head)]) for i in images]
         data = Rows(processor, rows)
         compare(model, data, data, base, options.steps, padding_id(processor), place)
+
+
+def answers(model: Any, processor: Any, images: list[Image.Image]) -> None:
+    """Print what answering all pictures at a time takes, beside what is predicted."""
+    model.gradient_checkpointing_disable()
+    model.eval()
+    batch = encode_prompt(processor, images).to(model.device)
+    batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+    head, seconds = batch["input_ids"].shape[1], {}
+    for count in (2, ANSWER_TOKENS):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                **batch, do_sample=False, use_cache=True, min_new_tokens=count,
+                max_new_tokens=count, pad_token_id=padding_id(processor),
+            )  # fmt: skip
+        torch.cuda.synchronize()
+        seconds[count] = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() / GIB
+    facts = base_facts(SEVEN_BILLION)
+    work = Work(
+        head + ANSWER_TOKENS, ANSWER_TOKENS, facts.picture_tokens, rows=len(images),
+        recompute="nothing",
+    )  # fmt: skip
+    use = estimated_use(answers_use, facts.config, work, as_a_t4())
+    token = (seconds[ANSWER_TOKENS] - seconds[2]) / (ANSWER_TOKENS - 2)
+    print(
+        f"\n{len(images)} pictures answered at a time, {ANSWER_TOKENS} new tokens each: "
+        f"{peak:.2f} GiB in use (predicted {use.peak / GIB:.2f}), "
+        f"{token * 1e3:.0f} ms a new token of all (predicted {use.seconds * 1e3:.0f})"
+    )
 
 
 def on_cpu(options: argparse.Namespace, folder: Path) -> None:

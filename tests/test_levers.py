@@ -290,3 +290,19 @@ def test_a_model_trained_in_half_precision_is_the_one_that_is_saved(
     batch = encode_prompt(processor, [samples[0].image])
     with torch.no_grad():
         assert torch.equal(model.eval()(**batch).logits, again(**batch).logits)
+
+
+def test_a_second_training_of_one_model_is_in_half_precision_too(
+    base: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised, "precision", lambda: torch.bfloat16)
+    model, processor = with_lora(base)
+    data = CodeDataset(samples[:2], processor)
+    settings = TrainingSettings(max_steps=1, per_device_train_batch_size=2)
+    cast = []
+    language_model(model).layers[0].register_forward_pre_hook(
+        lambda *_: cast.append(torch.is_autocast_enabled("cpu"))
+    )
+    for round_ in ("first", "second"):
+        fine_tune(model, data, settings, tmp_path / round_, padding_id(processor))
+    assert cast == [True, True]
