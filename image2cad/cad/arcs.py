@@ -1,4 +1,4 @@
-"""The arc through three points, and how far an arc bulges."""
+"""The arc through three points, how far it bulges, and whether it meets its neighbour again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from image2cad.cad.program import Point
 
+SAME_POINT = 1e-9  # radians, or a share of a line: an end and no other point
+TOUCHING = 3e-7  # between curves: OpenCASCADE takes nearer ones for one
 STRAIGHT = 1e-9  # twice the triangle's area over the longer side's square, where there is no arc
 
 
@@ -58,3 +60,46 @@ def bulged(start: Point, end: Point, bulge: float) -> Point:
     """The middle of the arc from `start` to `end` with this bulge."""
     cx, cy = (end[0] - start[0]) / 2, (end[1] - start[1]) / 2
     return (start[0] + cx + bulge * cy, start[1] + cy - bulge * cx)
+
+
+def meet_again(corner: Point, one: Arc | Point, other: Arc | Point) -> bool:
+    """Whether two curves that share a corner meet at another point, too.
+
+    A curve is an arc that begins or ends in the corner, or the far end of a straight line.
+    Chords do not tell: an arc may cross its neighbour within the first of them.
+    """
+    if not isinstance(one, Arc):
+        one, other = other, one
+    if not isinstance(one, Arc):
+        return False
+    cx, cy = one.centre[0] - corner[0], one.centre[1] - corner[1]
+    if isinstance(other, Arc):
+        # The corner, mirrored at the line through both centres.
+        wx, wy = other.centre[0] - one.centre[0], other.centre[1] - one.centre[1]
+        off = 2 * (cx * wy - cy * wx) / max(wx * wx + wy * wy, 1e-300)
+        again = (corner[0] + off * wy, corner[1] - off * wx)
+        there = _holds(other, again)
+    else:
+        # The other end of the circle's chord along the line.
+        dx, dy = other[0] - corner[0], other[1] - corner[1]
+        share = 2 * (cx * dx + cy * dy) / max(dx * dx + dy * dy, 1e-300)
+        again = (corner[0] + share * dx, corner[1] + share * dy)
+        there = 0 < share < 1 - SAME_POINT
+    between = abs(_rise(one, corner, again) - _rise(other, corner, again))
+    return there and _holds(one, again) and between > TOUCHING
+
+
+def _holds(arc: Arc, point: Point) -> bool:
+    """Whether a point of its circle lies within an arc, its ends left out."""
+    angle = atan2(point[1] - arc.centre[1], point[0] - arc.centre[0])
+    turned = (angle - arc.first) * copysign(1, arc.sweep) % (2 * pi)
+    return SAME_POINT < turned < abs(arc.sweep) - SAME_POINT
+
+
+def _rise(curve: Arc | Point, start: Point, end: Point) -> float:
+    """How far a short arc rises to the right of its chord; 0 for a line."""
+    if not isinstance(curve, Arc):
+        return 0.0
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    left = dx * (curve.centre[1] - start[1]) - dy * (curve.centre[0] - start[0])
+    return copysign((dx * dx + dy * dy) / (8 * curve.radius), left)

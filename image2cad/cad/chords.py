@@ -19,7 +19,7 @@ from math import atan2, ceil, cos, hypot, pi, radians, sin
 import numpy as np
 from numba import njit
 
-from image2cad.cad.arcs import Arc, arc_through
+from image2cad.cad.arcs import Arc, arc_through, meet_again
 from image2cad.cad.program import Circle, Loop, Path, Point, Program, Rect, Vector
 from image2cad.cad.transforms import corners
 from image2cad.common import Array
@@ -237,9 +237,32 @@ def tangled(loops: Sequence[Loop]) -> bool:
     rings = [np.concatenate([points for points, _, _ in outline(loop)]) for loop in loops]
     if any(len(ring) < 3 for ring in rings):
         return True
+    if any(isinstance(loop, Path) and _neighbours_cross(loop) for loop in loops):
+        return True
     following = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
     number = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     return bool(_tangled(np.concatenate(rings), following, number))
+
+
+def _neighbours_cross(loop: Path) -> bool:
+    """Whether an arc crosses the curve before it or behind it, however near the corner."""
+    if all(segment.mid is None for segment in loop.segments):
+        return False
+    ends = [loop.start, *(segment.end for segment in loop.segments)]
+    arcs = [
+        None if segment.mid is None else arc_through(start, segment.mid, segment.end)
+        for start, segment in zip(ends, loop.segments, strict=False)
+    ]
+    if hypot(ends[-1][0] - ends[0][0], ends[-1][1] - ends[0][1]) > SHORTEST_LINE:
+        arcs.append(None)  # the line that closes it
+    else:
+        ends.pop()
+    count = len(arcs)
+    return any(
+        meet_again(ends[i], arcs[i - 1] or ends[i - 1], arcs[i] or ends[(i + 1) % count])
+        for i in range(count)
+        if arcs[i - 1] or arcs[i]
+    )
 
 
 @njit(cache=True)

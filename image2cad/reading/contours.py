@@ -166,12 +166,17 @@ def _circle_along(points, first, count):  # type: ignore[no-untyped-def]
     return x, y, radius, worst
 
 
-def corners_of(points: Array, tolerance: float) -> list[int]:
-    """Corners of the closed outline by Douglas and Peucker (1973), as sorted indices."""
+def corners_of(points: Array, tolerance: float, fixed: Sequence[int] = ()) -> list[int]:
+    """Corners of the closed outline by Douglas and Peucker (1973), as sorted indices.
+
+    fixed: two or more, rising, that are corners whatever lies between.
+    """
     count = len(points)
-    far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
-    start = int(np.argmax(((points - points[far]) ** 2).sum(axis=1)))
-    kept, open_ = {start, far}, [(start, far), (far, start)]
+    if not fixed:
+        far = int(np.argmax(((points - points[0]) ** 2).sum(axis=1)))
+        start = int(np.argmax(((points - points[far]) ** 2).sum(axis=1)))
+        fixed = (start, far)
+    kept, open_ = set(fixed), list(zip(fixed, [*fixed[1:], fixed[0]], strict=True))
     while open_:
         first, last = open_.pop()
         between = stretch(first, last, count)[1:-1]

@@ -59,6 +59,7 @@ from image2cad.verification.retouching import retouched
 from image2cad.verification.viewing import (
     Explanation,
     cameras_of_tiles,
+    last_resorts,
     programs_of_views,
     seen_programs,
 )
@@ -306,10 +307,15 @@ def _written(
     """
     count, target = allowed.finalists, seen.target
     pairs = [(one, written(one, target)) for one in seen.candidates[:count]]
-    finalists = [last for _, last in pairs if last]
-    tried = [*finalists, *(noted(one) for one in seen.candidates[count:])]
+    tried = [*(last for _, last in pairs if last), *map(noted, seen.candidates[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
+
+    finalists = [last for _, last in pairs if last]
     answer = choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
+    if answer.code is None and target.sights:
+        pairs = [(one, written(one, target)) for one in last_resorts(target)]
+        finalists = [last for _, last in pairs if last]
+        answer = choose(target, finalists, answer.tried, started, compare=False, stop=stop)
     for one, last in pairs:
         if last is not None and last.code == answer.code:
             rivals = [other for other in (*seen.candidates, *seen.rivals) if other is not one]

@@ -3,7 +3,7 @@
     one = plainer(one, target)         # candidate, fitted again where it became plainer
 
 Outlines that are read from a picture are ragged: a side has a corner too many, a rectangle a blunt
-one. Left out: arcs, and steps that are not needed (growing.py).
+one, a straight side a flat arc. Left out: steps that are not needed (growing.py).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from image2cad.cad import Circle, Loop, Path, Program, Rect, Segment
-from image2cad.common import Stop
+from image2cad.cad import Circle, Loop, Path, Point, Program, Rect, Segment
+from image2cad.common import Array, Stop
 from image2cad.reading import corners_of, squared_off
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import Target
@@ -44,16 +44,33 @@ def _with_loops(program: Program, way: Callable[[Loop], Loop]) -> Program:
 
 
 def _simplified(loop: Loop, share: float) -> Loop:
-    """Without the corners that lie nearly on the line between others."""
-    if isinstance(loop, Circle | Rect) or any(side.mid is not None for side in loop.segments):
+    """Without the corners that lie nearly on the line between others, and without flat arcs."""
+    if isinstance(loop, Circle | Rect):
         return loop
     points = np.array([loop.start, *(side.end for side in loop.segments)])
+    mids = [side.mid for side in loop.segments]
     if np.allclose(points[0], points[-1]):
         points = points[:-1]
-    if len(points) < 4:
+    else:
+        mids.append(None)  # the line that closes it
+    count, before = len(points), list(mids)
+    tolerance = share * float(np.ptp(points, axis=0).max())
+    for i, mid in enumerate(mids):
+        if mid is not None and _off(mid, points[i], points[(i + 1) % count]) < tolerance:
+            mids[i] = None
+    ends = {end for i, mid in enumerate(mids) if mid is not None for end in (i, (i + 1) % count)}
+    if not ends and count < 4:
         return loop
-    kept = points[corners_of(points, share * float(np.ptp(points, axis=0).max()))]
-    if not 3 <= len(kept) < len(points):
+    kept = corners_of(points, tolerance, sorted(ends))
+    if len(kept) < (2 if ends else 3) or (len(kept) == count and mids == before):
         return loop
-    first, *others = (tuple(map(float, point)) for point in kept)
-    return Path(first, tuple(Segment(point) for point in others))  # type: ignore[arg-type]
+    corners = [(float(x), float(y)) for x, y in points[kept]]
+    sides = [Segment(end, mids[i]) for i, end in zip(kept, [*corners[1:], corners[0]], strict=True)]
+    return Path(corners[0], tuple(sides if sides[-1].mid is not None else sides[:-1]))
+
+
+def _off(point: Point, start: Array, end: Array) -> float:
+    """How far a point is off the line through two others."""
+    (x, y), (px, py) = end - start, np.array(point) - start
+    length = float(np.hypot(x, y))
+    return abs(float(px * y - py * x)) / length if length else float(np.hypot(px, py))

@@ -226,6 +226,12 @@ def _laid(target: Target) -> list[Program]:
     return _ranked([*laid_on(templates(), target), *floors(target)], target)
 
 
+def last_resorts(target: Target) -> list[Candidate]:
+    """The likeliest templates and blocks, not fitted, for where nothing that was found runs."""
+    laid = _laid(target)[:TEMPLATES_FITTED]
+    return [judged(one, "templates", target) for one in laid]
+
+
 def laid_on(programs: Sequence[Program], target: Target) -> list[Program]:
     """Programs in the middle of the first view, and as large as the part there."""
     part = target.sights[0].scene.part
