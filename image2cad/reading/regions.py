@@ -117,6 +117,8 @@ def regions(framed: Framed, lined: bool = False) -> Scene:
     whole = flooded(cost, marks)
     whole[whole == outside] = 0
     whole = _voted(whole, _disc(VOTES))
+    if not lined:
+        whole = _half_covered(whole, colours, framed.place.scale * FINER_CANVAS)
     half, step = FINER_CANVAS // 2, FINER_CANVAS
     labels = np.ascontiguousarray(whole[half::step, half::step])
     thick: Array = np.zeros((SIZE, SIZE), dtype=bool)
@@ -340,6 +342,31 @@ def _queue(pixel, level, heads, tails, following):  # type: ignore[no-untyped-de
     else:
         following[tails[level]] = pixel
     tails[level] = pixel
+
+
+def _half_covered(whole: Array, colours: Array, pixel: float) -> Array:
+    """Regions that end at the ground where the ground is half covered.
+
+    The largest change of tone lies up to half a pixel further in or out. pixel: how wide one of the
+    picture is here.
+    """
+    reach = 2 * pixel
+    part = whole > 0
+    inner, outer = (ndimage.distance_transform_edt(mask) for mask in (part, ~part))
+    rim = (inner <= reach) & (outer <= reach)
+    deep, ground = inner > reach, outer > reach
+    if not deep.any() or not ground.any():
+        return whole
+    off, at = ndimage.distance_transform_edt(~deep, return_indices=True)
+    rim &= off < 2.5 * reach
+    beside = ndimage.distance_transform_edt(~ground, return_distances=False, return_indices=True)
+    face, paper = (colours[tuple(places)][rim] for places in (at, beside))
+    contrast = face - paper
+    covered = ((colours[rim] - paper) * contrast).sum(axis=1) > 0.5 * (contrast**2).sum(axis=1)
+    nearest = ndimage.distance_transform_edt(~part, return_distances=False, return_indices=True)
+    out = whole.copy()
+    out[rim] = np.where(covered, whole[tuple(nearest)][rim], 0)
+    return out
 
 
 def _disc(radius: int) -> Array:

@@ -42,6 +42,7 @@ COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are
 SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
 REGIONS_OF_A_VIEW, READINGS_OF_A_VIEW = 4, 3  # of several, from which extrusions are read
+HOLED_BEHIND = 0.1  # of how straight a reading of a face is, whose holes are cut, behind the best
 STARTS_OF_A_VIEW, ENDS_OF_A_VIEW, HOLES_OF_A_VIEW = 4, 4, 4
 EXPLAINED_ROUND = 0.8  # of a round region, that has directions of a cylinder about its axis
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
@@ -81,6 +82,10 @@ def additions(
         if stop.due():
             return
         camera = readings[0].camera
+        if program:
+            for step in _holes_of(readings, program):
+                cost = cost_of((*program, step), target, COARSE_BLOCK, True)
+                yield Addition(cost, step, region)
         if scene.whole is not None and _explained(readings[0], scene.whole, target):
             continue
         best = max(cap.straight for cap in readings)
@@ -113,6 +118,22 @@ def additions(
                     step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
                     cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                     yield Addition(cost, step, region)
+
+
+def _holes_of(readings: list[Cap], program: Program) -> Iterator[Extrusion]:
+    """The holes of a face, from each level where it may lie through all that is behind it."""
+    best = max(cap.straight for cap in readings)
+    for cap in readings:
+        if cap.straight < best - HOLED_BEHIND or cap.depths:
+            continue
+        axis = FACING_AXES[cap.plane]
+        inwards = cap.camera.inwards(axis)
+        known = levels(program, axis)
+        innermost = max(known) if inwards > 0 else min(known)
+        for start in known:
+            if (innermost - start) * inwards > 0.3:
+                for loop in cap.at(start)[1 : 1 + HOLES_OF_A_VIEW]:
+                    yield _extrusion(cap.plane, (loop,), start, innermost + inwards, "cut")
 
 
 def _additions_in(
