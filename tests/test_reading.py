@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks import vtk_pictures
 from image2cad.cad import centred, moved, renamed_axes, scaled
 from image2cad.cad.light_engine import build
-from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect, to_code
-from image2cad.common import stopping
+from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
+from image2cad.common import NEVER, stopping
 from image2cad.common.errors import InputError
 from image2cad.reading import (
     FACING_AXES,
@@ -32,14 +32,16 @@ from image2cad.reading import (
     views_in,
 )
 from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
-from image2cad.verification import pipeline, verify, viewing
+from image2cad.verification import choosing, pipeline, verify, viewing
 from image2cad.verification.boxes import box_of, loose_pieces
 from image2cad.verification.cost import cost_of, look_at_sights
+from image2cad.verification.growing import grow
 from image2cad.verification.placing import aligned, stray_price
+from image2cad.verification.plainer import _simplified
 from image2cad.verification.posing import posed
 from image2cad.verification.sights import sight_of
 from image2cad.verification.viewing import cameras_of_tiles, target_of
-from metrics import iou_aligned, iou_unit_box
+from metrics import Failure, iou_aligned, iou_unit_box
 from metrics.execution import run_many
 
 FLOOR = Plane((0.0, 0.0, 0.0), *NAMED["XY"])
@@ -298,6 +300,47 @@ def test_further_views_are_turned_to_where_a_program_draws_them(solid):
     for (_, camera), eye in zip(views, eyes, strict=True):
         cosine = (np.trace(turn_at(camera, np.zeros(3)) @ np.stack(axes_seen_from(eye)).T) - 1) / 2
         assert np.degrees(np.arccos(np.clip(cosine, -1, 1))) < 5
+
+
+def test_a_ragged_outline_loses_flat_arcs_and_corners_on_a_line_and_keeps_its_round_ones():
+    ends = [(50, 0), (50, 40), (20, 40), (-20, 40), (-48, 40), (-50, 39), (-50, 20), (-49, 10)]
+    mids = {3: (0, 20), 5: (-49, 39.2)}
+    sides = tuple(Segment(end, mids.get(i)) for i, end in enumerate(ends))
+    assert _simplified(Path((-50, 0), sides), 0.02) == Path(
+        (-50, 0),
+        (
+            Segment((50, 0)), Segment((50, 40)), Segment((20, 40)), Segment((-20, 40), (0, 20)),
+            Segment((-50, 39)),
+        ),
+    )  # fmt: skip
+
+
+def test_there_is_an_answer_where_nothing_that_was_found_runs(shots, truth, monkeypatch):
+    runs, laid = choosing.run_cadquery, []
+
+    def resorts(target):
+        laid.append(target)
+        return viewing.last_resorts(target)
+
+    def run(code, timeout):
+        return runs(code, timeout=timeout) if laid else Failure("crash", "made up")
+
+    monkeypatch.setattr(pipeline, "last_resorts", resorts)
+    monkeypatch.setattr(choosing, "run_cadquery", run)
+    answer = verify(shots["colours"].image, seconds=2)
+    assert len(laid) == 1
+    assert answer.source == "templates"
+    assert iou(answer, truth) > 0.3
+    assert answer.confidence < 0.5
+
+
+def test_the_through_hole_of_a_face_that_is_there_already_is_cut(shots):
+    """A part that has the face is not said to lack it; only the hole is new."""
+    (view,) = sightings(scene_of(shots["colours"].image))[:1]
+    target = target_of(scene_of(shots["colours"].image), view.camera)
+    (first, *_) = grow(target, NEVER, beam=1)
+    drilled = [step for step in first.program if step.operation == "cut"]
+    assert [type(loop) for step in drilled for loop in step.loops] == [Circle]
 
 
 def test_what_cannot_be_asked_is_refused(shots):

@@ -201,6 +201,19 @@ def test_sketches_that_touch_themselves_or_their_holes_are_found():
     assert tangled([polygon([(0, 0), (10, 0), (5, 0), (5, 5)])])
 
 
+def test_an_arc_that_crosses_its_neighbour_near_their_corner_is_found_as_by_opencascade():
+    def nose(bulge):
+        """A plate whose arc leaves its left side at the lower corner, so far back over it."""
+        sides = [Segment((10, 10)), Segment((0, 10)), Segment((0, 0)), Segment((4, 3), mid=bulge)]
+        return Path((10, 3), tuple(sides))
+
+    folds = [nose((x, 2.0)) for x in (0.1, 0.6, 0.7, 0.8, 1.2)]
+    programs = [(step("XY", 0, 2, loop),) for loop in folds]
+    runs = [isinstance(one, Part) for one in run_many(list(map(to_code, programs)))]
+    assert runs == [not tangled([loop]) for loop in folds]
+    assert {True, False} == set(runs)
+
+
 def test_hidden_steps_are_not_counted_as_shown():
     box = step("XY", -20, 40, Rect(0, 0, 80, 80))
     boss, below = step("XY", 20, 10, Circle(0, 0, 20)), step("XY", -30, 10, Circle(0, 0, 20))
