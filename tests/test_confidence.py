@@ -24,7 +24,7 @@ from image2cad.verification.confidence import (
     lead_of,
     slanted_sides,
 )
-from image2cad.verification.leeway import leeway_of
+from image2cad.verification.leeway import WIDE_OPEN, leeway_of
 from image2cad.verification.proportions import change, proportions_of, unlikeness
 from image2cad.verification.viewing import target_of
 
@@ -89,6 +89,14 @@ def test_hidden_ends_and_estimated_cameras_leave_proportions_open(block):
     (sight,), (other,) = target.sights, seen(PLATE, FRONT).sights
     strange = replace(target, sights=(replace(sight, features=other.features),))
     assert leeway_of(one.program, strange, turning=False) > 2 * known
+
+
+def test_an_estimated_camera_that_sees_two_axes_along_one_line_leaves_all_open():
+    """How much of the height is foreshortened and how much of the depth, nothing tells."""
+    along = seen(BLOCK, (0.02, -1.0, 0.8))
+    assert leeway_of(BLOCK, along, turning=True) == WIDE_OPEN
+    assert leeway_of(BLOCK, along, turning=False) < 0.2
+    assert leeway_of(BLOCK, seen(BLOCK, (0.4, -1.0, 0.8)), turning=True) < 0.2
 
 
 def test_slanted_sides_speak_against_an_estimated_camera(block):

@@ -15,14 +15,14 @@ which are rivals (confidence.py).
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp
+from math import exp, hypot, sin
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from image2cad.cad import Program
 from image2cad.common import NEVER, Array, Stop
-from image2cad.rendering import SIZE
+from image2cad.rendering import SIZE, Camera
 from image2cad.verification.cost import Target, drawn, gap_of
 from image2cad.verification.features import Floats
 from image2cad.verification.fitting import MOST_NUMBERS
@@ -31,6 +31,7 @@ from image2cad.verification.proportions import change, proportions_of
 
 NUMBER_SPREAD = 0.1  # of the part's size, that a number is off before the picture is seen
 CAMERA_SPREAD = 0.05  # radians that an estimated camera is off
+ONE_LINE = 0.1  # radians between two axes in a picture that are one
 DISTANCE_SPREAD = 0.2  # the same of the logarithm of how far away it is, in perspective
 MOVE = 0.008  # of these units: a derivative's step
 LEEWAY_BLOCK, LEEWAY_SIZE = 8, SIZE // 2  # pixels of a block, and of a drawing's side
@@ -47,8 +48,11 @@ def leeway_of(program: Program, target: Target, turning: bool, stop: Stop = NEVE
     """The spread of lengths that the target's pictures leave, as a share: 0 and more.
 
     turning: the cameras are estimated, so all may turn together. WIDE_OPEN for a program of more
-    than MOST_NUMBERS numbers, for one that the cameras do not see, and where there was no time.
+    than MOST_NUMBERS numbers, for one that the cameras do not see, where there was no time, and
+    where an estimated camera sees two axes along one line: each may then be any length.
     """
+    if turning and all(_sees_one_line(sight.camera) for sight in target.sights):
+        return WIDE_OPEN
     layout, values = parameters(program, TIED_NUMBERS)
     program, until = rebuilt(layout, values), stop.within(LONGEST_SEARCH)
     here, own = _gap(program, target), proportions_of(program)
@@ -89,6 +93,16 @@ def leeway_of(program: Program, target: Target, turning: bool, stop: Stop = NEVE
     before = np.diag([(MOVE / spread) ** 2 for _, _, spread in moves])
     spread = shifts.T @ np.linalg.solve(shown @ shown.T / unexplained + before, shifts)
     return float(np.sqrt(np.trace(spread)))
+
+
+def _sees_one_line(camera: Camera) -> bool:
+    """Whether two axes lie along one line in its picture."""
+    if camera.in_perspective:
+        return False
+    axes = camera.matrix[:2, :3].T
+    pairs = [(axes[i], axes[j]) for i, j in ((0, 1), (1, 2), (2, 0))]
+    sines = [abs(a[0] * b[1] - a[1] * b[0]) / max(hypot(*a) * hypot(*b), 1e-12) for a, b in pairs]
+    return min(sines) < sin(ONE_LINE)
 
 
 def _gap(program: Program, target: Target) -> Floats | None:
