@@ -3,9 +3,10 @@
     for one in additions(program, target, regions, stop): ...   # Addition(cost, step, region)
 
 Every flat region of the picture may be the cap of an extrusion that is added, or the
-floor of one that is cut (reading/tracing.py reads it as a sketch). All levels that the part
-already has are tried for both ends. There are thousands, so most are drawn small, over a
-picture of the part that is drawn once. Left out: faces that are not flat or oblique.
+floor of one that is cut (reading/tracing.py reads it as a sketch); its holes may go through what
+is there already. All levels that the part has are tried for both ends. There are thousands, so
+most are drawn small, over a picture of the part that is drawn once. Left out: faces that are not
+flat or oblique.
 """
 
 from __future__ import annotations
