@@ -282,7 +282,7 @@ def _explained_by(
 ) -> list[Candidate]:
     """Programs that explain the target, best first."""
     left = max(stop.deadline - time.monotonic(), 0.0)
-    until = [stop.within(share * left) for share in (0.55, 0.7, 0.85, 0.93, 1.0)]
+    until = [stop.within(share * left) for share in (0.55, 0.7, 0.85, 0.93, 0.97, 1.0)]
     grown = grow(target, until[0], seeds)
     grown += [one for one in seeds if not any(one is other for other in grown)]
     found = placed(grown, target, until[1]) + _guessed(guesses, target, until[2])
@@ -299,13 +299,14 @@ def _explained_by(
             found[0] = best
     plain = [plainer(one, target, until[4]) for one in found[:2]]
     found = _by_price([*plain, *found[2:]])
-    found = _by_price([*(_tucked(one, target) for one in found[:3]), *found[3:]])
+    tucked = [_tucked(one, target, until[5]) for one in found[:3]]
+    found = _by_price([*tucked, *found[3:]])
     if target.middle is None:
         return found
     return sorted(found, key=lambda one: one.growing_price + stray_price(one.program, target))
 
 
-def _tucked(one: Candidate, target: Target) -> Candidate:
+def _tucked(one: Candidate, target: Target, stop: Stop) -> Candidate:
     """With each hidden end drawn in to the nearest level at which nothing changes."""
     program, cost = one.program, one.cost + stray_price(one.program, target)
     if len(program) < 2 or any(step.plane.name is None for step in program):
@@ -332,6 +333,8 @@ def _tucked(one: Candidate, target: Target) -> Candidate:
                 (abs(level - end), replace(step, plane=plane, depth=(end - level) * way))
             )
         for _, other in sorted(options, key=lambda pair: pair[0]):
+            if stop.due():
+                break
             if other.depth * step.depth <= 0:
                 continue
             tucked = (*program[:i], other, *program[i + 1 :])
