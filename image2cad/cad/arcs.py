@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from image2cad.cad.program import Point
 
-SAME_POINT = 1e-9  # radians, or a share of a line: an end and no other point
+AT_AN_END = 1e-9  # radians, or a share of a line: an end and no other point
 TOUCHING = 3e-7  # between curves: OpenCASCADE takes nearer ones for one
 STRAIGHT = 1e-9  # twice the triangle's area over the longer side's square, where there is no arc
 
@@ -84,7 +84,7 @@ def meet_again(corner: Point, one: Arc | Point, other: Arc | Point) -> bool:
         dx, dy = other[0] - corner[0], other[1] - corner[1]
         share = 2 * (cx * dx + cy * dy) / max(dx * dx + dy * dy, 1e-300)
         again = (corner[0] + share * dx, corner[1] + share * dy)
-        there = 0 < share < 1 - SAME_POINT
+        there = 0 < share < 1 - AT_AN_END
     between = abs(_rise(one, corner, again) - _rise(other, corner, again))
     return there and _holds(one, again) and between > TOUCHING
 
@@ -93,7 +93,7 @@ def _holds(arc: Arc, point: Point) -> bool:
     """Whether a point of its circle lies within an arc, its ends left out."""
     angle = atan2(point[1] - arc.centre[1], point[0] - arc.centre[0])
     turned = (angle - arc.first) * copysign(1, arc.sweep) % (2 * pi)
-    return SAME_POINT < turned < abs(arc.sweep) - SAME_POINT
+    return AT_AN_END < turned < abs(arc.sweep) - AT_AN_END
 
 
 def _rise(curve: Arc | Point, start: Point, end: Point) -> float:

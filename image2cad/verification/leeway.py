@@ -31,7 +31,7 @@ from image2cad.verification.proportions import change, proportions_of
 
 NUMBER_SPREAD = 0.1  # of the part's size, that a number is off before the picture is seen
 CAMERA_SPREAD = 0.05  # radians that an estimated camera is off
-ONE_LINE = 0.1  # radians between two axes in a picture that are one
+ALONG_ONE_LINE = 0.1  # radians between two axes in a picture that are one
 DISTANCE_SPREAD = 0.2  # the same of the logarithm of how far away it is, in perspective
 MOVE = 0.008  # of these units: a derivative's step
 LEEWAY_BLOCK, LEEWAY_SIZE = 8, SIZE // 2  # pixels of a block, and of a drawing's side
@@ -102,7 +102,7 @@ def _sees_one_line(camera: Camera) -> bool:
     axes = camera.matrix[:2, :3].T
     pairs = [(axes[i], axes[j]) for i, j in ((0, 1), (1, 2), (2, 0))]
     sines = [abs(a[0] * b[1] - a[1] * b[0]) / max(hypot(*a) * hypot(*b), 1e-12) for a, b in pairs]
-    return min(sines) < sin(ONE_LINE)
+    return min(sines) < sin(ALONG_ONE_LINE)
 
 
 def _gap(program: Program, target: Target) -> Floats | None:
