@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,22 @@ def score_of_next(reference: Part) -> float:
 
 
 def survivors() -> list[str]:
-    """Processes below the warm one that belong neither to it nor to its wardens."""
+    """Processes below the warm one that belong neither to it nor to its wardens.
+
+    One that was killed may still be ending on a busy machine: it is gone at a second look.
+    """
+    found = strangers()
+    if found:
+        time.sleep(1.0)
+        found = strangers()
+    return sorted(found)
+
+
+def strangers() -> set[str]:
+    """Their numbers, at this moment."""
     root = client._state.root
     if root is None:
-        return []
+        return set()
     parents = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -120,12 +133,12 @@ def survivors() -> list[str]:
         except OSError:
             continue  # it ended meanwhile
         parents[int(entry.parent.name)] = (int(fields[1]), int(fields[3]), fields[0])
-    found = []
+    found = set()
     for pid, (parent, session, state) in parents.items():
         while parent in parents and parent != root.pid:
             parent = parents[parent][0]
         if parent == root.pid and session != root.pid and state != "Z":
-            found.append(f"{pid} {state}")
+            found.add(str(pid))
     return found
 
 
