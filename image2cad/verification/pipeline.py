@@ -312,7 +312,7 @@ def _written(
 
     finalists = [last for _, last in pairs if last]
     answer = choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
-    if answer.code is None and target.sights:
+    if answer.code is None:
         pairs = [(one, written(one, target)) for one in last_resorts(target)]
         finalists = [last for _, last in pairs if last]
         answer = choose(target, finalists, answer.tried, started, compare=False, stop=stop)
