@@ -301,15 +301,15 @@ def _written(
     started: float,
     stop: Stop,
 ) -> Answer:
-    """The answer among programs of which the first that runs is the best; else the model's own.
+    """The answer among programs of which the first that runs is the best.
 
+    Else it is the model's own, and where none of these runs either, a plain block or template.
     cameras: what the programs were drawn with, told with an answer that was.
     """
     count, target = allowed.finalists, seen.target
     pairs = [(one, written(one, target)) for one in seen.candidates[:count]]
     tried = [*(last for _, last in pairs if last), *map(noted, seen.candidates[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
-
     finalists = [last for _, last in pairs if last]
     answer = choose(target, [*finalists, *own], tried, started, compare=False, stop=stop)
     if answer.code is None:
