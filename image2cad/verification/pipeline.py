@@ -139,18 +139,24 @@ def verify(
     )
     target = look_at(picture)
     grown = grow(target, until_grown) if "traced" in sources else []
-    if framing != "own":
-        grown, target = reframed(grown, target, always=framing == "lost")
+    found = placed(grown, target, until_placed) if framing != "lost" else []
+    # A part that is whole where it is seen needs no other frame.
+    if framing == "lost" or (framing == "middle" and _least_cost(found) > CLEAR_COST):
+        elsewhere, there = reframed(grown, target, always=framing == "lost")
+        if there is not target or framing == "lost":
+            again = placed(elsewhere, there, until_placed)
+            if framing == "lost" or _least_cost(again) < _least_cost(found):
+                found, target = again, there
 
     # Guess and draw. What the light engine does not understand may still run.
     readable = [_guess(one.program, "model", target, one.code) for one in own if one.program]
     readable = [one for one in readable if one.cost < BUILDS_NOTHING]
     known = {one.code for one in readable}
     only_run = [one for one in own if one.code not in known]
-    guesses, found = list(readable), placed(grown, target, until_placed)
+    guesses = list(readable)
 
     # Compare and fit.
-    if not found or min(one.cost for one in found) > CLEAR_COST:
+    if _least_cost(found) > CLEAR_COST:
         if "library" in sources:
             near = nearest(library or load_library(), target, allowed.neighbours)
             guesses += [_guess(program, "library", target) for program in near]
@@ -334,6 +340,10 @@ def _read(code: str) -> Candidate:
 
 def _guess(program: Program, source: str, target: Target, code: str = "") -> Candidate:
     return judged(program, source, target, COARSEST_BLOCK, code=code)
+
+
+def _least_cost(found: list[Candidate]) -> float:
+    return min((one.cost for one in found), default=BUILDS_NOTHING)
 
 
 def _by_price(found: list[Candidate]) -> list[Candidate]:
