@@ -62,6 +62,9 @@ def test_confidence_falls_with_all_that_speaks_against_an_answer():
         nearly = [*least]
         nearly[place] = least[place] + 0.01 * (value - least[place])
         assert chance(*doubted) < chance(*nearly) < chance(*least), place
+    # A line drawing has nothing that the right part would not draw.
+    drawn, toned = (chance(0.03, 6, MOST_LEAD, 0.002, drawn=drawn) for drawn in (True, False))
+    assert drawn < 0.8 < toned
 
 
 def test_what_draws_exactly_without_a_rival_is_believed_and_with_an_equal_one_is_not(block):
