@@ -85,6 +85,8 @@ def additions(
         camera = readings[0].camera
         if program:
             for step in _holes_of(readings, program):
+                if stop.due():
+                    return
                 cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                 yield Addition(cost, step, region)
         if scene.whole is not None and _explained(readings[0], scene.whole, target):

@@ -89,6 +89,11 @@ def judged(
     return Candidate(program, source, cost, code=code, loose=loose, charge=target.charge)
 
 
+def least_cost(found: Iterable[Candidate]) -> float:
+    """Of the candidate that explains most; infinite where there is none."""
+    return min((one.cost for one in found), default=BUILDS_NOTHING)
+
+
 def distinct(ranked: Iterable[T], worth: Callable[[T], float], near: float) -> Iterator[T]:
     """Those whose `worth` differs from that of all before: equal drawings cost the same."""
     seen: list[float] = []

@@ -45,7 +45,7 @@ from image2cad.reading import (
     views_in,
 )
 from image2cad.rendering import EYE, SIZE, Camera, Picture, as_picture, axes_seen_from, draw
-from image2cad.verification.candidate import Candidate, judged
+from image2cad.verification.candidate import Candidate, judged, least_cost
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.confidence import confidence_in_copy, confidence_of
 from image2cad.verification.cost import BUILDS_NOTHING, Target, look_at
@@ -141,11 +141,11 @@ def verify(
     grown = grow(target, until_grown) if "traced" in sources else []
     found = placed(grown, target, until_placed) if framing != "lost" else []
     # A part that is whole where it is seen needs no other frame.
-    if framing == "lost" or (framing == "middle" and _least_cost(found) > CLEAR_COST):
+    if framing == "lost" or (framing == "middle" and least_cost(found) > CLEAR_COST):
         elsewhere, there = reframed(grown, target, always=framing == "lost")
         if there is not target or framing == "lost":
             again = placed(elsewhere, there, until_placed)
-            if framing == "lost" or _least_cost(again) < _least_cost(found):
+            if framing == "lost" or least_cost(again) < least_cost(found):
                 found, target = again, there
 
     # Guess and draw. What the light engine does not understand may still run.
@@ -156,7 +156,7 @@ def verify(
     guesses = list(readable)
 
     # Compare and fit.
-    if _least_cost(found) > CLEAR_COST:
+    if least_cost(found) > CLEAR_COST:
         if "library" in sources:
             near = nearest(library or load_library(), target, allowed.neighbours)
             guesses += [_guess(program, "library", target) for program in near]
@@ -340,10 +340,6 @@ def _read(code: str) -> Candidate:
 
 def _guess(program: Program, source: str, target: Target, code: str = "") -> Candidate:
     return judged(program, source, target, COARSEST_BLOCK, code=code)
-
-
-def _least_cost(found: list[Candidate]) -> float:
-    return min((one.cost for one in found), default=BUILDS_NOTHING)
 
 
 def _by_price(found: list[Candidate]) -> list[Candidate]:

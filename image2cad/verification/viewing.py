@@ -38,7 +38,7 @@ from image2cad.reading import (
 )
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
-from image2cad.verification.candidate import Candidate, judged
+from image2cad.verification.candidate import Candidate, judged, least_cost
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.fitting import fit, fit_turning
@@ -273,10 +273,6 @@ def _guessed(guesses: Sequence[Program], target: Target, stop: Stop) -> list[Can
     return out
 
 
-def _least_cost(found: Sequence[Candidate]) -> float:
-    return min((one.cost for one in found), default=BUILDS_NOTHING)
-
-
 def _explained_by(
     target: Target, seeds: list[Candidate], stop: Stop, guesses: Sequence[Program]
 ) -> list[Candidate]:
@@ -286,7 +282,7 @@ def _explained_by(
     grown = grow(target, until[0], seeds)
     grown += [one for one in seeds if not any(one is other for other in grown)]
     found = placed(grown, target, until[1]) + _guessed(guesses, target, until[2])
-    if target.space is not None or not found or _least_cost(found) > HARDLY_EXPLAINED:
+    if target.space is not None or not found or least_cost(found) > HARDLY_EXPLAINED:
         laid = _laid(target)[:TEMPLATES_FITTED]
         found += [_fitted(one, "templates", target, (16, 8), until[2]) for one in laid]
     found = _by_price(found)
