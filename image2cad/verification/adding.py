@@ -83,7 +83,7 @@ def additions(
         if stop.due():
             return
         camera = readings[0].camera
-        if program:
+        if program and target.sights:  # GenCAD's own pictures lost more by it than they won
             for step in _holes_of(readings, program):
                 if stop.due():
                     return
