@@ -352,7 +352,8 @@ def _half_covered(whole: Array, colours: Array, pixel: float) -> Array:
     """
     reach = 2 * pixel
     part = whole > 0
-    inner, outer = (ndimage.distance_transform_edt(mask) for mask in (part, ~part))
+    inner = ndimage.distance_transform_edt(part)
+    outer, nearest = ndimage.distance_transform_edt(~part, return_indices=True)
     rim = (inner <= reach) & (outer <= reach)
     deep, ground = inner > reach, outer > reach
     if not deep.any() or not ground.any():
@@ -363,7 +364,6 @@ def _half_covered(whole: Array, colours: Array, pixel: float) -> Array:
     face, paper = (colours[tuple(places)][rim] for places in (at, beside))
     contrast = face - paper
     covered = ((colours[rim] - paper) * contrast).sum(axis=1) > 0.5 * (contrast**2).sum(axis=1)
-    nearest = ndimage.distance_transform_edt(~part, return_distances=False, return_indices=True)
     out = whole.copy()
     out[rim] = np.where(covered, whole[tuple(nearest)][rim], 0)
     return out
