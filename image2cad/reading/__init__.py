@@ -6,8 +6,8 @@ from image2cad.common.lazy import load
 
 if TYPE_CHECKING:
     from image2cad.reading.boards import CADBENCH_KIND, cadbenchs
-    from image2cad.reading.cameras import Sighting, camera_turned, lens_of, namings, seen_from
-    from image2cad.reading.cameras import sightings
+    from image2cad.reading.cameras import GIVEN_KIND, Sighting, camera_turned, lens_of, namings
+    from image2cad.reading.cameras import seen_from, sightings
     from image2cad.reading.contours import corners_of, squared_off
     from image2cad.reading.differing import MISSING, TOO_MUCH, difference
     from image2cad.reading.doubts import doubt_about
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BENCHCAD_STYLE", "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES",
-    "Framing", "LEAST_FACING", "MISSING", "MOST_SKETCH_CORNERS", "Place", "READ_CAMERA",
-    "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS", "cadbenchs",
-    "camera_turned", "caps", "caps_of", "corners_of", "difference", "doubt_about", "face_shade",
-    "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "restored", "rods_of", "scene_of",
-    "seen_from", "sightings", "squared_off", "tones", "views_in",
+    "Framing", "GIVEN_KIND", "LEAST_FACING", "MISSING", "MOST_SKETCH_CORNERS", "Place",
+    "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS",
+    "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "difference", "doubt_about",
+    "face_shade", "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "restored",
+    "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from image2cad.reading.regions import Scene
 from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, UNIT_PIXELS, border_of, pixel_on
 from image2cad.rendering import SIZE, Camera, axes_seen_from, camera_from
 
+GIVEN_KIND = "given"  # of a sighting that a person gave
 ISOMETRIC = (-45.0, 35.264)  # azimuth and elevation, degrees, of GenCAD's eye
 AZIMUTHS, ELEVATION_TICKS = np.arange(1.0, 90.0, 2.0) - 90.0, np.arange(6.0, 86.0, 2.0)
 ANGLES_TRIED = (20.0, 30.0, 45.0)  # degrees of view, of perspective cameras
@@ -108,7 +109,7 @@ def lens_of(scene: Scene, angle: float) -> Lens:
 
 def seen_from(eye: Sequence[float]) -> Sighting:
     """The orthographic camera of a direction to the viewer, (3,), z up."""
-    return Sighting(np.stack(axes_seen_from(eye)), None, "given")
+    return Sighting(np.stack(axes_seen_from(eye)), None, GIVEN_KIND)
 
 
 def camera_turned(turn: Array, lens: Lens | None = None) -> Camera:

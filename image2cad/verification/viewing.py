@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, sqrt
+from math import cos, exp, radians, sqrt
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from image2cad.cad import (
 from image2cad.common import Stop
 from image2cad.reading import (
     CADBENCH_KIND,
+    GIVEN_KIND,
     UNIT_PIXELS,
     Scene,
     Sighting,
@@ -63,6 +64,7 @@ LIKELY_GUESS = 0.25  # cost in coarse blocks, below which a model's program is w
 GUESSES_TURNED = 4  # of a model's, that are looked at from all sides
 TURNING_GAIN = 0.97  # share of the cost that a turned camera must leave at most
 NEARER_GAIN = 0.6  # the same of a camera that sees in perspective, which explains more anyway
+MOST_OFF_GIVEN = 2.5  # degrees that a camera may turn from the direction that was given
 FEW_NUMBERS = 16  # of a program, which tells of its camera when it is fitted
 USUAL_ANGLE = 35.0  # degrees of view, of a perspective camera that nothing tells of
 TUCKED_LOSS, TUCKED_COST = 1.015, 2e-5  # factor and cost that a hidden end may add, drawn in
@@ -122,7 +124,7 @@ def seen_programs(
     found = _explained_by(target, [] if seed is None else [seed], started, guesses)
     if found and first.kind != CADBENCH_KIND:  # its camera is exact
         best, turned = _turned(found[0], target, scene, stop.within(0.1 * seconds))
-        if turned is not target:
+        if turned is not target and _as_given(first, turned.camera):
             # What was found by the camera as it was is judged by the camera as it is now.
             target = turned
             again = (judged(one.program, one.source, target) for one in found[1:])
@@ -190,6 +192,12 @@ def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[C
         return one, target
     target = target_of(scene, turned.camera)
     return judged(other.program, one.source, target), target
+
+
+def _as_given(sighting: Sighting, camera: Camera) -> bool:
+    """Whether a direction that was given is still kept."""
+    kept = float(sighting.camera.view @ camera.view) > cos(radians(MOST_OFF_GIVEN))
+    return sighting.kind != GIVEN_KIND or kept
 
 
 def _nearer(
