@@ -29,7 +29,7 @@ from image2cad.reading.regions import Scene
 from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, UNIT_PIXELS, border_of, pixel_on
 from image2cad.rendering import SIZE, Camera, axes_seen_from, camera_from
 
-GIVEN_KIND = "given"  # of a sighting that a person gave
+GIVEN_KIND, ISOMETRIC_KIND = "given", "isometric"  # of sightings: a person's, GenCAD's own
 ISOMETRIC = (-45.0, 35.264)  # azimuth and elevation, degrees, of GenCAD's eye
 AZIMUTHS, ELEVATION_TICKS = np.arange(1.0, 90.0, 2.0) - 90.0, np.arange(6.0, 86.0, 2.0)
 ANGLES_TRIED = (20.0, 30.0, 45.0)  # degrees of view, of perspective cameras
@@ -264,7 +264,7 @@ _GRID_TURNS = np.stack([level_turn(*one) for one in _GRID])
 
 
 def _hypotheses(scene: Scene, strokes: Strokes) -> list[Sighting]:
-    found = [Sighting(level_turn(*ISOMETRIC), None, "isometric")]
+    found = [Sighting(level_turn(*ISOMETRIC), None, ISOMETRIC_KIND)]
     if not len(strokes.segments) + len(strokes.ellipses):
         return found
     found += _level_cameras(strokes)
@@ -425,7 +425,7 @@ def _judged(one: Sighting, strokes: Strokes) -> Sighting:
         "elevation": abs(float(angles[2]) - 35) / 35,
         "azimuth": abs(azimuth - 45) / 45,
         "rolled": float(one.kind == "rolled"),
-        "isometric": float(one.kind == "isometric"),
+        "isometric": float(one.kind == ISOMETRIC_KIND),
     }
     score = sum(TRAIT_WEIGHTS[name] * value for name, value in traits.items())
     return replace(one, score=score)

@@ -22,6 +22,7 @@ from scipy import ndimage
 from image2cad.common import Array
 from image2cad.rendering import SIZE, TONES, Camera
 
+SOFTENED, FILLING_SHARE = 3, 0.95  # canvas pixels beside a line; share of what lines enclose
 FINER_CANVAS = 2  # pixels of the canvas to one of 448, along a side
 CANVAS_SIDE = FINER_CANVAS * SIZE
 WIDEST, HIGHEST = 398, 299  # pixels of 448: a part that fills GenCAD's frame
@@ -247,7 +248,10 @@ def _through_holes(off: Array, part: Array, ink: Array, noise: float) -> Array:
     for i in np.flatnonzero(found):
         at = labels == i
         around = int(np.bincount(free[at]).argmax())
-        filling = sizes[i] >= 0.75 * free_sizes[around] or _beside_ink(ink, at) <= 0.5
+        # Where lines are softened, a narrow piece loses much of its width to them.
+        wider = ndimage.binary_dilation(at, iterations=SOFTENED) & (free == around)
+        filling = wider.sum() >= FILLING_SHARE * free_sizes[around]
+        filling = filling or sizes[i] >= 0.75 * free_sizes[around] or _beside_ink(ink, at) <= 0.5
         found[i] = filling and max(np.median(off[at]), off[at].std()) <= tight
     return np.asarray(found[labels])
 

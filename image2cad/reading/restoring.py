@@ -5,7 +5,8 @@
 
 Its ground is white, its lines are black and one pixel wide, and the flat faces along the main axes
 all have one grey. So lines are told by darkness, faces are what lines enclose, and a face about
-that grey is flat. Left out: copies with margins or cut off, whose frame nothing tells.
+that grey is flat. Other viewers' greys may be the same by chance: the camera is looked at too. Left
+out: copies with margins or cut off, whose frame nothing tells.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from PIL import Image
 from scipy import ndimage
 
 from image2cad.common import Array
+from image2cad.reading.cameras import ISOMETRIC_KIND, sightings
 from image2cad.reading.framing import HIGHEST, WIDEST, on_white
+from image2cad.reading.regions import scene_of
 from image2cad.reading.tracing import FACE_SHADE
 from image2cad.rendering import SIZE, TONES, Picture, likeness
 
@@ -34,6 +37,7 @@ LEAST_LINED, MOST_LINED, LEAST_TOLD = 0.01, 0.5, 0.2  # shares of the part
 EVEN, EVEN_REACH = 8, 9  # greys between the pixels of an even place, and its side
 # Of the faces of one grey, or of the even places of all, the share with the grey of flat faces.
 LEAST_OF_FACES, LEAST_OF_PLACES = 0.6, 0.45
+AS_LIKELY = 0.15  # of a camera's score, by which GenCAD's may be behind the likeliest
 SLACK = 6  # pixels by which a copy's part may be larger than GenCAD's frame
 
 FILTERS = (
@@ -80,7 +84,19 @@ def restored(image: Image.Image) -> Image.Image | None:
     flat = share >= LEAST_OF_FACES or (len(places) > 0 and places.mean() >= LEAST_OF_PLACES)
     if not flat or not LEAST_LINED < lines[part].mean() < MOST_LINED:
         return None
+    if not _seen_as_gencads(image):
+        return None
     return Image.fromarray(np.repeat(faces[..., None], 3, axis=2).astype(np.uint8))
+
+
+def _seen_as_gencads(image: Image.Image) -> bool:
+    """Whether its lines and outlines are those of a part that is seen from GenCAD's eye."""
+    scene = scene_of(image)
+    if scene is None:
+        return False
+    first, *others = sightings(scene)
+    from_there = [one.score for one in (first, *others) if one.kind == ISOMETRIC_KIND]
+    return bool(from_there) and from_there[0] > first.score - AS_LIKELY
 
 
 def likeness_to_copy(picture: Picture, image: Image.Image) -> float:

@@ -19,9 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from image2cad.cad import NAMED, Drawing, Extrusion, Loop, Operation, Plane, Program, build
+from image2cad.cad import (
+    Circle,
+    Drawing,
+    Extrusion,
+    Loop,
+    Program,
+    Rect,
+    build,
+)
 from image2cad.common import Array, Stop
-from image2cad.reading import FACING_AXES, FACING_PLANES, SHADE_TOLERANCE, Cap, face_shade
+from image2cad.reading import FACING_AXES, SHADE_TOLERANCE, Cap, face_shade
 from image2cad.rendering import (
     SIZE,
     TONES,
@@ -34,18 +42,21 @@ from image2cad.rendering import (
     draw_into,
     paint,
 )
+from image2cad.verification.blocks import block_of
 from image2cad.verification.carving import Space
 from image2cad.verification.cost import Looks, Target, cost_of, gap_of, looks_of
 from image2cad.verification.features import Floats, squared
+from image2cad.verification.holes import holes_of
 from image2cad.verification.parameters import levels
 
 COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
 SMALL_SIDE = SIZE // 4  # pixels of the small pictures that they are drawn as
 EXPLAINED_OVERLAP = 0.9  # of a region with one of the part's, from which it needs no extrusion
 REGIONS_OF_A_VIEW, READINGS_OF_A_VIEW = 4, 3  # of several, from which extrusions are read
-HOLED_BEHIND = 0.1  # of how straight a reading of a face is, whose holes are cut, behind the best
 STARTS_OF_A_VIEW, ENDS_OF_A_VIEW, HOLES_OF_A_VIEW = 4, 4, 4
 EXPLAINED_ROUND = 0.8  # of a round region, that has directions of a cylinder about its axis
+COAXIAL_STEP = 10.0  # between the levels that tell how an outline moves along the line of sight
+COAXIAL_MISS, COAXIAL_TRIED = 0.2, 4  # share of its size that it may miss an axis; levels tried
 DEPTHS_TRIED = (2.0, 5.0, 10.0, 18.0, 30.0, 50.0, 80.0, 130.0)
 
 
@@ -63,7 +74,10 @@ ROUND_ABOUT = _round_about()
 
 
 class Addition(NamedTuple):
-    """An extrusion, what the picture costs with it, and the region that it was read from."""
+    """An extrusion, what the picture costs with it, and the region that it was read from.
+
+    Each hole of a face counts as a region.
+    """
 
     cost: float
     step: Extrusion
@@ -84,18 +98,18 @@ def additions(
             return
         camera = readings[0].camera
         if program and target.sights:  # GenCAD's own pictures lost more by it than they won
-            for step in _holes_of(readings, program):
+            for number, step in holes_of(readings, program, regions):
                 if stop.due():
                     return
                 cost = cost_of((*program, step), target, COARSE_BLOCK, True)
-                yield Addition(cost, step, region)
+                yield Addition(cost, step, region + number * len(regions))
         if scene.whole is not None and _explained(readings[0], scene.whole, target):
             continue
         best = max(cap.straight for cap in readings)
         for cap in readings:
             axis = FACING_AXES[cap.plane]
             inwards = camera.inwards(axis)
-            block = build((_extrusion(cap.plane, cap.loops, 0.0, inwards),))
+            block = build((block_of(cap.plane, cap.loops, 0.0, inwards),))
             if cap.straight < best - 0.35 or block is None:
                 continue
             known = (levels(program, axis) if program else []) or [0.0]
@@ -105,6 +119,8 @@ def additions(
             if program:
                 starts += [outermost - inwards * share * size for share in (0.05, 0.12, 0.25)]
                 starts += [(a + b) / 2 for a, b in zip(known, known[1:], strict=False)]
+            if program and target.sights:
+                starts += _spaced(_coaxial(cap, program), 0.02 * size)[:COAXIAL_TRIED]
             for start in starts:
                 if stop.due():
                     return
@@ -115,28 +131,45 @@ def additions(
                 for end in ends:
                     looks = _with(scene, block, target, cap, start, end)
                     gap = gap_of(looks, target, COARSE_BLOCK)
-                    step = _extrusion(cap.plane, loops, start, end)
+                    step = block_of(cap.plane, loops, start, end)
                     yield Addition(squared(gap) / blank, step, region)
                 if program and not cap.depths and (outermost - start) * inwards < -0.3:
-                    step = _extrusion(cap.plane, loops, start, outermost - inwards, "cut")
+                    step = block_of(cap.plane, loops, start, outermost - inwards, "cut")
                     cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                     yield Addition(cost, step, region)
 
 
-def _holes_of(readings: list[Cap], program: Program) -> Iterator[Extrusion]:
-    """The holes of a face, from each level where it may lie through all that is behind it."""
-    best = max(cap.straight for cap in readings)
-    for cap in readings:
-        if cap.straight < best - HOLED_BEHIND or cap.depths:
+def _coaxial(cap: Cap, program: Program) -> list[float]:
+    """Levels at which the outline of a reading is about the middle of one of the part's."""
+    axis = FACING_AXES[cap.plane]
+    (here, size), (there, _) = (_middle(cap.at(level)[0]) for level in (0.0, COAXIAL_STEP))
+    way = there - here
+    if way @ way < 1e-6:
+        return []  # seen along the axis, it stays where it is
+    found = []
+    for step in program:
+        if abs(step.plane.normal[axis]) < 0.99:
             continue
-        axis = FACING_AXES[cap.plane]
-        inwards = cap.camera.inwards(axis)
-        known = levels(program, axis)
-        innermost = max(known) if inwards > 0 else min(known)
-        for start in known:
-            if (innermost - start) * inwards > 0.3:
-                for loop in cap.at(start)[1 : 1 + HOLES_OF_A_VIEW]:
-                    yield _extrusion(cap.plane, (loop,), start, innermost + inwards, "cut")
+        for loop in step.loops:
+            (u, v), _ = _middle(loop)
+            goal = np.delete(step.plane.point(u, v), axis)
+            at = float((goal - here) @ way / (way @ way))
+            if np.hypot(*(here + at * way - goal)) < COAXIAL_MISS * size:
+                found.append(COAXIAL_STEP * at)
+    return found
+
+
+def _middle(loop: Loop) -> tuple[Array, float]:
+    """(2,) the middle of the box around a loop, and half its smaller side."""
+    if isinstance(loop, Circle):
+        return np.array([loop.x, loop.y]), loop.radius
+    if isinstance(loop, Rect):
+        return np.array([loop.x, loop.y]), min(loop.width, loop.height) / 2
+    places = [loop.start]
+    for side in loop.segments:
+        places += [side.end] if side.mid is None else [side.mid, side.end]
+    low, high = np.min(places, axis=0), np.max(places, axis=0)
+    return (low + high) / 2, float((high - low).min()) / 2
 
 
 def _additions_in(
@@ -176,7 +209,7 @@ def _blocks_in(
     """Blocks, cuts and holes of one reading, with their coarse costs."""
     axis = FACING_AXES[cap.plane]
     inwards = cap.camera.inwards(axis)
-    block = build((_extrusion(cap.plane, cap.loops, 0.0, inwards),))
+    block = build((block_of(cap.plane, cap.loops, 0.0, inwards),))
     if block is None:
         return
     hull_low, hull_high = space.hull[:, axis].tolist()
@@ -198,16 +231,16 @@ def _blocks_in(
             end = start + inwards * depth
             looks = _with(scene, block, target, cap, start, end)
             gap = gap_of(looks, target, COARSE_BLOCK)
-            yield squared(gap) / blank, _extrusion(cap.plane, loops, start, end)
+            yield squared(gap) / blank, block_of(cap.plane, loops, start, end)
         edge = hull_high if inwards < 0 else hull_low
         if program and number < 3 and (edge - start) * inwards < -0.02 * span:
             # A floor: cut from outside down to it.
-            step = _extrusion(cap.plane, loops, start, edge - inwards, "cut")
+            step = block_of(cap.plane, loops, start, edge - inwards, "cut")
             yield cost_of((*program, step), target, COARSE_BLOCK, True), step
     if program:
         # The holes of a face that is seen, through all.
         for loop in cap.at(outer)[1 : 1 + HOLES_OF_A_VIEW]:
-            step = _extrusion(cap.plane, (loop,), hull_low - 1, hull_high + 1, "cut")
+            step = block_of(cap.plane, (loop,), hull_low - 1, hull_high + 1, "cut")
             yield cost_of((*program, step), target, COARSE_BLOCK, True), step
 
 
@@ -314,15 +347,3 @@ def _explained(cap: Cap, looks: Looks, target: Target) -> bool:
     both = int(inside.max())
     either = int((labels == int(inside.argmax())).sum()) + int(cap.mask.sum()) - both
     return both > EXPLAINED_OVERLAP * either
-
-
-def _extrusion(
-    plane: int, loops: tuple[Loop, ...], start: float, end: float, operation: Operation = "union"
-) -> Extrusion:
-    x, normal = NAMED[FACING_PLANES[plane]]
-    axis = FACING_AXES[plane]
-    low, high = min(start, end), max(start, end)
-    origin = [0.0, 0.0, 0.0]
-    origin[axis] = low if normal[axis] > 0 else high
-    place = (origin[0], origin[1], origin[2])
-    return Extrusion(Plane(place, x, normal), loops, high - low, operation)

@@ -10,13 +10,14 @@ with the part's own camera. Left out: parts without flat faces along the main ax
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import log
 
 import numpy as np
 
-from image2cad.cad import Extrusion, Program, build, centred, moved
+from image2cad.cad import Extrusion, Path, Program, build, centred, moved
 from image2cad.common import NEVER, Array, Stop
 from image2cad.reading import Cap
 from image2cad.rendering import Picture, camera_of, draw
@@ -36,6 +37,8 @@ from image2cad.verification.placing import aligned, settled
 BEAM_WIDTH = 3
 MOST_ROUNDS = 8
 ADDITIONS_FITTED = 6  # for each program of the beam
+FITTED_OF_A_REGION, FITTED_OF_A_READING = 3, 2
+CORNER_SHARE = 0.005  # of a rough cost, for each corner of an addition
 LEAST_GAIN = 0.02  # share of the cost that an addition must bring to be added with others
 LEAST_TOGETHER = 0.7  # share of what it brings alone that it must bring after the others
 ALIKE_SHARE = 0.01  # of the price by which programs differ that do not look the same
@@ -146,8 +149,10 @@ def _extended(
 ) -> list[Candidate]:
     """The best programs with more extrusions, fitted: a few coarsely, the better half finely."""
     known = len(state.program)
-    ranked = sorted(additions(state.program, target, regions, stop), key=lambda one: one.cost)
-    chosen = islice(distinct(ranked, _log_cost, ALIKE_SHARE / 3), ADDITIONS_FITTED)
+    found = additions(state.program, target, regions, stop)
+    ranked = sorted(found, key=lambda one: _rough_price(one.cost, (one.step,), target))
+    apart = distinct(ranked, _log_cost, ALIKE_SHARE / 3)
+    chosen = islice(_of_several(apart) if target.sights else apart, ADDITIONS_FITTED)
     longer: list[Program] = [(one.step,) for one in chosen]
     leap = _leap(state.program, target, ranked)
     if len(leap) > 1:
@@ -160,7 +165,8 @@ def _extended(
         one = fit(program, target, (COARSE_BLOCK,), (3,), fixed=True, steady=known, stop=stop)
         rough.append(one)
     out = []
-    for one in sorted(rough, key=lambda one: one.cost)[: ADDITIONS_FITTED // 2]:
+    rough.sort(key=lambda one: _rough_price(one.cost, one.program[known:], target))
+    for one in rough[: ADDITIONS_FITTED // 2]:
         if one.cost < BUILDS_NOTHING and not stop.due():
             fine = fit(one.program, target, (8, 4), (3, 2), fixed=True, stop=stop)
             if fine.cost < BUILDS_NOTHING:
@@ -168,13 +174,36 @@ def _extended(
                 whole = judged(program, state.source, target, fixed=True)
                 out.append(_simplified(whole, target))
     if not out and rough and target.sights:  # the time is over: better rough than nothing
-        best = min(rough, key=lambda one: one.cost)
-        out = [judged(best.program, state.source, target, fixed=True)]
+        out = [judged(rough[0].program, state.source, target, fixed=True)]
     return out
+
+
+def _rough_price(cost: float, steps: Program, target: Target) -> float:
+    """A cost in coarse blocks, more where outlines are long: these explain much by chance."""
+    if not target.sights:
+        return cost
+    outlines = [step.loops[0] for step in steps]
+    corners = sum(len(loop.segments) for loop in outlines if isinstance(loop, Path))
+    return cost * (1 + CORNER_SHARE * corners)
 
 
 def _log_cost(addition: Addition) -> float:
     return log(max(addition.cost, 1e-12))
+
+
+def _of_several(ranked: Iterable[Addition]) -> Iterator[Addition]:
+    """The best, but only so many of each region, and of each way to read it.
+
+    What looks worse may be the better beginning.
+    """
+    of_region: Counter[int] = Counter()
+    of_reading: Counter[tuple[int, str | None, type]] = Counter()
+    for one in ranked:
+        reading = one.region, one.step.plane.name, type(one.step.loops[0])
+        if of_region[one.region] < FITTED_OF_A_REGION and of_reading[reading] < FITTED_OF_A_READING:
+            of_region[one.region] += 1
+            of_reading[reading] += 1
+            yield one
 
 
 def _leap(program: Program, target: Target, ranked: list[Addition]) -> Program:

@@ -17,11 +17,10 @@ import numpy as np
 from numba import njit
 from scipy import ndimage
 
-from image2cad.cad import NAMED, Extrusion, Plane
+from image2cad.cad import Extrusion
 from image2cad.common import Array
 from image2cad.reading import (
     FACING_AXES,
-    FACING_PLANES,
     MOST_SKETCH_CORNERS,
     Cap,
     Scene,
@@ -31,6 +30,7 @@ from image2cad.reading import (
     tones,
 )
 from image2cad.rendering import NO_FACE, SIZE, Camera, Painting, Picture, directions
+from image2cad.verification.blocks import block_of
 from image2cad.verification.features import Floats, blurred
 
 SIGHT_SIZES = (SIZE, SIZE // 2, SIZE // 4)  # of paintings
@@ -106,11 +106,7 @@ def outline_block(sight: Sight, axis: int, low: float, high: float) -> Extrusion
     (readings,) = caps_of([(sight.scene.part, (plane,))], sight.camera) or [[]]
     if not readings:
         return None
-    x, normal = NAMED[FACING_PLANES[plane]]
-    origin = [0.0, 0.0, 0.0]
-    origin[axis] = low if normal[axis] > 0 else high
-    place = (origin[0], origin[1], origin[2])
-    return Extrusion(Plane(place, x, normal), readings[0].loops, high - low)
+    return block_of(plane, readings[0].loops, low, high)
 
 
 def shortfall(seen: Painting, sight: Sight, block: int) -> Floats:

@@ -54,7 +54,7 @@ from image2cad.verification.sights import sight_of
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
 SCORE_WORTH = 1.5  # how much dearer a program is whose camera is behind
-QUICK_SHARE = 0.17  # of the time, for each quick try
+QUICK_SHARE, MOST_QUICK_SHARE = 0.42, 0.17  # of the time, for all quick tries and for each
 CAMERA_NUMBER_PRICE = 6e-5  # of each number of a program: seen right, parts are plain
 RIGHTLY_SEEN_COST = 6e-4  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
@@ -111,7 +111,8 @@ def seen_programs(
         if len(near) == 1:
             tries.append((0.0, target, None))
             break
-        quick = _quick(target, started.within(QUICK_SHARE * seconds))
+        share = min(QUICK_SHARE / len(near), MOST_QUICK_SHARE)
+        quick = _quick(target, started.within(share * seconds))
         if quick is not None:
             quick, target = _turned(quick, target, scene, started.within(0.06 * seconds))
             quick, target = _nearer(quick, target, scene, one, started.within(0.1 * seconds))

@@ -1,0 +1,83 @@
+"""The holes of a face that a picture shows, as cuts.
+
+    for number, step in holes_of(readings, program, regions): ...      # numbers from 1
+
+A face is read with its holes (reading/tracing.py). How deep they go is seen only where a floor is.
+Left out: holes whose rim is hidden in part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from image2cad.cad import Circle, Extrusion, Loop, Program
+from image2cad.reading import FACING_AXES, Cap
+from image2cad.verification.blocks import block_of
+from image2cad.verification.parameters import levels
+
+HOLED_BEHIND = 0.1  # of how straight a reading of a face is, whose holes are cut, behind the best
+HOLES_OF_A_FACE = 8
+ONE_SIZE = 1.15  # times the least radius, of circles that are a pattern
+BLIND_SHARES = (0.25, 0.5, 0.75)  # of what is behind a face, that a hole with a floor goes through
+IN_A_HOLE, MOST_OF_A_HOLE = 0.9, 0.85  # of a region, that lies in a hole; of the hole that it is
+
+
+def holes_of(
+    readings: list[Cap], program: Program, regions: list[list[Cap]]
+) -> Iterator[tuple[int, Extrusion]]:
+    """The holes of a face, from each level where it may lie through all that is behind it.
+
+    Each with its number from 1. Where a floor is seen in them, they are also cut less deep.
+    """
+    best = max(cap.straight for cap in readings)
+    faces: dict[int, Cap] = {}
+    for cap in readings:
+        if cap.straight < best - HOLED_BEHIND or cap.depths or len(cap.loops) == 1:
+            continue
+        if cap.plane not in faces or len(cap.loops) == len(faces[cap.plane].loops):
+            faces[cap.plane] = cap  # the first has all holes; the same squared off may follow
+    for cap in faces.values():
+        axis = FACING_AXES[cap.plane]
+        inwards = cap.camera.inwards(axis)
+        known = levels(program, axis)
+        innermost = max(known) if inwards > 0 else min(known)
+        shares = BLIND_SHARES if _has_floor(cap, regions) else ()
+        for start in known:
+            thick = (innermost - start) * inwards
+            if thick > 0.3:
+                depths = [thick + 1, *(share * thick for share in shares)]
+                holes = cap.at(start)[1 : 1 + HOLES_OF_A_FACE]
+                together = [*((hole,) for hole in holes), *_patterns(holes)]
+                for number, loops in enumerate(together, 1):
+                    for depth in depths:
+                        end = start + inwards * depth
+                        yield number, block_of(cap.plane, loops, start, end, "cut")
+
+
+def _patterns(holes: Sequence[Loop]) -> list[tuple[Loop, ...]]:
+    """Circles of about one size, all of which may be one cut."""
+    circles = sorted((one for one in holes if isinstance(one, Circle)), key=lambda one: one.radius)
+    found: list[list[Circle]] = []
+    for one in circles:
+        if found and one.radius < ONE_SIZE * found[-1][0].radius:
+            found[-1].append(one)
+        else:
+            found.append([one])
+    return [tuple(group) for group in found if len(group) > 1]
+
+
+def _has_floor(face: Cap, regions: list[list[Cap]]) -> bool:
+    """Whether a hole shows a floor: beside a wall, a flat region on the face's own plane."""
+    holes, _ = ndimage.label(ndimage.binary_fill_holes(face.mask) & ~face.mask)
+    sizes = np.bincount(holes.ravel())
+    for one in (cap for readings in regions for cap in readings):
+        if one.plane == face.plane and not one.depths and one.mask is not face.mask:
+            inside = np.bincount(holes[one.mask], minlength=len(sizes))
+            hole = int(inside[1:].argmax()) + 1 if len(sizes) > 1 else 0
+            all_of_it = inside[hole] > MOST_OF_A_HOLE * sizes[hole]
+            if hole and inside[hole] > IN_A_HOLE * one.mask.sum() and not all_of_it:
+                return True
+    return False
