@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from benchmarks import vtk_pictures
 from image2cad.cad import centred, moved, renamed_axes, scaled
@@ -36,6 +37,7 @@ from image2cad.verification import choosing, pipeline, verify, viewing
 from image2cad.verification.boxes import box_of, loose_pieces
 from image2cad.verification.cost import cost_of, look_at_sights
 from image2cad.verification.growing import grow
+from image2cad.verification.holes import holes_of
 from image2cad.verification.placing import aligned, stray_price
 from image2cad.verification.plainer import _simplified
 from image2cad.verification.posing import posed
@@ -341,6 +343,70 @@ def test_the_through_hole_of_a_face_that_is_there_already_is_cut(shots):
     (first, *_) = grow(target, NEVER, beam=1)
     drilled = [step for step in first.program if step.operation == "cut"]
     assert [type(loop) for step in drilled for loop in step.loops] == [Circle]
+
+
+def taken_of(program, look="colours"):
+    """What a picture of a program is compared by, seen as it seems to be."""
+    (part,) = run_many([to_code(program)])
+    scene = scene_of(vtk_pictures.taken(look, "plain", vtk_pictures.solid_of(part)).image)
+    return target_of(scene, sightings(scene)[0].camera)
+
+
+def above(level):
+    return Plane((0.0, 0.0, level), *NAMED["XY"])
+
+
+PLAIN = {
+    "hub on a plate": (
+        Extrusion(FLOOR, (Rect(0, 0, 80, 60),), 10),
+        Extrusion(above(10.0), (Circle(0, 0, 15), Circle(0, 0, 7)), 20),
+    ),
+    "collar": (
+        Extrusion(FLOOR, (Circle(0, 0, 30),), 6),
+        Extrusion(above(6.0), (Circle(0, 0, 20),), 34),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_stands_on_a_face_has_its_axis_where_that_of_the_face_is(name):
+    """Nothing in a picture says how far off it stands; a ring of its outline that is hidden
+    neither becomes part of the sketch."""
+    found = grow(taken_of(PLAIN[name]), NEVER, beam=1)[0].program
+    assert len(found) == 2
+    assert {type(loop) for step in found for loop in step.loops} <= {Circle, Rect}
+    lower, upper = sorted((box_of((step,)) for step in found), key=lambda box: box[:, 2].mean())
+    size = np.ptp(lower, axis=0).max()
+    assert np.abs(lower.mean(axis=0) - upper.mean(axis=0))[:2].max() < 0.03 * size
+
+
+def test_a_hole_is_cut_through_or_down_to_its_floor_and_holes_of_one_size_together():
+    plate = Extrusion(FLOOR, (Rect(0, 0, 70, 50),), 25)
+    pocket = Extrusion(above(10.0), (Rect(0, 0, 50, 30),), 15, "cut")
+    four = [Circle(x, y, 6) for x in (-25, 25) for y in (-15, 15)]
+    drilled = replace(plate, loops=(*plate.loops, *four))
+    cuts = {}
+    for name, program in {"pocket": (plate, pocket), "drilled": (drilled,)}.items():
+        target = taken_of(program)
+        block = box_of(program) * 100 / 70
+        solid = (replace(plate, depth=float(np.ptp(block[:, 2]))),)
+        regions = target.sights[0].regions
+        cuts[name] = [
+            step for readings in regions for _, step in holes_of(readings, solid, regions)
+        ]
+    of_rect = {round(step.depth) for step in cuts["pocket"] if isinstance(step.loops[0], Rect)}
+    assert len(of_rect) > 3  # through all, and less deep
+    assert {len(step.loops) for step in cuts["drilled"]} >= {1, 4}
+    assert len({round(step.depth) for step in cuts["drilled"]}) <= 2  # no floor is seen
+
+
+def test_a_narrow_glimpse_through_a_hole_is_ground():
+    plate = (Extrusion(FLOOR, (Rect(0, 0, 80, 50), Circle(0, 0, 10)), 12),)
+    (part,) = run_many([to_code(plate)])
+    shot = vtk_pictures.taken("colours", "glimpse", vtk_pictures.solid_of(part))
+    scene = scene_of(shot.image)
+    holes, count = ndimage.label(ndimage.binary_fill_holes(scene.part) & ~scene.part)
+    assert count == 1 and 40 < (holes > 0).sum() < 400
 
 
 def test_what_cannot_be_asked_is_refused(shots):

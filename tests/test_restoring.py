@@ -15,6 +15,7 @@ from image2cad.cad.program import NAMED, Circle, Extrusion, Plane, Rect
 from image2cad.reading import gencads, likeness_to_copy, restored
 from image2cad.rendering import draw
 from image2cad.verification.confidence import confidence_in_copy
+from image2cad.verification.viewpoints import eye_named
 
 FLOOR = Plane((0.0, 0.0, 0.0), *NAMED["XY"])
 PARTS = {
@@ -68,6 +69,16 @@ def test_a_small_copy_tells_the_right_part_from_one_a_little_off(how):
     values = [likeness_to_copy(draw(build(program)), copy) for program in ((plate, boss), taller)]
     right, wrong = map(confidence_in_copy, values)
     assert right > 0.9 > 0.5 > wrong
+
+
+def test_another_side_of_a_part_is_no_copy_whatever_its_greys():
+    """The top of a plate has GenCAD's grey from all sides; only one of them is GenCAD's."""
+    drawing = build(PARTS["plate with a boss"])
+    own, other = (
+        as_jpeg(draw(drawing, eye=eye_named(f"{azimuth}, 35.264")), 85) for azimuth in (-45, -20)
+    )
+    assert restored(own) is not None
+    assert restored(other) is None
 
 
 def test_what_is_no_copy_is_none():

@@ -43,6 +43,7 @@ from image2cad.rendering import (
     paint,
 )
 from image2cad.verification.blocks import block_of
+from image2cad.verification.boxes import box_of
 from image2cad.verification.carving import Space
 from image2cad.verification.cost import Looks, Target, cost_of, gap_of, looks_of
 from image2cad.verification.features import Floats, squared
@@ -147,12 +148,12 @@ def _coaxial(cap: Cap, program: Program) -> list[float]:
     if way @ way < 1e-6:
         return []  # seen along the axis, it stays where it is
     found = []
-    for step in program:
-        if abs(step.plane.normal[axis]) < 0.99:
-            continue
-        for loop in step.loops:
-            (u, v), _ = _middle(loop)
-            goal = np.delete(step.plane.point(u, v), axis)
+    for step in (step for step in program if step.plane.name is not None):
+        middles = [box_of((step,)).mean(axis=0)]
+        if abs(step.plane.normal[axis]) > 0.99:
+            middles += [step.plane.point(*_middle(loop)[0]) for loop in step.loops[1:]]
+        for middle in middles:
+            goal = np.delete(middle, axis)
             at = float((goal - here) @ way / (way @ way))
             if np.hypot(*(here + at * way - goal)) < COAXIAL_MISS * size:
                 found.append(COAXIAL_STEP * at)
