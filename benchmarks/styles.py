@@ -5,20 +5,22 @@
     PYTHONPATH=. python benchmarks/styles.py --out runs/styles-high --effort high
     PYTHONPATH=. python benchmarks/styles.py --out runs/some --rows colours lines --parts 12
     PYTHONPATH=. python benchmarks/styles.py --out runs/new --synthetic 77  # random parts
+    PYTHONPATH=. python benchmarks/styles.py --out runs/plain --plain       # made for this project
 
 Every row is one kind of picture of the same real parts (../shared/data/gencad_dev): GenCAD's own,
-GenCAD's reframed, and those of vtk_pictures.py, an independent renderer. Cameras are not given.
-The row `foreign` has other parts in another viewer's pictures (../shared/data/foreign_dev), scored
-against STEP files. A row says IoU_best (alignment `best`, failures 0) with its interval, the
-valid, seconds and CPU seconds a part, and how far the confidence can be trusted; `benchcad` also
-the IoU without rotation that this board scores by, and what a plain box of the part's proportions
-has. The row `several` gives three pictures as a list: that of `direction` and two more. Last comes
-the same by the number of extrusions. With --synthetic the parts are random ones of that seed: a
-new seed says what confidence is worth on parts that nothing was tuned on. Pictures and answers stay
-in the folder, so that --resume goes on, and the pictures can be looked at; "before" figures are the
-same command on an older checkout, with --pictures to draw nothing twice. CPU seconds leave out the
-model's guesses and the confined runs of programs. With --by-processor an answer's seconds are those
-of its processor, so that figures do not depend on what else the machine does.
+GenCAD's reframed, and those of vtk_pictures.py, an independent renderer. Cameras are not given. The
+row `foreign` has other parts in another viewer's pictures (../shared/data/foreign_dev), scored
+against STEP files. A row says IoU_best (alignment `best`, failures 0) with its interval, the valid,
+seconds and CPU seconds a part, and how far the confidence can be trusted; `benchcad` also the IoU
+without rotation that this board scores by, and what a plain box of the part's proportions has. With
+--plain they are those of plain_parts.py, which need no data. The row `several` gives three pictures
+as a list: that of `direction` and two more. Last comes the same by the number of extrusions. With
+--synthetic the parts are random ones of that seed: a new seed says what confidence is worth on
+parts that nothing was tuned on. Pictures and answers stay in the folder, so that --resume goes on,
+and the pictures can be looked at; "before" figures are the same command on an older checkout, with
+--pictures to draw nothing twice. CPU seconds leave out the model's guesses and the confined runs of
+programs. With --by-processor an answer's seconds are those of its processor, so that figures do not
+depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from plain_parts import PLAIN_PARTS
 from vtk_pictures import LOOKS, Solid, solid_of, taken
 
 from image2cad.cad import to_code
@@ -370,6 +373,7 @@ def main() -> int:
     parser.add_argument("--effort", choices=list(PARTS), default="low")
     parser.add_argument("--parts", type=int, help="the first by id; default: 60 at low, 24 at high")
     parser.add_argument("--synthetic", type=int, metavar="SEED", help="random parts of this seed")
+    parser.add_argument("--plain", action="store_true", help="the parts of plain_parts.py")
     parser.add_argument("--pictures", type=Path, help="where pictures are kept; default: in --out")
     parser.add_argument("--model", default=str(NANO), help="whose guesses are tried; or none")
     parser.add_argument("--workers", type=int, default=2, help="pictures at a time")
@@ -377,7 +381,10 @@ def main() -> int:
     parser.add_argument("--draw-only", action="store_true", help="draw the pictures and stop")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    if options.synthetic is None and not (GENCAD_DEV / METADATA).is_file():
+    if options.plain and options.synthetic is not None:
+        raise InputError("--plain and --synthetic are two kinds of parts: give one")
+    own_parts = options.plain or options.synthetic is not None
+    if not own_parts and not (GENCAD_DEV / METADATA).is_file():
         print(f"{GENCAD_DEV} is not there: nothing to measure")
         return 0
     if options.workers < 1 or (options.parts is not None and options.parts < 1):
@@ -389,6 +396,9 @@ def main() -> int:
     if options.synthetic is not None:
         wanted = [row for row in wanted if row != "foreign"]
         rows = random_rows(options.synthetic, count)
+    elif options.plain:
+        wanted = [row for row in wanted if row in LOOKS or row in SEVERAL]
+        rows = [{"id": name, "code": code} for name, code in PLAIN_PARTS.items()][:count]
     else:
         rows = sorted(read_programs(GENCAD_DEV), key=lambda row: row["id"])[:count]
     plan = {"effort": options.effort, "parts": len(rows), "model": options.model}
@@ -396,6 +406,8 @@ def main() -> int:
         plan["by_processor"] = True
     if options.synthetic is not None:
         plan["synthetic"] = options.synthetic
+    if options.plain:
+        plan["plain"] = True
     prepare_run(options.out, plan, options.resume)
     pictures = options.pictures or options.out / "pictures"
     solids: dict[str, Solid] = {}
