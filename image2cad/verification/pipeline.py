@@ -124,11 +124,10 @@ def verify(
     # Where its own direction is given, GenCAD's picture is still known for what it is.
     usual = camera is None or (not isinstance(camera, Camera) and _is_gencads_eye(camera))
     own_picture = _gencads(views[0]) if len(views) == 1 and usual else None
-    framing, blurred, begun = "own", False, started
+    framing, blurred = "own", False
     if own_picture is not None:
         picture, framing, blurred = own_picture
-        if blurred:  # to know a copy takes longer, and takes nothing from the search
-            budget, begun = allowed.strange_factor * budget, time.monotonic()
+        budget *= allowed.strange_factor if blurred else 1.0
     else:
         programs = [one.program for one in own if one.program]
         seen = _seen(views, camera, programs, allowed, budget, started, stop)
@@ -136,7 +135,7 @@ def verify(
             answer = _written(*seen, own, allowed, started, stop)
             return replace(answer, reason=_reason(doubts, answer.cameras))
     until_grown, until_placed, until_fitted, until_grown_on, until_polished, until_run = (
-        stop.within(share * budget - (time.monotonic() - begun)) for share in TIME_SHARES
+        stop.within(share * budget - (time.monotonic() - started)) for share in TIME_SHARES
     )
     target = look_at(picture)
     grown = grow(target, until_grown) if "traced" in sources else []
