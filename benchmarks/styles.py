@@ -438,7 +438,8 @@ def main() -> int:
                 f"{box['mean']:.3f}; {one['below_the_box']} answers are .02 and more below it"
             )
     if not options.draw_only:
-        print("\n".join(["", *by_extrusions(table, rows)]))
+        if not options.plain:  # boxes and holes are no extrusions there
+            print("\n".join(["", *by_extrusions(table, rows)]))
         finish_run(options.out, {**plan, "rows": table})
     return 0
 
