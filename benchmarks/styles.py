@@ -12,15 +12,15 @@ GenCAD's reframed, and those of vtk_pictures.py, an independent renderer. Camera
 row `foreign` has other parts in another viewer's pictures (../shared/data/foreign_dev), scored
 against STEP files. A row says IoU_best (alignment `best`, failures 0) with its interval, the valid,
 seconds and CPU seconds a part, and how far the confidence can be trusted; `benchcad` also the IoU
-without rotation that this board scores by, and what a plain box of the part's proportions has. With
---plain they are those of plain_parts.py, which need no data. The row `several` gives three pictures
-as a list: that of `direction` and two more. Last comes the same by the number of extrusions. With
---synthetic the parts are random ones of that seed: a new seed says what confidence is worth on
-parts that nothing was tuned on. Pictures and answers stay in the folder, so that --resume goes on,
-and the pictures can be looked at; "before" figures are the same command on an older checkout, with
---pictures to draw nothing twice. CPU seconds leave out the model's guesses and the confined runs of
-programs. With --by-processor an answer's seconds are those of its processor, so that figures do not
-depend on what else the machine does.
+without rotation that this board scores by, and what a plain box of the part's proportions has. The
+row `several` gives three pictures as a list: that of `direction` and two more. Last comes the same
+by the number of extrusions. With --synthetic the parts are random ones of that seed: a new seed
+says what confidence is worth on parts that nothing was tuned on. With --plain they are those of
+plain_parts.py, which needs no data. Pictures and answers stay in the folder, so that --resume goes
+on, and the pictures can be looked at; "before" figures are the same command on an older checkout,
+with --pictures to draw nothing twice. CPU seconds leave out the model's guesses and the confined
+runs of programs. With --by-processor an answer's seconds are those of its processor, so that
+figures do not depend on what else the machine does.
 """
 
 from __future__ import annotations

@@ -19,15 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from image2cad.cad import (
-    Circle,
-    Drawing,
-    Extrusion,
-    Loop,
-    Program,
-    Rect,
-    build,
-)
+from image2cad.cad import Circle, Drawing, Extrusion, Loop, Program, Rect, build
 from image2cad.common import Array, Stop
 from image2cad.reading import FACING_AXES, SHADE_TOLERANCE, Cap, face_shade
 from image2cad.rendering import (
