@@ -19,14 +19,20 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy import ndimage
 
 from image2cad.cad import Circle, Loop, Rect
 from image2cad.common import Array
 from image2cad.reading.contours import circle_through, loop_of
 from image2cad.reading.lines import Strokes, strokes_of
 from image2cad.reading.regions import Scene
-from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, UNIT_PIXELS, border_of, pixel_on
+from image2cad.reading.tracing import (
+    FACING_AXES,
+    LEAST_FACING,
+    UNIT_PIXELS,
+    border_of,
+    pixel_on,
+    without_holes,
+)
 from image2cad.rendering import SIZE, Camera, axes_seen_from, camera_from
 
 GIVEN_KIND, ISOMETRIC_KIND = "given", "isometric"  # of sightings: a person's, GenCAD's own
@@ -494,7 +500,7 @@ def _diagonals(strokes: Strokes, one: Sighting) -> float:
 def _shapes(scene: Scene) -> list[tuple[float, Array]]:
     """The outlines of the largest flat regions, and what each counts."""
     return [
-        (float(np.sqrt(mask.sum())), border_of(ndimage.binary_fill_holes(mask)))
+        (float(np.sqrt(mask.sum())), border_of(without_holes(mask)))
         for mask, label in scene.masks[:OUTLINES_READ]
         if scene.flat[label] or scene.drawing
     ]

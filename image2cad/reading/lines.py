@@ -16,7 +16,7 @@ from scipy import ndimage
 from image2cad.common import Array
 from image2cad.reading.contours import corners_of, stretch
 from image2cad.reading.regions import Scene
-from image2cad.reading.tracing import border_of
+from image2cad.reading.tracing import border_of, without_holes
 from image2cad.rendering import SIZE
 
 MOST_BOUNDED = 30  # regions whose borders are looked at
@@ -68,10 +68,10 @@ def strokes_of(scene: Scene) -> Strokes:
     arcs: list[Array] = []
     masks = scene.masks[:MOST_BOUNDED]
     for region, (mask, _) in enumerate(masks):
-        filled = ndimage.binary_fill_holes(mask)
-        holes, count = ndimage.label(filled & ~mask)
+        solid = without_holes(mask)
+        holes, count = ndimage.label(solid & ~mask)
         large = [holes == k for k in range(1, count + 1) if (holes == k).sum() > LEAST_HOLE]
-        for piece in [filled, *large[:HOLES_FOLLOWED]]:
+        for piece in [solid, *large[:HOLES_FOLLOWED]]:
             points = border_of(piece)
             if len(points) < 12:
                 continue

@@ -16,7 +16,7 @@ from image2cad.common import Array
 from image2cad.reading.cameras import sketch_quality
 from image2cad.reading.framing import greys
 from image2cad.reading.regions import Scene
-from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, border_of
+from image2cad.reading.tracing import FACING_AXES, LEAST_FACING, border_of, without_holes
 from image2cad.rendering import Camera
 
 MOST_SKETCH_CORNERS = 64  # of an outline that is a sketch
@@ -37,7 +37,7 @@ def lying(scene: Scene, camera: Camera) -> list[tuple[Array, tuple[int, ...]]]:
     facing = [p for p, axis in enumerate(FACING_AXES) if camera.facing(axis) > LEAST_FACING]
     worth = {}
     for mask, label in masks:
-        points = border_of(ndimage.binary_fill_holes(mask))
+        points = border_of(without_holes(mask))
         quality = np.array(
             [sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) for plane in range(3)]
         )

@@ -105,8 +105,9 @@ def regions(framed: Framed, lined: bool = False) -> Scene:
     if lined:
         seeds = _without_slivers(_enclosed(solid & ~ink), solid)
         if not framed.drawing:
+            ranges = _ranges(colours)
             for reach in CUT_REACHES:
-                seeds = _cut_along_steps(seeds, colours, steps, ink, noise, reach)
+                seeds = _cut_along_steps(seeds, colours, steps, ranges, ink, noise, reach)
     else:
         seeds = _quiet(colours, steps, solid, noise)
     marks = _packed(seeds)
@@ -205,14 +206,20 @@ def _without_slivers(seeds: Array, solid: Array) -> Array:
 
 
 def _cut_along_steps(
-    seeds: Array, colours: Array, steps: Array, ink: Array, noise: float, reach: int
+    seeds: Array,
+    colours: Array,
+    steps: Array,
+    ranges: Array,
+    ink: Array,
+    noise: float,
+    reach: int,
 ) -> Array:
     """Regions with a step of tone inside, whose line was broken, cut along it.
 
-    reach: half as wide as the gaps that are closed, pixels.
+    steps, ranges: of the colours. reach: half as wide as the gaps that are closed, pixels.
     """
     least = max(12.0, 6 * noise)
-    quiet = (seeds > 0) & (_ranges(colours) < least)
+    quiet = (seeds > 0) & (ranges < least)
     sharp = ndimage.binary_dilation((steps > least) | ink, iterations=2)
     out, following = np.zeros_like(seeds), 1
     boxes = ndimage.find_objects(seeds)

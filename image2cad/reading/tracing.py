@@ -175,12 +175,12 @@ def face_shade(plane: int, camera: Camera = READ_CAMERA) -> int:
 def _reading(
     mask: Array, plane: int, camera: Camera, tolerance: float, most_corners: int | None
 ) -> Cap | None:
-    filled = ndimage.binary_fill_holes(mask)
-    outer, straight = _loop(filled, plane, camera, tolerance, most_corners)
+    whole = without_holes(mask)
+    outer, straight = _loop(whole, plane, camera, tolerance, most_corners)
     if outer is None:
         return None
     loops: list[Loop] = [outer]
-    labels, count = ndimage.label(filled & ~mask, np.ones((3, 3)))
+    labels, count = ndimage.label(whole & ~mask, np.ones((3, 3)))
     for i in range(1, count + 1):
         hole = labels == i
         if hole.sum() >= LEAST_HOLE_PIXELS:
@@ -188,6 +188,14 @@ def _reading(
             if inner is not None:
                 loops.append(inner)
     return Cap(plane, tuple(loops), straight, mask, camera)
+
+
+def without_holes(mask: Array) -> Array:
+    """A region with its holes filled; in its box only, for most regions are small."""
+    out = mask.copy()
+    for box in ndimage.find_objects(mask.astype(np.uint8)):
+        out[box] = ndimage.binary_fill_holes(mask[box])
+    return out
 
 
 def border_of(mask: Array) -> Array:
