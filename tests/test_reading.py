@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks import vtk_pictures
-from image2cad.cad import centred, moved, renamed_axes, scaled
+from image2cad.cad import centred, moved, parse, renamed_axes, scaled
 from image2cad.cad.light_engine import build
 from image2cad.cad.program import NAMED, Circle, Extrusion, Path, Plane, Rect, Segment, to_code
 from image2cad.common import NEVER, stopping
@@ -39,7 +39,7 @@ from image2cad.verification.cost import cost_of, look_at_sights
 from image2cad.verification.growing import grow
 from image2cad.verification.holes import holes_of
 from image2cad.verification.placing import aligned, stray_price
-from image2cad.verification.plainer import _simplified
+from image2cad.verification.plainer import _simplified, concentric
 from image2cad.verification.posing import posed
 from image2cad.verification.sights import sight_of
 from image2cad.verification.viewing import cameras_of_tiles, target_of
@@ -315,6 +315,27 @@ def test_a_ragged_outline_loses_flat_arcs_and_corners_on_a_line_and_keeps_its_ro
             Segment((-50, 39)),
         ),
     )  # fmt: skip
+
+
+def test_circles_that_nearly_share_a_middle_share_it_and_others_stay():
+    base = Extrusion(FLOOR, (Circle(1, -1, 50), Circle(2, 0, 40), Circle(20, 0, 5)), 10)
+    boss = Extrusion(Plane((0.0, 0.0, 9.0), *NAMED["XY"]), (Circle(0, -2, 15),), 8, "union")
+    beside = Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["XZ"]), (Circle(1, -1, 5),), 90, "cut")
+    ring, hub, across = concentric((base, boss, beside))
+    assert ring.loops == (Circle(1, -1, 50), Circle(1, -1, 40), Circle(20, 0, 5))
+    assert hub.loops == (Circle(1, -1, 15),) and across == beside
+    assert concentric((ring, hub, across)) == (ring, hub, across)
+
+
+def test_a_ring_has_its_hole_in_its_middle():
+    """A camera a little off and a hole beside the middle draw the same."""
+    upright = Plane((0.0, 9.0, 0.0), *NAMED["XZ"])
+    (part,) = run_many([to_code((Extrusion(upright, (Circle(0, 0, 50), Circle(0, 0, 45)), 18),))])
+    shot = vtk_pictures.taken("perspective", "801-005", vtk_pictures.solid_of(part))
+    answer = verify(shot.image)
+    (step,) = parse(answer.code)
+    assert len({(loop.x, loop.y) for loop in step.loops if isinstance(loop, Circle)}) == 1
+    assert iou(answer, part) > 0.9
 
 
 def test_there_is_an_answer_where_nothing_that_was_found_runs(shots, truth, monkeypatch):

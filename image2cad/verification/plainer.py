@@ -1,9 +1,11 @@
 """The same program with fewer numbers, where the picture does not mind.
 
-    one = plainer(one, target)         # candidate, fitted again where it became plainer
+    one = plainer(one, target, stop)      # candidate, fitted again where it became plainer
+    program = concentric(one.program)     # circles that nearly share a middle share it
 
 Outlines that are read from a picture are ragged: a side has a corner too many, a rectangle a blunt
-one, a straight side a flat arc. Left out: steps that are not needed (growing.py).
+one, a straight side a flat arc, a ring a hole beside its middle. Left out: steps that are not
+needed (growing.py).
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import Target
 from image2cad.verification.fitting import fit
 
+OFF_MIDDLE = 0.06  # of the larger radius: circles whose middles are nearer are meant to share one
+SAME_MIDDLE = 1e-6  # of a radius: middles that are nearer are one
+SHARED_LOSS, SHARED_COST = 1.03, 2e-5  # factor and cost that a shared middle may add
 TOLERANCES = (0.04, 0.02, 0.01)  # of an outline's longer side, boldest first
 
 
@@ -36,7 +41,54 @@ def plainer(one: Candidate, target: Target, stop: Stop) -> Candidate:
         fitted = fit(program, target, (8, 4), (3, 3), source=one.source, stop=stop)
         if fitted.growing_price < one.growing_price:
             one = fitted
+    program = concentric(one.program)
+    if program != one.program and not stop.due():
+        fitted = fit(program, target, (8, 4), (3, 3), source=one.source, stop=stop)
+        one = fitted if hardly_dearer(fitted, one) else one
     return one
+
+
+def concentric(program: Program) -> Program:
+    """With one middle for circles about one axis, those of other steps too, that nearly share it.
+
+    A hole a little beside the middle of a ring and a camera a little off draw the same, and parts
+    are made with the hole in the middle.
+    """
+    larger: list[tuple[int, Array, float]] = []  # an axis, a middle (3,) across it, a radius
+    found: dict[tuple[int, int], Circle] = {}
+    circles = [
+        (i, j, loop)
+        for i, step in enumerate(program)
+        for j, loop in enumerate(step.loops)
+        if isinstance(loop, Circle) and step.plane.name is not None
+    ]
+    for i, j, loop in sorted(circles, key=lambda one: -one[2].radius):
+        plane = program[i].plane
+        along, across, up = (np.array(way) for way in (plane.normal, plane.x, plane.y))
+        axis = int(np.argmax(np.abs(along)))
+        middle = np.array(plane.origin) + loop.x * across + loop.y * up
+        middle[axis] = 0.0
+        near = (
+            other
+            for its, other, radius in larger
+            if its == axis and np.linalg.norm(middle - other) < OFF_MIDDLE * radius
+        )
+        shared = next(near, middle)
+        if shared is middle:
+            larger.append((axis, middle, loop.radius))
+            continue
+        if np.linalg.norm(shared - middle) > SAME_MIDDLE * loop.radius:
+            x, y = (float((shared - plane.origin) @ way) for way in (across, up))
+            found[i, j] = replace(loop, x=x, y=y)
+    return tuple(
+        replace(step, loops=tuple(found.get((i, j), loop) for j, loop in enumerate(step.loops)))
+        for i, step in enumerate(program)
+    )
+
+
+def hardly_dearer(one: Candidate, other: Candidate) -> bool:
+    """Whether a program with shared middles costs hardly more than the same without."""
+    return one.cost < SHARED_LOSS * other.cost + SHARED_COST
 
 
 def _with_loops(program: Program, way: Callable[[Loop], Loop]) -> Program:

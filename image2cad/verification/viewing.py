@@ -48,13 +48,14 @@ from image2cad.verification.growing import grow, placed
 from image2cad.verification.library import templates
 from image2cad.verification.parameters import levels
 from image2cad.verification.placing import stray_price
-from image2cad.verification.plainer import plainer
+from image2cad.verification.plainer import concentric, hardly_dearer, plainer
 from image2cad.verification.sights import sight_of
 
 CAMERAS_TRIED = 4  # cameras that get a quick try
 CLOSE_BEHIND = 0.22  # of a camera's score: those that are further behind are not tried
 SCORE_WORTH = 1.5  # how much dearer a program is whose camera is behind
 QUICK_SHARE, MOST_QUICK_SHARE = 0.42, 0.17  # of the time, for all quick tries and for each
+LEAST_GROWING = 0.4  # of the time, that quick tries must leave
 CAMERA_NUMBER_PRICE = 6e-5  # of each number of a program: seen right, parts are plain
 RIGHTLY_SEEN_COST = 6e-4  # from which the likeliest camera needs no rival
 POORLY_EXPLAINED, HARDLY_EXPLAINED = 2e-3, 0.02  # costs from which more is tried
@@ -118,6 +119,9 @@ def seen_programs(
             quick, target = _nearer(quick, target, scene, one, started.within(0.1 * seconds))
         tries.append((_rank(quick, first.score - one.score), target, quick))
         if one is first and quick is not None and quick.cost < RIGHTLY_SEEN_COST:
+            break
+        # Where one try takes so long, there is no time for all.
+        if started.within(LEAST_GROWING * seconds) is started:
             break
     tries.sort(key=lambda one: one[0])
     _, target, seed = tries[0]
@@ -187,9 +191,16 @@ def _quick(target: Target, stop: Stop) -> Candidate | None:
 
 
 def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[Candidate, Target]:
-    """Program and camera fitted together, where that pays."""
+    """Program and camera fitted together, where that pays or leaves circles on one middle."""
     other, turned = fit_turning(one.program, target, (8, 4), (4, 3), one.source, stop)
     if other.cost > TURNING_GAIN * one.cost:
+        other, turned = one, target
+    program = concentric(other.program)
+    if program != other.program:
+        plain, there = fit_turning(program, turned, (8, 4), (4, 3), one.source, stop)
+        if hardly_dearer(plain, other):
+            other, turned = plain, there
+    if turned is target:
         return one, target
     target = target_of(scene, turned.camera)
     return judged(other.program, one.source, target), target
