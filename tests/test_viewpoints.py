@@ -195,7 +195,7 @@ def test_one_part_is_not_doubted_whatever_the_style():
 
 def test_efforts_say_the_seconds_of_every_kind_of_picture():
     assert EFFORTS["low"].text == (
-        "low: 8 s for a picture of GenCAD's, 13 s for another, 18 s for several views"
+        "low: 8 s for a picture of GenCAD's, 13 s for another, 20 s for several views"
     )
     assert EFFORTS["none"].text == "none: the model's first program"
     # What the model has before it is given up, and verification after it, fit before the deadline.
