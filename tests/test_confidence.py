@@ -24,6 +24,7 @@ from image2cad.verification.confidence import (
     lead_of,
     slanted_sides,
 )
+from image2cad.verification.cost import BUILDS_NOTHING, blemish_of, cost_of
 from image2cad.verification.leeway import WIDE_OPEN, leeway_of
 from image2cad.verification.proportions import change, proportions_of, unlikeness
 from image2cad.verification.viewing import target_of
@@ -53,18 +54,33 @@ def block():
 
 
 def test_confidence_falls_with_all_that_speaks_against_an_answer():
-    least, worse = (0.03, 6, MOST_LEAD, 0.0002), (0.8, 50, 0.0, 0.02)
+    least, worse = (0.0, 1, 6, 0.03, MOST_LEAD), (0.01, 6, 1000, 0.9, 0.0)
     assert chance(*least) > 0.9 and 0 < chance(*worse) < 0.01
     for place, value in enumerate(worse):
         doubted = [*least]
         doubted[place] = value
         assert chance(*doubted) < 0.8, place
         nearly = [*least]
-        nearly[place] = least[place] + 0.01 * (value - least[place])
-        assert chance(*doubted) < chance(*nearly) < chance(*least), place
-    # A line drawing has nothing that the right part would not draw.
-    drawn, toned = (chance(0.03, 6, MOST_LEAD, 0.002, drawn=drawn) for drawn in (True, False))
-    assert drawn < 0.8 < toned
+        nearly[place] = least[place] + 0.02 * (value - least[place])
+        assert chance(*doubted) < chance(*nearly) <= chance(*least), place
+    # The lines of the right part need not lie on those of a drawing, and one view hides more.
+    doubted = [0.0006, 2, 12, 0.03, MOST_LEAD]
+    assert chance(*doubted) < chance(*doubted, several=True) < chance(*doubted, drawn=True)
+
+
+def test_a_hole_that_is_missing_is_a_blemish_and_the_same_cost_all_over_is_less():
+    target = seen(PLATE, FRONT)
+    without = (replace(PLATE[0], loops=PLATE[0].loops[:1]),)
+    thicker = min(
+        ((replace(PLATE[0], depth=20 + more),) for more in (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)),
+        key=lambda program: abs(cost_of(program, target) - cost_of(without, target)),
+    )
+    assert cost_of(thicker, target) == pytest.approx(cost_of(without, target), rel=0.4)
+    assert blemish_of(PLATE, target) < 0.1 * blemish_of(without, target)
+    assert blemish_of(thicker, target) < 0.7 * blemish_of(without, target)
+    assert blemish_of(without, target) <= 1.5 * cost_of(without, target, 8)
+    tangled = (replace(PLATE[0], loops=PLATE[0].loops * 2),)
+    assert blemish_of(tangled, target) == BUILDS_NOTHING
 
 
 def test_what_draws_exactly_without_a_rival_is_believed_and_with_an_equal_one_is_not(block):
@@ -122,8 +138,8 @@ def test_slanted_sides_speak_against_an_estimated_camera(block):
     ]
     assert counts == [4, 1, 0]
     assert slanted_sides(BLOCK) == 0
-    few, many = (chance(0.03, 6, MOST_LEAD, 0.0, slanted) for slanted in (1, 4))
-    assert few == chance(0.03, 6, MOST_LEAD, 0.0) and many < 0.5 * few
+    few, many = (chance(1e-4, 1, 8, 0.03, MOST_LEAD, slanted) for slanted in (1, 4))
+    assert few == chance(1e-4, 1, 8, 0.03, MOST_LEAD) and many < 0.5 * few
 
 
 def test_proportions_know_a_solid_from_all_sides():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from scipy.ndimage import uniform_filter
 
 from image2cad.cad import Drawing, Extrusion, Mesh, Program, build, drawn_as_one, prism, tangled
 from image2cad.common import Array
@@ -54,6 +55,7 @@ STRAY_PRICE = 1e-4  # of cost: of a pixel between a part's middle and where it i
 LOOSE_SHARE = 0.1  # of the cost that is left, that it must bring too: a stray piece widens the part
 WHOLE_NUMBER_PRICE = 4e-5  # of cost, on top of that for each number of a whole program
 STRANGE_CHARGE = 4.0  # times these prices: a style that is not known leaves more unexplained
+BLEMISH_BLOCK, BLEMISH_BLOCKS = 8, 3  # pixels of a block; blocks of a place
 NUMBER_WORTH = 0.002  # of likeness: what a number of a program that can be run must bring
 
 
@@ -198,6 +200,22 @@ def cost_of(
     if looks is None:
         return BUILDS_NOTHING
     return squared(gap_of(looks, target, block)) / target.blank[block]
+
+
+def blemish_of(program: Program, target: Target) -> float:
+    """The most of a program's cost that lies in one place, BLEMISH_BLOCKS a side, of a sight.
+
+    A hole that is missing is one place, a camera that is a little off is the whole picture.
+    BUILDS_NOTHING as in `cost_of`.
+    """
+    looks = drawn(program, target, fixed=True)
+    if looks is None:
+        return BUILDS_NOTHING
+    side = SIZE // BLEMISH_BLOCK
+    gaps = gap_of(looks, target, BLEMISH_BLOCK).reshape(-1, 3, side, side)
+    costs = np.square(gaps).sum(axis=1) / target.blank[BLEMISH_BLOCK]
+    means = [uniform_filter(cost, BLEMISH_BLOCKS) for cost in costs]
+    return float(BLEMISH_BLOCKS**2 * np.max(means))
 
 
 def growing_price(
