@@ -56,7 +56,7 @@ class Space:
             low, high = self.hull[:, axis]
             margin = 0.01 * (high - low)
             tried = np.linspace(low - margin, high + margin, LEVELS_TRIED)
-            shares = np.array([self._inside(_laid(cap, pixels, float(t))) for t in tried])
+            shares = self._inside(np.stack([_laid(cap, pixels, float(t)) for t in tried]))
             good = tried[shares >= min(INSIDE_SHARE, 0.98 * shares.max())]
             self.ranges[cap] = float(good.min()), float(good.max())
         return self.ranges[cap]
@@ -67,16 +67,16 @@ class Space:
         points, way = _laid(cap, _pixels_of(cap), start), np.zeros(3)
         way[axis] = cap.camera.inwards(axis)
         depths = np.linspace(0.03, 1.05, DEPTHS_SWEPT) * float(np.ptp(self.hull[:, axis]))
-        shares = np.array([self._inside(points + way * depth) for depth in depths])
+        shares = self._inside(points + way * depths[:, None, None])
         good = depths[shares >= min(SWEPT_SHARE, 0.97 * shares[0])]
         return float(good.max()) if len(good) else float(depths[0])
 
-    def _inside(self, points: Array) -> float:
-        """The least share of (K, 3) points in any silhouette."""
-        return min(
-            float(_on(points, sight, mask).mean())
-            for sight, mask in zip(self.sights, self.near, strict=True)
-        )
+    def _inside(self, points: Array) -> Array:
+        """(L,) the least share of (L, K, 3) points in any silhouette."""
+        flat = points.reshape(-1, 3)
+        seen = [_on(flat, *pair) for pair in zip(self.sights, self.near, strict=True)]
+        least: Array = np.stack(seen).reshape(len(seen), *points.shape[:2]).mean(axis=2).min(axis=0)
+        return least
 
 
 def space_of(sights: Sequence[Sight]) -> Space | None:

@@ -40,7 +40,13 @@ from image2cad.reading import (
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged, least_cost
-from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
+from image2cad.verification.cost import (
+    BUILDS_NOTHING,
+    Target,
+    cost_of,
+    look_at_sights,
+    rough_cost_of,
+)
 from image2cad.verification.features import COARSEST_BLOCK
 from image2cad.verification.fitting import fit, fit_turning
 from image2cad.verification.floors import floors
@@ -275,7 +281,7 @@ def laid_on(programs: Sequence[Program], target: Target) -> list[Program]:
 
 def _ranked(programs: Sequence[Program], target: Target) -> list[Program]:
     """Those that can be drawn, the most alike first."""
-    costs = [(cost_of(one, target, COARSEST_BLOCK), one) for one in programs]
+    costs = [(rough_cost_of(one, target), one) for one in programs]
     costs.sort(key=lambda one: one[0])
     return [program for cost, program in costs if cost < BUILDS_NOTHING]
 
