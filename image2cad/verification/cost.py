@@ -35,7 +35,6 @@ from image2cad.rendering import (
 )
 from image2cad.verification.carving import Space, space_of
 from image2cad.verification.features import (
-    COARSEST_BLOCK,
     FINEST_BLOCK,
     FIT_BLOCKS,
     PIXEL_BLOCK,
@@ -201,14 +200,6 @@ def cost_of(
     if looks is None:
         return BUILDS_NOTHING
     return squared(gap_of(looks, target, block)) / target.blank[block]
-
-
-def rough_cost_of(program: Program, target: Target) -> float:
-    """The same in the largest blocks and drawn at half the size: to choose what is fitted."""
-    looks = drawn(program, target, fixed=True, size=SIZE // 2, quick=True)
-    if looks is None:
-        return BUILDS_NOTHING
-    return squared(gap_of(looks, target, COARSEST_BLOCK)) / target.blank[COARSEST_BLOCK]
 
 
 def blemish_of(program: Program, target: Target) -> float:

@@ -25,7 +25,13 @@ from image2cad.common import NEVER, Array, Effort, Stop
 from image2cad.rendering import SIZE
 from image2cad.verification.candidate import Candidate, distinct, judged
 from image2cad.verification.cost import BUILDS_NOTHING, Target, drawn, gap_of
-from image2cad.verification.features import FINEST_BLOCK, FIT_BLOCKS, Floats, squared
+from image2cad.verification.features import (
+    COARSEST_BLOCK,
+    FINEST_BLOCK,
+    FIT_BLOCKS,
+    Floats,
+    squared,
+)
 from image2cad.verification.parameters import parameters, rebuilt
 
 MOST_STEPS_A_BLOCK = (6, 6, 6)  # of the fit, for each size of block
@@ -96,6 +102,12 @@ def fit_turning(
     values = descended(start, gap, layout.size, blocks, iterations, 0, stop)
     found = target_at(values)
     return judged(rebuilt(layout, values[:-free]), source, found), found
+
+
+def rough_cost_of(program: Program, target: Target) -> float:
+    """`cost.cost_of` in the largest blocks, drawn as roughly as for their fit."""
+    gap = _gap(program, target, COARSEST_BLOCK, True)
+    return BUILDS_NOTHING if gap is None else squared(gap) / target.blank[COARSEST_BLOCK]
 
 
 def _gap(program: Program, target: Target, block: int, fixed: bool) -> Floats | None:

@@ -40,15 +40,9 @@ from image2cad.reading import (
 from image2cad.rendering import Camera
 from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged, least_cost
-from image2cad.verification.cost import (
-    BUILDS_NOTHING,
-    Target,
-    cost_of,
-    look_at_sights,
-    rough_cost_of,
-)
+from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
-from image2cad.verification.fitting import fit, fit_turning
+from image2cad.verification.fitting import fit, fit_turning, rough_cost_of
 from image2cad.verification.floors import floors
 from image2cad.verification.growing import grow, placed
 from image2cad.verification.library import templates
