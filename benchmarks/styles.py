@@ -52,7 +52,7 @@ from image2cad.common.processes import Lost, each
 from image2cad.common.runs import finish_run, prepare_run
 from image2cad.rendering import draw
 from image2cad.synthesis import random_parts
-from image2cad.verification import choosing, pipeline, viewing
+from image2cad.verification import choosing, pipeline
 from image2cad.verification.many import SPARE_SECONDS, warm_up
 from image2cad.verification.pipeline import verify
 from metrics.execution import run_many
@@ -229,7 +229,7 @@ def answered(job: Job) -> dict[str, Any]:
     begun = time.process_time()
     if job.by_processor:
         clock: Any = SimpleNamespace(monotonic=time.process_time)
-        for module in (stopping, pipeline, viewing, choosing):
+        for module in (stopping, pipeline, choosing):
             module.time = clock  # type: ignore[attr-defined]
     try:
         images = [Image.open(file) for file in job.files]

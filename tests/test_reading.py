@@ -57,7 +57,7 @@ PART = (
 def seconds_of_the_processor(monkeypatch):
     """How good an answer is must not depend on what else the machine does."""
     clock = SimpleNamespace(monotonic=time.process_time)
-    for module in (stopping, pipeline, viewing):
+    for module in (stopping, pipeline):
         monkeypatch.setattr(module, "time", clock)
 
 
@@ -317,7 +317,7 @@ def test_a_ragged_outline_loses_flat_arcs_and_corners_on_a_line_and_keeps_its_ro
     )  # fmt: skip
 
 
-def test_circles_that_nearly_share_a_middle_share_it_and_others_stay():
+def test_outlines_that_nearly_share_a_middle_share_it_and_others_stay():
     base = Extrusion(FLOOR, (Circle(1, -1, 50), Circle(2, 0, 40), Circle(20, 0, 5)), 10)
     boss = Extrusion(Plane((0.0, 0.0, 9.0), *NAMED["XY"]), (Circle(0, -2, 15),), 8, "union")
     beside = Extrusion(Plane((0.0, 0.0, 0.0), *NAMED["XZ"]), (Circle(1, -1, 5),), 90, "cut")
@@ -325,6 +325,8 @@ def test_circles_that_nearly_share_a_middle_share_it_and_others_stay():
     assert ring.loops == (Circle(1, -1, 50), Circle(1, -1, 40), Circle(20, 0, 5))
     assert hub.loops == (Circle(1, -1, 15),) and across == beside
     assert concentric((ring, hub, across)) == (ring, hub, across)
+    tube = Extrusion(FLOOR, (Rect(0, 0, 50, 90), Rect(1, 0, 46, 86), Circle(-3, 0, 9)), 10)
+    assert concentric((tube,))[0].loops == (*tube.loops[:1], Rect(0, 0, 46, 86), tube.loops[2])
 
 
 def test_a_ring_has_its_hole_in_its_middle():
@@ -419,6 +421,15 @@ def test_a_hole_is_cut_through_or_down_to_its_floor_and_holes_of_one_size_togeth
     assert len(of_rect) > 3  # through all, and less deep
     assert {len(step.loops) for step in cuts["drilled"]} >= {1, 4}
     assert len({round(step.depth) for step in cuts["drilled"]}) <= 2  # no floor is seen
+
+
+def test_an_opening_with_a_rim_as_thin_as_a_line_is_cut_into_the_face_that_it_lies_in():
+    """Two walls are seen through it, neither of which has its outline."""
+    walls = (Extrusion(FLOOR, (Rect(0, 0, 50, 50), Rect(0, 0, 47, 47)), 100),)
+    found = grow(taken_of(walls), NEVER, beam=1)[0].program
+    rects = [loop for step in found for loop in step.loops if isinstance(loop, Rect)]
+    inner, outer = sorted(loop.width for loop in rects)
+    assert inner / outer == pytest.approx(47 / 50, abs=0.02)
 
 
 def test_a_narrow_glimpse_through_a_hole_is_ground():

@@ -51,6 +51,11 @@ class Stop:
         sooner = Stop.after(seconds, self.wanted)
         return sooner if sooner.deadline < self.deadline else self
 
+    def share(self, share: float) -> Stop:
+        """The same, but after a share of the time that is left."""
+        left = max(self.deadline - time.monotonic(), 0.0)
+        return self if math.isinf(left) else self.within(share * left)
+
     def telling(self, tell: Callable[[], None]) -> Stop:
         """The same, which calls `tell` whenever somebody looks and the answer is still wanted."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from image2cad.reading.differing import MISSING, TOO_MUCH, difference
     from image2cad.reading.doubts import doubt_about
     from image2cad.reading.framing import Framing, Place, gencads
+    from image2cad.reading.openings import openings
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
     from image2cad.reading.restoring import likeness_to_copy, restored
@@ -26,8 +27,8 @@ __all__ = [
     "Framing", "GIVEN_KIND", "LEAST_FACING", "MISSING", "MOST_SKETCH_CORNERS", "Place",
     "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS",
     "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "difference", "doubt_about",
-    "face_shade", "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "restored",
-    "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones", "views_in",
+    "face_shade", "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "openings",
+    "restored", "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones", "views_in",
 ]  # fmt: skip
 
 

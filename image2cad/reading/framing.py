@@ -117,7 +117,7 @@ def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | N
     if drawing:
         solid = ndimage.binary_fill_holes(part)
     else:
-        off = np.abs(colours - _warped(ground, place)).max(axis=2)
+        off = largest_channel(np.abs(colours - _warped(ground, place)))
         solid = part & ~_through_holes(off, part, ink, noise)
     return Framed(colours, part, solid, ink, depth, noise, place, drawing)
 
@@ -208,7 +208,7 @@ def _ground(picture: Array) -> tuple[Array, float]:
 def _foreground(picture: Array) -> tuple[Array, Array, float, float, Array]:
     """(H, W) the part, what of it looks as the ground does; noise, least step, the ground."""
     ground, noise = _ground(picture)
-    off = np.abs(picture - ground).max(axis=2)
+    off = largest_channel(np.abs(picture - ground))
     step = max(LEAST_STEP, 5 * noise)
     if noise < 4:  # the ringing of JPEG around a part is ground too
         rough = ndimage.binary_opening(off > max(30.0, step))
@@ -262,18 +262,24 @@ def _beside_ink(ink: Array, at: Array) -> float:
     return float(ndimage.binary_dilation(ink)[rim].mean()) if rim.any() else 0.0
 
 
+def largest_channel(values: Array) -> Array:
+    """(H, W) the largest of (H, W, 3); NumPy's own maximum is slow along so short an axis."""
+    out: Array = np.maximum(np.maximum(values[..., 0], values[..., 1]), values[..., 2])
+    return out
+
+
 def _warped(values: Array, place: Place) -> Array:
     """(H, W) or (H, W, 3) values brought onto the canvas; what lies outside repeats the border."""
-    if values.ndim == 3:
-        return np.stack([_warped(values[..., i], place) for i in range(values.shape[2])], axis=-1)
     factor = place.scale * FINER_CANVAS
     if factor < 1:
-        values = ndimage.gaussian_filter(values, 0.45 / factor)
+        blur = 0.45 / factor
+        values = ndimage.gaussian_filter(values, (blur, blur, 0.0)[: values.ndim])
     # Every other pixel, which `regions` keeps, has its middle where one of 448 has.
     ticks = np.arange(CANVAS_SIDE) / factor - 0.5
-    offset = (place.top + ticks[0], place.left + ticks[0])
-    out: Array = ndimage.affine_transform(
-        values, np.array([1 / factor, 1 / factor]), offset, (CANVAS_SIDE, CANVAS_SIDE),
-        order=1, mode="nearest",
-    )  # fmt: skip
-    return out
+    for axis, first in enumerate((place.top, place.left)):
+        at = np.clip(first + ticks, 0, values.shape[axis] - 1)
+        low = np.minimum(at.astype(int), max(values.shape[axis] - 2, 0))
+        share = (at - low).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+    return values

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from image2cad.common import Array
-from image2cad.reading.framing import FINER_CANVAS, Framed, Place, frame, greys
+from image2cad.reading.framing import FINER_CANVAS, Framed, Place, frame, greys, largest_channel
 from image2cad.rendering import SIZE
 
 LEAST_REGION_PIXELS = 25  # of 448
@@ -136,8 +136,8 @@ def regions(framed: Framed, lined: bool = False) -> Scene:
 def _steps(colours: Array) -> Array:
     """(C, C) the largest change of a channel to a neighbour."""
     out = np.zeros(colours.shape[:2])
-    across = np.abs(np.diff(colours, axis=1)).max(axis=2)
-    down = np.abs(np.diff(colours, axis=0)).max(axis=2)
+    across = largest_channel(np.abs(np.diff(colours, axis=1)))
+    down = largest_channel(np.abs(np.diff(colours, axis=0)))
     for values, one in ((across, out[:, :-1]), (across, out[:, 1:]), (down, out[:-1])):
         np.maximum(one, values, out=one)
     np.maximum(out[1:], down, out=out[1:])
@@ -150,8 +150,7 @@ def _ranges(colours: Array) -> Array:
         one(colours, size=(STEP_WINDOW, STEP_WINDOW, 1))
         for one in (ndimage.maximum_filter, ndimage.minimum_filter)
     )
-    out: Array = (highest - lowest).max(axis=2)
-    return out
+    return largest_channel(highest - lowest)
 
 
 def _has_lines(framed: Framed, steps: Array) -> bool:
@@ -292,9 +291,9 @@ def _quiet(colours: Array, steps: Array, solid: Array, noise: float) -> Array:
 
 def _packed(labels: Array) -> Array:
     """Numbers without gaps; 0 stays 0."""
-    found, inverse = np.unique(labels, return_inverse=True)
-    inverse = inverse.reshape(labels.shape).astype(np.int32)
-    return inverse if found[0] == 0 else inverse + 1
+    used = np.bincount(labels.ravel()) > 0
+    used[0] = True
+    return (np.cumsum(used) - 1).astype(np.int32)[labels]
 
 
 def flooded(cost: Array, marks: Array) -> Array:

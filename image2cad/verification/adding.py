@@ -39,7 +39,7 @@ from image2cad.verification.boxes import box_of
 from image2cad.verification.carving import Space
 from image2cad.verification.cost import Looks, Target, cost_of, gap_of, looks_of
 from image2cad.verification.features import Floats, squared
-from image2cad.verification.holes import holes_of
+from image2cad.verification.holes import holes_of, opened
 from image2cad.verification.parameters import levels
 
 COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
@@ -69,7 +69,7 @@ ROUND_ABOUT = _round_about()
 class Addition(NamedTuple):
     """An extrusion, what the picture costs with it, and the region that it was read from.
 
-    Each hole of a face counts as a region.
+    Each hole of a face counts as a region, and each opening as one of a negative number.
     """
 
     cost: float
@@ -81,10 +81,16 @@ def additions(
     program: Program, target: Target, regions: list[list[Cap]], stop: Stop
 ) -> Iterator[Addition]:
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
-    if target.space is not None:
-        yield from _additions_in(target.space, program, target, regions, stop)
-        return
     scene = _scene(program, target)
+    if isinstance(scene.whole, tuple):
+        for number, step in opened(program, target.sights, scene.whole):
+            if stop.due():
+                return
+            cost = cost_of((*program, step), target, COARSE_BLOCK, True)
+            yield Addition(cost, step, -number)
+    if target.space is not None:
+        yield from _additions_in(target.space, scene, program, target, regions, stop)
+        return
     blank = target.blank[COARSE_BLOCK]
     for region, readings in enumerate(regions):
         if stop.due():
@@ -166,10 +172,14 @@ def _middle(loop: Loop) -> tuple[Array, float]:
 
 
 def _additions_in(
-    space: Space, program: Program, target: Target, regions: list[list[Cap]], stop: Stop
+    space: Space,
+    scene: _Scene,
+    program: Program,
+    target: Target,
+    regions: list[list[Cap]],
+    stop: Stop,
 ) -> Iterator[Addition]:
     """The same where several views say how far off faces are and how deep they can reach."""
-    scene = _scene(program, target)
     blank = target.blank[COARSE_BLOCK]
     taken = [0] * len(target.sights)
     for region, readings in enumerate(regions):

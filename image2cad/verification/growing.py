@@ -36,6 +36,7 @@ from image2cad.verification.placing import aligned, settled
 
 BEAM_WIDTH = 3
 MOST_ROUNDS = 8
+LISTING_SHARE = 0.5  # of the time that is left, for what may be added; the rest is for fits
 ADDITIONS_FITTED = 6  # for each program of the beam
 FITTED_OF_A_REGION, FITTED_OF_A_READING = 3, 2
 CORNER_SHARE = 0.005  # of a rough cost, for each corner of an addition
@@ -149,7 +150,8 @@ def _extended(
 ) -> list[Candidate]:
     """The best programs with more extrusions, fitted: a few coarsely, the better half finely."""
     known = len(state.program)
-    found = additions(state.program, target, regions, stop)
+    listing = stop.share(LISTING_SHARE) if target.sights else stop
+    found = additions(state.program, target, regions, listing)
     ranked = sorted(found, key=lambda one: _rough_price(one.cost, (one.step,), target))
     apart = distinct(ranked, _log_cost, ALIKE_SHARE / 3)
     chosen = islice(_of_several(apart) if target.sights else apart, ADDITIONS_FITTED)

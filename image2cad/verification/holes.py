@@ -1,9 +1,11 @@
-"""The holes of a face that a picture shows, as cuts.
+"""The holes and openings of a face that a picture shows, as cuts.
 
     for number, step in holes_of(readings, program, regions): ...      # numbers from 1
+    for number, step in opened(program, target.sights, looks): ...     # numbers from 1
 
-A face is read with its holes (reading/tracing.py). How deep they go is seen only where a floor is.
-Left out: holes whose rim is hidden in part.
+A face is read with its holes (reading/tracing.py). Where a face that the program has shows
+something else in the picture, an outline of what is there (reading/openings.py) is cut into it. How
+deep they go is seen only where a floor is. Left out: holes whose rim is hidden in part.
 """
 
 from __future__ import annotations
@@ -15,13 +17,18 @@ from scipy import ndimage
 
 from image2cad.cad import Circle, Extrusion, Loop, Program
 from image2cad.reading import FACING_AXES, Cap
+from image2cad.rendering import Painting, code_of
 from image2cad.verification.blocks import block_of
 from image2cad.verification.parameters import levels
+from image2cad.verification.sights import Sight
 
 HOLED_BEHIND = 0.1  # of how straight a reading of a face is, whose holes are cut, behind the best
 HOLES_OF_A_FACE = 8
 ONE_SIZE = 1.15  # times the least radius, of circles that are a pattern
 BLIND_SHARES = (0.25, 0.5, 0.75)  # of what is behind a face, that a hole with a floor goes through
+IN_A_FACE = 0.8  # of an opening, that the program shows as the face that it lies in
+READINGS_OF_AN_OPENING = 2  # as it is, and squared off
+HALF = 0.5  # of what is behind an opening with a floor; the fit finds how deep it is
 IN_A_HOLE, MOST_OF_A_HOLE = 0.9, 0.85  # of a region, that lies in a hole; of the hole that it is
 
 
@@ -55,6 +62,33 @@ def holes_of(
                     for depth in depths:
                         end = start + inwards * depth
                         yield number, block_of(cap.plane, loops, start, end, "cut")
+
+
+def opened(
+    program: Program, sights: Sequence[Sight], looks: Sequence[Painting]
+) -> Iterator[tuple[int, Extrusion]]:
+    """The openings of all sights that lie in a face of the program, cut through and less deep.
+
+    looks: the program's, in each sight. Each cut with the number of its opening, from 1.
+    """
+    number = 0
+    for sight, look in zip(sights, looks, strict=True):
+        for readings in sight.openings:
+            number += 1
+            axis = FACING_AXES[readings[0].plane]
+            inwards = sight.camera.inwards(axis)
+            face = code_of(-inwards * np.eye(3)[axis])
+            if (look.code[readings[0].mask] == face).mean() < IN_A_FACE:
+                continue
+            known = levels(program, axis)
+            innermost = max(known) if inwards > 0 else min(known)
+            for cap in readings[:READINGS_OF_AN_OPENING]:
+                for start in known:
+                    thick = (innermost - start) * inwards
+                    if thick > 0.3:
+                        for depth in (thick + 1, HALF * thick):
+                            end = start + inwards * depth
+                            yield number, block_of(cap.plane, cap.at(start)[:1], start, end, "cut")
 
 
 def _patterns(holes: Sequence[Loop]) -> list[tuple[Loop, ...]]:

@@ -1,7 +1,7 @@
 """The same program with fewer numbers, where the picture does not mind.
 
     one = plainer(one, target, stop)      # candidate, fitted again where it became plainer
-    program = concentric(one.program)     # circles that nearly share a middle share it
+    program = concentric(one.program)     # circles and rectangles that nearly share a middle
 
 Outlines that are read from a picture are ragged: a side has a corner too many, a rectangle a blunt
 one, a straight side a flat arc, a ring a hole beside its middle. Left out: steps that are not
@@ -22,7 +22,7 @@ from image2cad.verification.candidate import Candidate
 from image2cad.verification.cost import Target
 from image2cad.verification.fitting import fit
 
-OFF_MIDDLE = 0.06  # of the larger radius: circles whose middles are nearer are meant to share one
+OFF_MIDDLE = 0.06  # of the larger radius: outlines with nearer middles are meant to share one
 SAME_MIDDLE = 1e-6  # of a radius: middles that are nearer are one
 SHARED_LOSS, SHARED_COST = 1.03, 2e-5  # factor and cost that a shared middle may add
 TOLERANCES = (0.04, 0.02, 0.01)  # of an outline's longer side, boldest first
@@ -49,20 +49,20 @@ def plainer(one: Candidate, target: Target, stop: Stop) -> Candidate:
 
 
 def concentric(program: Program) -> Program:
-    """With one middle for circles about one axis, those of other steps too, that nearly share it.
+    """With one middle for circles and rectangles that nearly share it, those of other steps too.
 
     A hole a little beside the middle of a ring and a camera a little off draw the same, and parts
-    are made with the hole in the middle.
+    are made with the hole in the middle. A rectangle's radius is half its smaller side.
     """
     larger: list[tuple[int, Array, float]] = []  # an axis, a middle (3,) across it, a radius
-    found: dict[tuple[int, int], Circle] = {}
-    circles = [
-        (i, j, loop)
+    found: dict[tuple[int, int], Circle | Rect] = {}
+    outlines = [
+        (_radius(loop), i, j, loop)
         for i, step in enumerate(program)
         for j, loop in enumerate(step.loops)
-        if isinstance(loop, Circle) and step.plane.name is not None
+        if isinstance(loop, Circle | Rect) and step.plane.name is not None
     ]
-    for i, j, loop in sorted(circles, key=lambda one: -one[2].radius):
+    for radius, i, j, loop in sorted(outlines, key=lambda one: -one[0]):
         plane = program[i].plane
         along, across, up = (np.array(way) for way in (plane.normal, plane.x, plane.y))
         axis = int(np.argmax(np.abs(along)))
@@ -70,20 +70,24 @@ def concentric(program: Program) -> Program:
         middle[axis] = 0.0
         near = (
             other
-            for its, other, radius in larger
-            if its == axis and np.linalg.norm(middle - other) < OFF_MIDDLE * radius
+            for its, other, size in larger
+            if its == axis and np.linalg.norm(middle - other) < OFF_MIDDLE * size
         )
         shared = next(near, middle)
         if shared is middle:
-            larger.append((axis, middle, loop.radius))
+            larger.append((axis, middle, radius))
             continue
-        if np.linalg.norm(shared - middle) > SAME_MIDDLE * loop.radius:
+        if np.linalg.norm(shared - middle) > SAME_MIDDLE * radius:
             x, y = (float((shared - plane.origin) @ way) for way in (across, up))
             found[i, j] = replace(loop, x=x, y=y)
     return tuple(
         replace(step, loops=tuple(found.get((i, j), loop) for j, loop in enumerate(step.loops)))
         for i, step in enumerate(program)
     )
+
+
+def _radius(loop: Circle | Rect) -> float:
+    return loop.radius if isinstance(loop, Circle) else min(loop.width, loop.height) / 2
 
 
 def hardly_dearer(one: Candidate, other: Candidate) -> bool:

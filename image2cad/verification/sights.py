@@ -12,6 +12,7 @@ part, line and tone in blurred blocks. The right part costs little, never nothin
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numba import njit
@@ -26,6 +27,7 @@ from image2cad.reading import (
     Scene,
     caps_of,
     lying,
+    openings,
     rods_of,
     tones,
 )
@@ -62,6 +64,12 @@ class Sight:
     features: dict[int, Floats]
     blank: dict[int, float]
 
+    @cached_property
+    def openings(self) -> list[list[Cap]]:
+        """Readings of the outlines that regions have together, largest first."""
+        known = [(mask, (plane,)) for mask, plane in openings(self.scene, self.camera)]
+        return caps_of(known, self.camera, _tolerance(self.scene), MOST_SKETCH_CORNERS, True)
+
     def has(self, cap: Cap) -> bool:
         """Whether the reading is of a region of this sight."""
         return any(cap in readings for readings in self.regions)
@@ -70,8 +78,8 @@ class Sight:
 def sight_of(scene: Scene, camera: Camera) -> Sight:
     """What a scene shows, seen by a camera of its canvas."""
     lined = scene.has_lines or scene.drawing
-    tolerance = float(np.clip(ENLARGED_TOLERANCE * scene.place.scale, 1.0, MOST_TOLERANCE))
-    regions = caps_of(lying(scene, camera), camera, tolerance, MOST_SKETCH_CORNERS, True)
+    flat = lying(scene, camera)
+    regions = caps_of(flat, camera, _tolerance(scene), MOST_SKETCH_CORNERS, True)
     regions += rods_of(scene, camera)
     part, lines, tone = scene.part, scene.lines.copy(), tones(scene)
     if scene.drawing:
@@ -91,6 +99,11 @@ def sight_of(scene: Scene, camera: Camera) -> Sight:
         features[block] = (blurred(shares) * weights[:, None, None] * np.float32(block)).ravel()
         blank[block] = max(float(features[block] @ features[block]), 1e-9)
     return Sight(camera, scene, regions, lined, scene.drawing, weights, levels, features, blank)
+
+
+def _tolerance(scene: Scene) -> float:
+    """Pixels by which outlines may be off."""
+    return float(np.clip(ENLARGED_TOLERANCE * scene.place.scale, 1.0, MOST_TOLERANCE))
 
 
 def _averaged(plane: Array, size: int) -> Floats:

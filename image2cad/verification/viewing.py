@@ -11,7 +11,6 @@ camera and tones are known (pipeline.py).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import cos, exp, radians, sqrt
@@ -297,8 +296,7 @@ def _explained_by(
     target: Target, seeds: list[Candidate], stop: Stop, guesses: Sequence[Program]
 ) -> list[Candidate]:
     """Programs that explain the target, best first."""
-    left = max(stop.deadline - time.monotonic(), 0.0)
-    until = [stop.within(share * left) for share in (0.55, 0.7, 0.85, 0.93, 0.97, 1.0)]
+    until = [stop.share(share) for share in (0.55, 0.7, 0.85, 0.93, 0.97, 1.0)]
     grown = grow(target, until[0], seeds)
     grown += [one for one in seeds if not any(one is other for other in grown)]
     found = placed(grown, target, until[1]) + _guessed(guesses, target, until[2])

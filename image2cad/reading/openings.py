@@ -1,0 +1,79 @@
+"""Outlines that one region or several that meet have together: the rims of openings.
+
+    for mask, plane in openings(scene, camera): ...      # for tracing.caps_of
+
+Through an opening its walls and its floor are seen, regions of their own. Together they end at its
+rim, and read as a sketch on the plane of the rim, where most of them alone do not. A thick rim is a
+face with a hole; one as thin as a line is no region, and this is what is left of it. Left out:
+openings that something stands in front of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+from scipy import ndimage
+
+from image2cad.common import Array
+from image2cad.reading.cameras import sketch_quality
+from image2cad.reading.planes import MOST_SKETCH_CORNERS, SURE_QUALITY
+from image2cad.reading.regions import Scene
+from image2cad.reading.tracing import border_of, without_holes
+from image2cad.rendering import Camera
+
+MOST_LOOKED_AT = 8  # regions, the largest
+MOST_TOGETHER = 3  # two walls and a floor
+LEAST_SEEN, LEAST_OPENING = 0.004, 0.02  # of the part: a region of an opening, and all of it
+MEETING_PIXELS = 6  # of a border, along which regions meet
+MOST_ON_GROUND = 0.1  # of an opening's border, that lies on the ground: a rim is between
+MOST_OPENINGS = 8
+
+
+def openings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
+    """(mask, plane) of outlines that read well as sketches, largest first; lines are bridged."""
+    whole = int(scene.part.sum())
+    looked_at = [label for mask, label in scene.masks if mask.sum() > LEAST_SEEN * whole]
+    looked_at = looked_at[:MOST_LOOKED_AT]
+    meeting = _meeting(scene.labels)
+    found = []
+    for labels in _together(looked_at, meeting):
+        if meeting[0, list(labels)].sum() > MOST_ON_GROUND * _around(labels, meeting):
+            continue
+        inside = np.isin(scene.labels, labels) & ~scene.lines
+        mask = without_holes(ndimage.binary_closing(inside, iterations=2))
+        if mask.sum() < LEAST_OPENING * whole:
+            continue
+        points = border_of(mask)
+        for plane in range(3):
+            if sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) > SURE_QUALITY:
+                found.append((mask, plane))
+    found.sort(key=lambda one: -int(one[0].sum()))
+    return found[:MOST_OPENINGS]
+
+
+def _meeting(labels: Array) -> Array:
+    """(N + 1, N + 1) pixels along which regions meet; 0 is the ground."""
+    count = int(labels.max()) + 1
+    pairs = np.zeros((count, count), dtype=int)
+    np.add.at(pairs, (labels[:, :-1], labels[:, 1:]), 1)
+    np.add.at(pairs, (labels[:-1], labels[1:]), 1)
+    np.fill_diagonal(pairs, 0)
+    meeting: Array = pairs + pairs.T
+    return meeting
+
+
+def _around(labels: tuple[int, ...], meeting: Array) -> int:
+    """Pixels along which regions together meet any others."""
+    some = list(labels)
+    return int(meeting[some].sum() - meeting[np.ix_(some, some)].sum())
+
+
+def _together(labels: list[int], meeting: Array) -> Iterator[tuple[int, ...]]:
+    """Up to MOST_TOGETHER of the regions that hang together."""
+    for count in range(1, MOST_TOGETHER + 1):
+        for some in combinations(labels, count):
+            near = (meeting[np.ix_(some, some)] >= MEETING_PIXELS) | np.eye(count, dtype=bool)
+            if (np.linalg.matrix_power(near.astype(int), count) > 0).all():
+                yield some
