@@ -36,7 +36,7 @@ from image2cad.verification.placing import aligned, settled
 
 BEAM_WIDTH = 3
 MOST_ROUNDS = 8
-LISTING_SHARE = 0.5  # of the time that is left, for what may be added; the rest is for fits
+LISTING_SHARE = 0.5  # of the time left, for what may be added in several views; the rest is for fits
 ADDITIONS_FITTED = 6  # for each program of the beam
 FITTED_OF_A_REGION, FITTED_OF_A_READING = 3, 2
 CORNER_SHARE = 0.005  # of a rough cost, for each corner of an addition
@@ -150,7 +150,7 @@ def _extended(
 ) -> list[Candidate]:
     """The best programs with more extrusions, fitted: a few coarsely, the better half finely."""
     known = len(state.program)
-    listing = stop.share(LISTING_SHARE) if target.sights else stop
+    listing = stop if target.space is None else stop.share(LISTING_SHARE)
     found = additions(state.program, target, regions, listing)
     ranked = sorted(found, key=lambda one: _rough_price(one.cost, (one.step,), target))
     apart = distinct(ranked, _log_cost, ALIKE_SHARE / 3)
