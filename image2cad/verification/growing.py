@@ -36,7 +36,7 @@ from image2cad.verification.placing import aligned, settled
 
 BEAM_WIDTH = 3
 MOST_ROUNDS = 8
-LISTING_SHARE = 0.5  # of the time left, for what may be added in several views; the rest is for fits
+LISTING_SHARE = 0.5  # of the time left, for what several views may add; the rest is for fits
 ADDITIONS_FITTED = 6  # for each program of the beam
 FITTED_OF_A_REGION, FITTED_OF_A_READING = 3, 2
 CORNER_SHARE = 0.005  # of a rough cost, for each corner of an addition
