@@ -26,6 +26,7 @@ HOLED_BEHIND = 0.1  # of how straight a reading of a face is, whose holes are cu
 HOLES_OF_A_FACE = 8
 ONE_SIZE = 1.15  # times the least radius, of circles that are a pattern
 BLIND_SHARES = (0.25, 0.5, 0.75)  # of what is behind a face, that a hole with a floor goes through
+LEAST_BEHIND = 0.3  # units of material behind a face that may have holes
 IN_A_FACE = 0.8  # of an opening, that the program shows as the face that it lies in
 READINGS_OF_AN_OPENING = 2  # as it is, and squared off
 HALF = 0.5  # of what is behind an opening with a floor; the fit finds how deep it is
@@ -49,19 +50,15 @@ def holes_of(
     for cap in faces.values():
         axis = FACING_AXES[cap.plane]
         inwards = cap.camera.inwards(axis)
-        known = levels(program, axis)
-        innermost = max(known) if inwards > 0 else min(known)
         shares = BLIND_SHARES if _has_floor(cap, regions) else ()
-        for start in known:
-            thick = (innermost - start) * inwards
-            if thick > 0.3:
-                depths = [thick + 1, *(share * thick for share in shares)]
-                holes = cap.at(start)[1 : 1 + HOLES_OF_A_FACE]
-                together = [*((hole,) for hole in holes), *_patterns(holes)]
-                for number, loops in enumerate(together, 1):
-                    for depth in depths:
-                        end = start + inwards * depth
-                        yield number, block_of(cap.plane, loops, start, end, "cut")
+        for start, thick in _starts(program, axis, inwards):
+            depths = [thick + 1, *(share * thick for share in shares)]
+            holes = cap.at(start)[1 : 1 + HOLES_OF_A_FACE]
+            together = [*((hole,) for hole in holes), *_patterns(holes)]
+            for number, loops in enumerate(together, 1):
+                for depth in depths:
+                    end = start + inwards * depth
+                    yield number, block_of(cap.plane, loops, start, end, "cut")
 
 
 def opened(
@@ -80,15 +77,20 @@ def opened(
             face = code_of(-inwards * np.eye(3)[axis])
             if (look.code[readings[0].mask] == face).mean() < IN_A_FACE:
                 continue
-            known = levels(program, axis)
-            innermost = max(known) if inwards > 0 else min(known)
+            starts = _starts(program, axis, inwards)
             for cap in readings[:READINGS_OF_AN_OPENING]:
-                for start in known:
-                    thick = (innermost - start) * inwards
-                    if thick > 0.3:
-                        for depth in (thick + 1, HALF * thick):
-                            end = start + inwards * depth
-                            yield number, block_of(cap.plane, cap.at(start)[:1], start, end, "cut")
+                for start, thick in starts:
+                    for depth in (thick + 1, HALF * thick):
+                        end = start + inwards * depth
+                        yield number, block_of(cap.plane, cap.at(start)[:1], start, end, "cut")
+
+
+def _starts(program: Program, axis: int, inwards: float) -> list[tuple[float, float]]:
+    """Levels at which a face with material behind it may lie, and how thick that is."""
+    known = levels(program, axis)
+    innermost = max(known) if inwards > 0 else min(known)
+    behind = [(start, (innermost - start) * inwards) for start in known]
+    return [(start, thick) for start, thick in behind if thick > LEAST_BEHIND]
 
 
 def _patterns(holes: Sequence[Loop]) -> list[tuple[Loop, ...]]:
