@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from image2cad.reading.differing import MISSING, TOO_MUCH, difference
     from image2cad.reading.doubts import doubt_about
     from image2cad.reading.framing import Framing, Place, gencads
-    from image2cad.reading.openings import openings
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
     from image2cad.reading.restoring import likeness_to_copy, restored
+    from image2cad.reading.rims import openings
     from image2cad.reading.rods import rods_of
     from image2cad.reading.tiles import BENCHCAD_STYLE, Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING

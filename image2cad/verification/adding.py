@@ -39,7 +39,7 @@ from image2cad.verification.boxes import box_of
 from image2cad.verification.carving import Space
 from image2cad.verification.cost import Looks, Target, cost_of, gap_of, looks_of
 from image2cad.verification.features import Floats, squared
-from image2cad.verification.holes import holes_of, opened
+from image2cad.verification.holes import holes_of, opening_cuts
 from image2cad.verification.parameters import levels
 
 COARSE_BLOCK = 16  # pixels of 448 in a block of the features that additions are ranked by
@@ -83,7 +83,7 @@ def additions(
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
     scene = _scene(program, target)
     if isinstance(scene.whole, tuple):
-        for number, step in opened(program, target.sights, scene.whole):
+        for number, step in opening_cuts(program, target.sights, scene.whole):
             if stop.due():
                 return
             cost = cost_of((*program, step), target, COARSE_BLOCK, True)

@@ -1,10 +1,10 @@
 """The holes and openings of a face that a picture shows, as cuts.
 
     for number, step in holes_of(readings, program, regions): ...      # numbers from 1
-    for number, step in opened(program, target.sights, looks): ...     # numbers from 1
+    for number, step in opening_cuts(program, target.sights, looks): ...     # numbers from 1
 
 A face is read with its holes (reading/tracing.py). Where a face that the program has shows
-something else in the picture, an outline of what is there (reading/openings.py) is cut into it. How
+something else in the picture, an outline of what is there (reading/rims.py) is cut into it. How
 deep they go is seen only where a floor is. Left out: holes whose rim is hidden in part.
 """
 
@@ -61,7 +61,7 @@ def holes_of(
                     yield number, block_of(cap.plane, loops, start, end, "cut")
 
 
-def opened(
+def opening_cuts(
     program: Program, sights: Sequence[Sight], looks: Sequence[Painting]
 ) -> Iterator[tuple[int, Extrusion]]:
     """The openings of all sights that lie in a face of the program, cut through and less deep.

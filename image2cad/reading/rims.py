@@ -24,7 +24,7 @@ from image2cad.reading.tracing import border_of, without_holes
 from image2cad.rendering import Camera
 
 MOST_LOOKED_AT = 8  # regions, the largest
-MOST_TOGETHER = 3  # two walls and a floor
+MOST_JOINED = 3  # two walls and a floor
 LEAST_SEEN, LEAST_OPENING = 0.004, 0.02  # of the part: a region of an opening, and all of it
 MEETING_PIXELS = 6  # of a border, along which regions meet
 MOST_ON_GROUND = 0.1  # of an opening's border, that lies on the ground: a rim is between
@@ -71,8 +71,8 @@ def _around(labels: tuple[int, ...], meeting: Array) -> int:
 
 
 def _together(labels: list[int], meeting: Array) -> Iterator[tuple[int, ...]]:
-    """Up to MOST_TOGETHER of the regions that hang together."""
-    for count in range(1, MOST_TOGETHER + 1):
+    """Up to MOST_JOINED of the regions that hang together."""
+    for count in range(1, MOST_JOINED + 1):
         for some in combinations(labels, count):
             near = (meeting[np.ix_(some, some)] >= MEETING_PIXELS) | np.eye(count, dtype=bool)
             if (np.linalg.matrix_power(near.astype(int), count) > 0).all():
