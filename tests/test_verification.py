@@ -4,6 +4,8 @@ Every picture here is drawn from a program that the test knows, so what comes ba
 compared with the truth by geometry and not only by looks.
 """
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -239,3 +241,23 @@ def test_programs_too_long_to_draw_here_are_only_run():
     started = time.monotonic()
     answer = verify(picture_of(BRACKET), [many, "result = oops"], seconds=2, sources=["model"])
     assert answer.code == many and time.monotonic() - started < 30
+
+
+NOT_COMPILED = """
+import sys
+from numba.core.dispatcher import Dispatcher
+from image2cad.verification import warm_up
+warm_up()
+for name in [name for name in sys.modules if name.startswith("image2cad")]:
+    for own, value in vars(sys.modules[name]).items():
+        if isinstance(value, Dispatcher) and not value.signatures:
+            print(own)
+"""
+COMPILED_IN_CALLERS = {"_code", "_line", "_queue"}
+
+
+@pytest.mark.slow
+def test_a_first_picture_of_any_kind_waits_for_no_compiler():
+    done = subprocess.run([sys.executable, "-c", NOT_COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(done.stdout.split()) <= COMPILED_IN_CALLERS

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from PIL import Image
 
 from image2cad.common import Lost, each, effort_named
-from image2cad.rendering import draw
+from image2cad.rendering import draw, draw_in_style
 from image2cad.verification.candidate import Candidate
 from image2cad.verification.choosing import Answer
 from image2cad.verification.pipeline import SOURCES, verify
 from metrics import Part, run_cadquery, usable_cores
 
 WARMING_PROGRAM = "import cadquery as cq\nresult = cq.Workplane().box(1, 2, 3)"
+WARMING_STYLES = ("coloured", "lines")  # which other code reads and compares than GenCAD's
+WARMING_EYE = (1.0, -1.5, 1.0)  # given, it is not searched for
 SPARE_SECONDS = 120.0  # seconds beyond the budget before a picture counts as lost
 
 
@@ -78,6 +80,9 @@ def warm_up() -> None:
         picture = Image.fromarray(draw(part))
         verify(picture, [WARMING_PROGRAM], "low", seconds=1)
         verify(picture, [], "low", seconds=1, sources=("library", "templates"))
+        for style in WARMING_STYLES:
+            picture = Image.fromarray(draw_in_style(part, style, WARMING_EYE))
+            verify(picture, [], "low", seconds=0.1, camera=WARMING_EYE)
 
 
 def _verify(job: PictureJob) -> Answer | Lost:
