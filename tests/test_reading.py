@@ -329,11 +329,16 @@ def test_outlines_that_nearly_share_a_middle_share_it_and_others_stay():
     assert concentric((tube,))[0].loops == (*tube.loops[:1], Rect(0, 0, 46, 86), tube.loops[2])
 
 
-def test_a_ring_has_its_hole_in_its_middle():
+@pytest.mark.parametrize(
+    ("look", "lot", "inner", "depth"),
+    [("perspective", "801-005", 45, 18), ("direction", "821-014", 42, 12)],
+)
+def test_a_ring_has_its_hole_in_its_middle(look, lot, inner, depth):
     """A camera a little off and a hole beside the middle draw the same."""
-    upright = Plane((0.0, 9.0, 0.0), *NAMED["XZ"])
-    (part,) = run_many([to_code((Extrusion(upright, (Circle(0, 0, 50), Circle(0, 0, 45)), 18),))])
-    shot = vtk_pictures.taken("perspective", "801-005", vtk_pictures.solid_of(part))
+    upright = Plane((0.0, depth / 2, 0.0), *NAMED["XZ"])
+    ring = Extrusion(upright, (Circle(0, 0, 50), Circle(0, 0, inner)), depth)
+    (part,) = run_many([to_code((ring,))])
+    shot = vtk_pictures.taken(look, lot, vtk_pictures.solid_of(part))
     answer = verify(shot.image)
     (step,) = parse(answer.code)
     assert len({(loop.x, loop.y) for loop in step.loops if isinstance(loop, Circle)}) == 1

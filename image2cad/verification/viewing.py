@@ -196,7 +196,8 @@ def _turned(one: Candidate, target: Target, scene: Scene, stop: Stop) -> tuple[C
         other, turned = one, target
     program = concentric(other.program)
     if program != other.program:
-        plain, there = fit_turning(program, turned, (8, 4), (4, 3), one.source, stop)
+        # Where a middle moved far, the camera has as far to go.
+        plain, there = fit_turning(program, turned, (16, 8, 4), (6, 6, 6), one.source, stop)
         if hardly_dearer(plain, other):
             other, turned = plain, there
     if turned is target:
