@@ -26,6 +26,7 @@ from image2cad.reading import (
     gencads,
     lying,
     namings,
+    rings,
     rods_of,
     scene_of,
     seen_from,
@@ -435,6 +436,16 @@ def test_an_opening_with_a_rim_as_thin_as_a_line_is_cut_into_the_face_that_it_li
     rects = [loop for step in found for loop in step.loops if isinstance(loop, Rect)]
     inner, outer = sorted(loop.width for loop in rects)
     assert inner / outer == pytest.approx(47 / 50, abs=0.02)
+
+
+def test_a_thin_frame_that_seams_part_is_one_face_with_a_hole():
+    ends = [(-60, 40), (-60, -40), (-0.2, -40), (-0.2, -35), (-55, -35), (-55, 35), (-0.2, 35)]
+    half = Path((-0.2, 40), tuple(map(Segment, ends)))
+    other = Path((0.2, 40), tuple(Segment((-x, y)) for x, y in ends))
+    sight = taken_of((Extrusion(FLOOR, (half,), 10), Extrusion(FLOOR, (other,), 10))).sights[0]
+    ((mask, _),) = rings(sight.scene, sight.camera)
+    faces = [readings[0] for readings in sight.regions if len(readings[0].loops) == 2]
+    assert len(faces) == 1 and (faces[0].mask == mask).all()
 
 
 def test_a_narrow_glimpse_through_a_hole_is_ground():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
     from image2cad.reading.restoring import likeness_to_copy, restored
-    from image2cad.reading.rims import openings
+    from image2cad.reading.rims import openings, rings
     from image2cad.reading.rods import rods_of
     from image2cad.reading.tiles import BENCHCAD_STYLE, Tile, views_in
     from image2cad.reading.tracing import Cap, FACE_SHADE, FACING_AXES, FACING_PLANES, LEAST_FACING
@@ -28,7 +28,8 @@ __all__ = [
     "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile", "UNIT_PIXELS",
     "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of", "difference", "doubt_about",
     "face_shade", "gencads", "lens_of", "likeness_to_copy", "lying", "namings", "openings",
-    "restored", "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones", "views_in",
+    "restored", "rings", "rods_of", "scene_of", "seen_from", "sightings", "squared_off", "tones",
+    "views_in",
 ]  # fmt: skip
 
 

@@ -38,6 +38,8 @@ FRAME_SLACK = 4  # pixels
 # Of GenCAD's picture: its own; taken for the middle of a larger picture; not known.
 Framing = Literal["own", "middle", "lost"]
 DRAWING_SHARE = 0.8  # of the inside that looks like the ground, from which it is a line drawing
+DRAWING_FACES = 0.03  # of the part, that may look otherwise in a line drawing
+FACE_OVER_INK = 30.0  # greys by which faces are lighter than lines; thick lines are not faces
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | N
     depth = closed - grey
     ink = depth > np.maximum(step, LEAST_INK * closed)
     ink &= ndimage.binary_dilation(part, iterations=3)
-    inside = part & ~ndimage.binary_dilation(ink)
-    drawing = bool(inside.any() and (like & inside).sum() > DRAWING_SHARE * inside.sum())
+    drawing = _is_drawing(grey, part, like, ink)
     if drawing:
         solid = ndimage.binary_fill_holes(part)
     else:
@@ -178,6 +179,17 @@ def on_white(image: Image.Image) -> Image.Image:
         image.thumbnail((MOST_READ_SIDE, MOST_READ_SIDE), Image.Resampling.BOX)
     clear = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+
+
+def _is_drawing(grey: Array, part: Array, like: Array, ink: Array) -> bool:
+    """Whether the inside looks as the ground does, all of it: a thin frame has faces too."""
+    inside = part & ~ndimage.binary_dilation(ink)
+    if (like & inside).sum() <= DRAWING_SHARE * inside.sum():
+        return False
+    faces = ndimage.binary_opening(inside & ~like, iterations=2)
+    if faces.sum() <= DRAWING_FACES * part.sum() or not ink.any():
+        return True
+    return bool(np.median(grey[faces]) < np.median(grey[ink]) + FACE_OVER_INK)
 
 
 # ---- The ground, and what stands on it

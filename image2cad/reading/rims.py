@@ -1,11 +1,13 @@
-"""Outlines that one region or several that meet have together: the rims of openings.
+"""What one region or several that meet are together: the rims of openings, and rings.
 
     for mask, plane in openings(scene, camera): ...      # for tracing.caps_of
+    for mask, plane in rings(scene, camera): ...         # the same of faces around a through hole
 
 Through an opening its walls and its floor are seen, regions of their own. Together they end at its
 rim, and read as a sketch on the plane of the rim, where most of them alone do not. A thick rim is a
-face with a hole; one as thin as a line is no region, and this is what is left of it. Left out:
-openings that something stands in front of.
+face with a hole; one as thin as a line is no region, and this is what is left of it. Where seams
+part a thin face around a through hole, its pieces are one again. Left out: openings that something
+stands in front of.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ LEAST_SEEN, LEAST_OPENING = 0.004, 0.02  # of the part: a region of an opening, 
 MEETING_PIXELS = 6  # of a border, along which regions meet
 MOST_ON_GROUND = 0.1  # of an opening's border, that lies on the ground: a rim is between
 MOST_OPENINGS = 8
+LEAST_THROUGH = 0.3  # of all that the outline of a part encloses, that is a through hole
+SLIT_PIXELS = 3  # by which regions grow together, so twice as wide a slit is bridged
+MOST_RINGS = 4
 
 
 def openings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
@@ -51,6 +56,47 @@ def openings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
                 found.append((mask, plane))
     found.sort(key=lambda one: -int(one[0].sum()))
     return found[:MOST_OPENINGS]
+
+
+def rings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
+    """(mask, plane) of faces around a large through hole, which seams part, largest first."""
+    whole = without_holes(scene.part)
+    through, _ = ndimage.label(whole & ~scene.part)
+    sizes = np.bincount(through.ravel())
+    if len(sizes) < 2 or sizes[1:].max() < LEAST_THROUGH * whole.sum():
+        return []
+    hole = through == 1 + int(sizes[1:].argmax())
+    reach = _box(hole)
+    looked_at = [label for mask, label in scene.masks[:MOST_LOOKED_AT]]
+    boxes = {label: _box(scene.labels == label) for label in looked_at}
+    found: list[tuple[Array, int]] = []
+    enough: list[set[int]] = []
+    for count in range(1, MOST_JOINED + 1):
+        for some in combinations(looked_at, count):
+            if any(one <= set(some) for one in enough):
+                continue
+            if (np.max([boxes[label] for label in some], axis=0) < reach).any():
+                continue
+            apart = np.isin(scene.labels, some)
+            mask = ndimage.binary_closing(apart, iterations=SLIT_PIXELS) & ~hole
+            around = without_holes(mask)
+            if not around[hole].all():
+                continue
+            enough.append(set(some))
+            if count == 1 and without_holes(apart & ~scene.lines)[hole].all():
+                continue  # it is read with its hole anyway
+            points = border_of(around)
+            for plane in range(3):
+                if sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) > SURE_QUALITY:
+                    found.append((mask, plane))
+    found.sort(key=lambda one: -int(one[0].sum()))
+    return found[:MOST_RINGS]
+
+
+def _box(mask: Array) -> Array:
+    """(4,) how far a region reaches up, down, left and right."""
+    rows, columns = np.nonzero(mask)
+    return np.array([-rows.min(), rows.max(), -columns.min(), columns.max()])
 
 
 def _meeting(labels: Array) -> Array:

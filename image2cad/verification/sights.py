@@ -28,6 +28,7 @@ from image2cad.reading import (
     caps_of,
     lying,
     openings,
+    rings,
     rods_of,
     tones,
 )
@@ -78,7 +79,7 @@ class Sight:
 def sight_of(scene: Scene, camera: Camera) -> Sight:
     """What a scene shows, seen by a camera of its canvas."""
     lined = scene.has_lines or scene.drawing
-    flat = lying(scene, camera)
+    flat = [*lying(scene, camera), *((mask, (plane,)) for mask, plane in rings(scene, camera))]
     regions = caps_of(flat, camera, _tolerance(scene), MOST_SKETCH_CORNERS, True)
     regions += rods_of(scene, camera)
     part, lines, tone = scene.part, scene.lines.copy(), tones(scene)
