@@ -50,12 +50,8 @@ def openings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
         mask = without_holes(ndimage.binary_closing(inside, iterations=2))
         if mask.sum() < LEAST_OPENING * whole:
             continue
-        points = border_of(mask)
-        for plane in range(3):
-            if sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) > SURE_QUALITY:
-                found.append((mask, plane))
-    found.sort(key=lambda one: -int(one[0].sum()))
-    return found[:MOST_OPENINGS]
+        found.append(mask)
+    return _as_sketches(found, camera, MOST_OPENINGS)
 
 
 def rings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
@@ -69,7 +65,7 @@ def rings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
     reach = _box(hole)
     looked_at = [label for mask, label in scene.masks[:MOST_LOOKED_AT]]
     boxes = {label: _box(scene.labels == label) for label in looked_at}
-    found: list[tuple[Array, int]] = []
+    found: list[Array] = []
     enough: list[set[int]] = []
     for count in range(1, MOST_JOINED + 1):
         for some in combinations(looked_at, count):
@@ -79,18 +75,25 @@ def rings(scene: Scene, camera: Camera) -> list[tuple[Array, int]]:
                 continue
             apart = np.isin(scene.labels, some)
             mask = ndimage.binary_closing(apart, iterations=SLIT_PIXELS) & ~hole
-            around = without_holes(mask)
-            if not around[hole].all():
+            if not without_holes(mask)[hole].all():
                 continue
             enough.append(set(some))
             if count == 1 and without_holes(apart & ~scene.lines)[hole].all():
                 continue  # it is read with its hole anyway
-            points = border_of(around)
-            for plane in range(3):
-                if sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) > SURE_QUALITY:
-                    found.append((mask, plane))
+            found.append(mask)
+    return _as_sketches(found, camera, MOST_RINGS)
+
+
+def _as_sketches(masks: list[Array], camera: Camera, most: int) -> list[tuple[Array, int]]:
+    """(mask, plane) where the outline reads well as a sketch on a main plane, largest first."""
+    found = []
+    for mask in masks:
+        points = border_of(without_holes(mask))
+        for plane in range(3):
+            if sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) > SURE_QUALITY:
+                found.append((mask, plane))
     found.sort(key=lambda one: -int(one[0].sum()))
-    return found[:MOST_RINGS]
+    return found[:most]
 
 
 def _box(mask: Array) -> Array:
