@@ -23,8 +23,9 @@ from scipy.optimize import minimize
 from image2cad.common.paths import NANO
 from image2cad.data.samples import load_samples
 from image2cad.evaluation.report import interval_text
+from image2cad.rendering.flattening import as_picture
 from image2cad.rendering.raster import draw
-from image2cad.rendering.similarity import as_picture, likeness
+from image2cad.rendering.similarity import likeness
 from image2cad.verification.choosing import Answer
 from image2cad.verification.many import answer_many
 from image2cad.verification.pipeline import SOURCES

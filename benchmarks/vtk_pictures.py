@@ -55,7 +55,7 @@ class Solid:
 
 
 @dataclass(frozen=True, eq=False)
-class Viewpoint:
+class Vantage:
     """Where from a picture of `size` (width, height) is seen.
 
     matrix: (3, 4) from (x, y, z, 1) to (column w, row w, w) in pixels. eye: (3,) direction to the
@@ -79,7 +79,7 @@ class Viewpoint:
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Colours, light and lines. `ground`: at the bottom and at the top of the picture."""
 
     colour: Colour = (0.7, 0.7, 0.75)
@@ -97,7 +97,7 @@ class Look:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """A picture and the cameras of its views, as `Viewpoint.moved` gives them."""
+    """A picture and the cameras of its views, as `Vantage.moved` gives them."""
 
     image: Image.Image
     cameras: list[dict[str, Any]] = field(default_factory=list)
@@ -185,7 +185,7 @@ def eye_at(azimuth: float, elevation: float) -> tuple[float, float, float]:
 
 def orthographic(
     eye: Sequence[float], size: tuple[int, int], half_height: float, middle: Any = (0, 0, 0)
-) -> Viewpoint:
+) -> Vantage:
     """Seen from `eye` with `middle` in the middle; half the picture's height is `half_height`."""
     right, up, view = axes_of(eye)
     width, height = size
@@ -194,7 +194,7 @@ def orthographic(
     matrix[0, :3], matrix[1, :3] = scale * right, -scale * up
     matrix[:2, 3] = np.array([width / 2, height / 2]) - matrix[:2, :3] @ centre
     matrix[2, 3] = 1
-    return Viewpoint(size, matrix, view, 0.0, centre + 10 * view, centre, up, half_height)
+    return Vantage(size, matrix, view, 0.0, centre + 10 * view, centre, up, half_height)
 
 
 def filling(
@@ -203,7 +203,7 @@ def filling(
     size: tuple[int, int],
     share: float,
     pan: tuple[float, float] = (0.0, 0.0),
-) -> Viewpoint:
+) -> Vantage:
     """Orthographic: the part fills `share` of the picture, moved by `pan` of its sides."""
     right, up, _ = axes_of(eye)
     across, along = points @ right, points @ up
@@ -221,7 +221,7 @@ def perspective(
     angle: float,
     share: float,
     pan: tuple[float, float] = (0.0, 0.0),
-) -> Viewpoint:
+) -> Vantage:
     """The same in perspective, from as near as the part then fills `share`."""
     right, up, view = axes_of(eye)
     width, height = size
@@ -240,13 +240,13 @@ def perspective(
     turn = np.stack([right, -up, -view])
     inner = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     matrix = inner @ np.hstack([turn, (-turn @ place)[:, None]])
-    return Viewpoint(size, matrix, view, angle, place, middle, up, half)
+    return Vantage(size, matrix, view, angle, place, middle, up, half)
 
 
 # ---- Drawing
 
 
-def shot(solid: Solid, at: Viewpoint, look: Look, finer: int = 2) -> Image.Image:
+def shot(solid: Solid, at: Vantage, look: Appearance, finer: int = 2) -> Image.Image:
     """The solid as VTK draws it, `finer` times as large and then reduced."""
     renderer = _scene(solid, at, look, finer)
     if look.lights == "kit":
@@ -254,7 +254,7 @@ def shot(solid: Solid, at: Viewpoint, look: Look, finer: int = 2) -> Image.Image
     return _taken(renderer, at, finer)
 
 
-def in_shade(solid: Solid, at: Viewpoint, look: Look) -> Image.Image:
+def in_shade(solid: Solid, at: Vantage, look: Appearance) -> Image.Image:
     """The same under lights from above, spread over 30 degrees, that throw shadows.
 
     CADBench's 50 lights are SHADOW_LIGHTS here, one picture each, whose mean is taken.
@@ -289,7 +289,7 @@ def in_shade(solid: Solid, at: Viewpoint, look: Look) -> Image.Image:
     return Image.fromarray(np.rint(mixed).astype(np.uint8))
 
 
-def _scene(solid: Solid, at: Viewpoint, look: Look, finer: int) -> Any:
+def _scene(solid: Solid, at: Vantage, look: Appearance, finer: int) -> Any:
     renderer = vtk.vtkRenderer()
     mapper = vtk.vtkPolyDataMapper()
     mapper.SetInputData(solid.mesh)
@@ -357,7 +357,7 @@ def _whole(mesh: Any) -> Any:
     return welded.GetOutput()
 
 
-def _aim(camera: Any, at: Viewpoint) -> None:
+def _aim(camera: Any, at: Vantage) -> None:
     camera.SetFocalPoint(*at.middle)
     camera.SetPosition(*at.place)
     camera.SetViewUp(*at.up)
@@ -368,7 +368,7 @@ def _aim(camera: Any, at: Viewpoint) -> None:
         camera.SetParallelScale(at.half_height)
 
 
-def _taken(renderer: Any, at: Viewpoint, finer: int) -> Image.Image:
+def _taken(renderer: Any, at: Vantage, finer: int) -> Image.Image:
     window = vtk.vtkRenderWindow()
     window.SetOffScreenRendering(1)
     window.SetMultiSamples(8)
@@ -394,17 +394,17 @@ def _taken(renderer: Any, at: Viewpoint, finer: int) -> Image.Image:
 
 
 GRADIENT: tuple[Colour, Colour] = ((0.95, 0.95, 0.95), (0.62, 0.66, 0.72))
-COLOURED = Look((0.35, 0.55, 0.80), GRADIENT, "kit", specular=0.2, line_width=1.4)
-STEEL = Look((0.72, 0.74, 0.78), line_width=1.2)
-FAINT = Look((0.80, 0.80, 0.82), lights="kit", line_colour=(0.05, 0.05, 0.05), line_width=1.5)
-UNLINED = Look((0.52, 0.60, 0.75), lights="kit", lines="none")
-INK = Look(WHITE, ambient=1, diffuse=0, lines="degrees", line_width=1.6, outlines=True)
+COLOURED = Appearance((0.35, 0.55, 0.80), GRADIENT, "kit", specular=0.2, line_width=1.4)
+STEEL = Appearance((0.72, 0.74, 0.78), line_width=1.2)
+FAINT = Appearance((0.80, 0.80, 0.82), lights="kit", line_colour=(0.05, 0.05, 0.05), line_width=1.5)
+UNLINED = Appearance((0.52, 0.60, 0.75), lights="kit", lines="none")
+INK = Appearance(WHITE, ambient=1, diffuse=0, lines="degrees", line_width=1.6, outlines=True)
 GREY = 0x61 / 255
-CADBENCH = Look(
+CADBENCH = Appearance(
     (0xBF / 255, 0xBE / 255, 0xBA / 255), ambient=0.4, diffuse=0.5, lines="degrees", degrees=30,
     line_colour=(GREY, GREY, GREY), line_width=2,
 )  # fmt: skip
-BENCHCAD = Look(
+BENCHCAD = Appearance(
     (110 / 255, 195 / 255, 192 / 255), ambient=0.3, diffuse=0.7, lines="degrees", degrees=35,
     line_colour=(0.12, 0.12, 0.12), line_width=1.6,
 )  # fmt: skip
@@ -415,7 +415,7 @@ CADBENCH_EYES = (
 BENCHCAD_EYES = ((-1, -1, -1), (1, 1, 1), (1, -1, 1), (-1, 1, -1))
 
 
-def _one(image: Image.Image, at: Viewpoint) -> Shot:
+def _one(image: Image.Image, at: Vantage) -> Shot:
     return Shot(image, [at.moved(0, 0)])
 
 
@@ -458,7 +458,7 @@ def inked(solid: Solid, chance: random.Random) -> Shot:
     return _one(shot(solid, at, INK), at)
 
 
-def _cadbench(solid: Solid, eye: Sequence[float], side: int) -> tuple[Image.Image, Viewpoint]:
+def _cadbench(solid: Solid, eye: Sequence[float], side: int) -> tuple[Image.Image, Vantage]:
     """CADBench's camera: 1.2 times the mean of the box's sides, and more until nothing is cut."""
     low, high = solid.points.min(axis=0), solid.points.max(axis=0)
     right, up, _ = axes_of(eye)
@@ -474,7 +474,7 @@ def cadbench(solid: Solid, chance: random.Random) -> Shot:
     """CADBench's single view as models are shown it: drawn at 1,200 pixels, 512 a side."""
     picture, at = _cadbench(solid, CADBENCH_EYES[0], 1200)
     smaller = np.diag([512 / 1200, 512 / 1200, 1]) @ at.matrix
-    seen = Viewpoint(
+    seen = Vantage(
         (512, 512), smaller, at.eye, 0.0, at.place, at.middle, at.up, at.half_height
     )  # fmt: skip
     return _one(picture.resize((512, 512), Image.Resampling.LANCZOS), seen)

@@ -23,20 +23,25 @@ from image2cad.common.errors import InputError
 from image2cad.reading import (
     FACING_AXES,
     cadbenchs,
+    doubt_about,
     gencads,
     lying,
     namings,
+    restoring,
     rings,
     rods_of,
     scene_of,
     seen_from,
     sightings,
+    tiles,
     views_in,
 )
+from image2cad.reading.framing import foreground_of
 from image2cad.rendering import axes_seen_from, camera_from, draw, draw_in_style, paint
 from image2cad.verification import choosing, pipeline, verify, viewing
+from image2cad.verification.adding import additions
 from image2cad.verification.boxes import box_of, loose_pieces
-from image2cad.verification.cost import cost_of, look_at_sights
+from image2cad.verification.cost import cost_of, look_at_sights, regions_of
 from image2cad.verification.growing import grow
 from image2cad.verification.holes import holes_of
 from image2cad.verification.placing import aligned, stray_price
@@ -142,7 +147,7 @@ def test_a_part_is_found_on_any_ground_and_never_squashed():
 def test_regions_are_the_faces_whatever_the_style(shots):
     for look in ("colours", "lines", "perspective"):
         scene = scene_of(shots[look].image)
-        assert scene.has_lines and scene.drawing == (look == "lines"), look
+        assert scene.has_lines and scene.line_drawing == (look == "lines"), look
         assert 4 <= len([mask for mask, _ in scene.masks if mask.sum() > 300]) <= 9, look
     assert not scene_of(shots["shaded"].image).has_lines
 
@@ -264,6 +269,72 @@ def test_views_are_cut_apart_however_many_pieces_a_part_has():
     assert len(views_in(board)) == 4
     plain = views_in(board.crop((2, 2, board.width - 2, board.height - 2)))
     assert [tile.camera for tile in plain] == [None] * 4  # four views, whoever drew them
+
+
+def in_other_modes(image):
+    """The same picture as files bring it, by the mode that PIL gives it."""
+    grey = np.asarray(image.convert("L"))
+    ink = np.zeros((*grey.shape, 4), dtype=np.uint8)
+    ink[..., 3] = 255 - grey
+    words = grey.astype(np.uint16) * 257
+    return {
+        "ink that can be seen through around it": Image.fromarray(ink),
+        "16 bits": Image.fromarray(words),
+        "16 bits, big-endian": Image.frombytes("I;16B", image.size, words.astype(">u2").tobytes()),
+        "palette": image.convert("P", palette=Image.Palette.ADAPTIVE),
+        "one bit, fine": image.resize((2600, 2600)).convert("1", dither=Image.Dither.NONE),
+    }
+
+
+def test_a_line_drawing_is_read_alike_in_every_mode(shots):
+    image = shots["lines"].image
+    known = scene_of(image)
+    assert known.line_drawing
+    for mode, other in in_other_modes(image).items():
+        assert doubt_about(other) == "", mode
+        scene = scene_of(other)
+        both, either = scene.part & known.part, scene.part | known.part
+        assert scene.line_drawing and both.sum() > 0.98 * either.sum(), mode
+
+
+def test_views_of_a_sheet_too_large_to_be_read_are_cut_apart_whole(shots):
+    sheet = shots["sheet"].image
+    large = sheet.resize((2600, 2600 * sheet.height // sheet.width), Image.Resampling.BICUBIC)
+    usual, finer = views_in(sheet), views_in(large)
+    assert len(finer) == len(usual) == 3
+    factor = 2000 / sheet.width
+    for tile, other in zip(finer, usual, strict=True):
+        border = np.concatenate([np.asarray(tile.image)[i] for i in (0, 1, -2, -1)])
+        assert border.min() > 250  # nothing is cut off
+        sides = [np.ptp(np.nonzero(foreground_of(one.image)), axis=1) for one in (tile, other)]
+        assert sides[0] == pytest.approx(factor * sides[1], abs=4)
+
+
+def test_a_pattern_is_given_up_soon(monkeypatch):
+    """Dots in rows, and a dithered grey: neither is a sheet or a copy, however long one looks."""
+    dots = np.full((1600, 1600), 255, dtype=np.uint8)
+    for row, column in itertools.product(range(3), repeat=2):
+        dots[200 + row :: 20, 200 + column :: 20] = 0
+    chance = np.random.default_rng(0)
+    dithered = np.full((448, 448), 255, dtype=np.uint8)
+    dithered[100:300, 60:360] = np.where(chance.random((200, 300)) < 0.25, 0, 212)
+    monkeypatch.setattr(tiles, "_depths_apart", None)  # what every pair of gutters would ask
+    monkeypatch.setattr(restoring, "_bridges", None)
+    assert len(views_in(Image.fromarray(dots))) == 1
+    assert restoring.restored(Image.fromarray(dithered)) is None
+
+
+def test_nothing_is_added_in_the_faces_of_a_part_that_has_none_along_an_axis(shots):
+    """A model may answer with a part that is oblique altogether: it has no levels to cut from."""
+    scene = scene_of(shots["colours"].image)
+    target = target_of(scene, sightings(scene)[0].camera)
+    way = np.array([1.0, 2.0, 3.0]) / np.sqrt(14)
+    across = np.array([3.0, 0.0, -1.0]) / np.sqrt(10)
+    oblique = (
+        Extrusion(Plane((0.0, 0.0, 0.0), tuple(across), tuple(way)), (Rect(0, 0, 60, 90),), 40),
+    )
+    assert any(holes for readings in regions_of(target) for holes in readings[0].loops[1:])
+    assert [*additions(oblique, target, regions_of(target), NEVER)]
 
 
 def test_a_piece_that_one_view_leaves_loose_is_slid_to_where_all_show_it():

@@ -18,7 +18,7 @@ from image2cad.data import Sample
 from image2cad.evaluation.scoring import summarise, write_results
 from image2cad.evaluation.verified import evaluate_verified
 from image2cad.reading.doubts import doubt_about
-from image2cad.rendering import filling
+from image2cad.rendering import Camera, filling
 from image2cad.rendering.raster import draw
 from image2cad.rendering.styles import STYLES, draw_in_style, draw_view
 from image2cad.verification.pipeline import verify
@@ -125,6 +125,40 @@ def test_views_on_a_sheet_have_known_cameras_and_views_in_a_list_one_each(tmp_pa
     assert 2 in used or "Picture 3: no program was found that explains it" in row["reason"]
     write_results(tmp_path, [sample], summarise(result), result)
     assert Viewpoint(**row["cameras"][-1]).text in (tmp_path / "report.html").read_text()
+
+
+def test_a_camera_that_sees_nothing_is_refused_and_a_picture_without_a_part_has_none():
+    picture = from_eye((1, -0.7, 0.8))
+    blind = Camera(np.zeros((4, 4)), np.zeros(3))
+    infinite = Camera(np.full((4, 4), np.nan), np.ones(3))
+    for wrong in ((0, 0, 0), (1, 2), (np.nan, 0, 1), "top", (None, 1, 2), (), blind, infinite):
+        for effort in ("none", "low"):
+            with pytest.raises(InputError, match="a camera is the direction"):
+                verify(picture, [], effort, seconds=SECONDS, camera=wrong)
+    blank = Image.new("RGB", (99, 70), "white")
+    assert verify(blank, seconds=SECONDS, camera=np.array([0, -1, 0])).cameras == ()
+
+
+def test_a_camera_of_a_picture_too_large_to_be_read_goes_with_it():
+    eye, factor = (0.9, -0.5, 0.6), 5
+    camera = filling(build(PART).vertices, eye)
+    large = from_eye(eye).resize((factor * 448, factor * 448))
+    (seen,) = (answer := verify(large, seconds=2, camera=camera.zoomed(factor))).cameras
+    assert seen.origin == "given" and apart(seen.direction, eye) < 3
+    assert answer.likeness > 0.6  # on a busy machine the hole is not found in that time
+
+
+def test_a_sheet_among_other_pictures_keeps_its_cameras_and_gives_no_other_its_own():
+    sheet = Image.fromarray(draw_in_style(build(STEPS), "sheet"))
+    finer = sheet.resize((sheet.width * 3 // 2, sheet.height * 3 // 2))
+    free = from_eye((1, -0.7, 0.8))
+    for pictures, first in (([free, sheet], 1), ([sheet, finer], 0)):
+        answer = verify(pictures, seconds=2)
+        known = [one.picture for one in answer.cameras if one.origin == "known"]
+        assert answer.code is not None and known == [first] * 3
+        assert all(one.picture == first or one.origin == "estimated" for one in answer.cameras)
+    # The sheet explains the part; another of another scale takes nothing from it.
+    assert answer.likeness > 0.9
 
 
 # ---- What is no picture of one part

@@ -105,6 +105,8 @@ class Pool:
         self._warm = warm
         self._lock = threading.Lock()
         self._closed = False
+        # One process a core already keeps all cores busy; read by the processes that start now.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self.restarts = 0  # processes that took the place of one that ended
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all = [_start(warm) for _ in range(size)]

@@ -26,7 +26,7 @@ CADBENCH_KIND = "cadbench"
 
 def cadbenchs(scene: Scene, image: Image.Image) -> Sighting | None:
     """The camera of CADBench's single view, where `image` is one."""
-    if image.width != image.height or scene.drawing:
+    if image.width != image.height or scene.line_drawing:
         return None
     picture = np.asarray(image.convert("RGB"))
     border = (picture[0], picture[-1], picture[:, 0], picture[:, -1])

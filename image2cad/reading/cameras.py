@@ -502,7 +502,7 @@ def _shapes(scene: Scene) -> list[tuple[float, Array]]:
     return [
         (float(np.sqrt(mask.sum())), border_of(without_holes(mask)))
         for mask, label in scene.masks[:OUTLINES_READ]
-        if scene.flat[label] or scene.drawing
+        if scene.flat[label] or scene.line_drawing
     ]
 
 

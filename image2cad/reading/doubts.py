@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from image2cad.common import Array
-from image2cad.reading.framing import foreground_of
+from image2cad.reading.framing import as_read, foreground_of
 from image2cad.reading.tiles import views_in
 
 NOT_ONE_PART = "This does not look like a picture of one part"
@@ -41,6 +41,7 @@ def doubt_about(image: Image.Image) -> str:
 
     Views of one part on a sheet or a board that are cut apart (tiles.py) are one part.
     """
+    image = as_read(image)
     small = image.copy()
     small.thumbnail((MOST_LOOKED_AT_SIDE, MOST_LOOKED_AT_SIDE), Image.Resampling.BOX)
     if np.ptp(np.asarray(small.convert("L"), dtype=int)) < LEAST_RANGE:

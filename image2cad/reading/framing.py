@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from image2cad.common import Array
-from image2cad.rendering import SIZE, TONES, Camera
+from image2cad.rendering import SIZE, TONES, Camera, on_white
 
 SOFTENED, FILLING_SHARE = 3, 0.95  # canvas pixels beside a line; share of what lines enclose
 FINER_CANVAS = 2  # pixels of the canvas to one of 448, along a side
@@ -73,7 +73,8 @@ class Framed:
     colours: (C, C, 3) float, 0 to 255. part: bool, what differs from the ground, and what it
     encloses but for through holes. solid: the same without through holes. ink: bool, thin and
     darker than both sides. depth_of_ink: how much darker. noise: greys by which the ground varies.
-    place: how the picture lies on 448 pixels. drawing: inside looks as the ground does.
+    place: how the picture lies on 448 pixels. line_drawing: inside looks as the
+    ground does.
     """
 
     colours: Array
@@ -83,7 +84,7 @@ class Framed:
     depth_of_ink: Array
     noise: float
     place: Place
-    drawing: bool
+    line_drawing: bool
 
 
 def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | None:
@@ -91,7 +92,7 @@ def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | N
 
     most_enlarged: pixels of 448 to one of the picture, at most.
     """
-    picture = np.asarray(on_white(image), dtype=np.float64)
+    picture = np.asarray(as_read(image), dtype=np.float64)
     part, like, noise, step, ground = _foreground(picture)
     if part.sum() < LEAST_PART_PIXELS:
         return None
@@ -114,18 +115,18 @@ def frame(image: Image.Image, most_enlarged: float = float("inf")) -> Framed | N
     depth = closed - grey
     ink = depth > np.maximum(step, LEAST_INK * closed)
     ink &= ndimage.binary_dilation(part, iterations=3)
-    drawing = _is_drawing(grey, part, like, ink)
-    if drawing:
+    line_drawing = _is_line_drawing(grey, part, like, ink)
+    if line_drawing:
         solid = ndimage.binary_fill_holes(part)
     else:
         off = largest_channel(np.abs(colours - _warped(ground, place)))
         solid = part & ~_through_holes(off, part, ink, noise)
-    return Framed(colours, part, solid, ink, depth, noise, place, drawing)
+    return Framed(colours, part, solid, ink, depth, noise, place, line_drawing)
 
 
 def foreground_of(image: Image.Image) -> Array:
     """(H, W) bool: what differs from the ground, in the picture's own pixels."""
-    return _foreground(np.asarray(on_white(image), dtype=np.float64))[0]
+    return _foreground(np.asarray(as_read(image), dtype=np.float64))[0]
 
 
 def gencads(image: Image.Image) -> tuple[Array, Framing] | None:
@@ -135,7 +136,7 @@ def gencads(image: Image.Image) -> tuple[Array, Framing] | None:
     With a border around it, it is taken for the middle; else, so if it was cropped, the part is
     moved into the middle by whole pixels.
     """
-    picture = np.asarray(on_white(image))
+    picture = np.asarray(as_read(image))
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     ground = np.median(border, axis=0).astype(np.uint8)
     part = (picture != ground).any(axis=2)
@@ -172,16 +173,12 @@ def greys(colours: Array) -> Array:
     return out
 
 
-def on_white(image: Image.Image) -> Image.Image:
-    """The picture without transparency, and no larger than MOST_READ_SIDE."""
-    if max(image.size) > MOST_READ_SIDE:
-        image = image.copy()
-        image.thumbnail((MOST_READ_SIDE, MOST_READ_SIDE), Image.Resampling.BOX)
-    clear = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+def as_read(image: Image.Image) -> Image.Image:
+    """The picture in RGB on white, no larger than MOST_READ_SIDE: what pixels are counted in."""
+    return on_white(image, MOST_READ_SIDE)
 
 
-def _is_drawing(grey: Array, part: Array, like: Array, ink: Array) -> bool:
+def _is_line_drawing(grey: Array, part: Array, like: Array, ink: Array) -> bool:
     """Whether the inside looks as the ground does, all of it: a thin frame has faces too."""
     inside = part & ~ndimage.binary_dilation(ink)
     if (like & inside).sum() <= DRAWING_SHARE * inside.sum():

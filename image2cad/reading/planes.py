@@ -42,7 +42,7 @@ def lying(scene: Scene, camera: Camera) -> list[tuple[Array, tuple[int, ...]]]:
             [sketch_quality(points, camera, plane, MOST_SKETCH_CORNERS) for plane in range(3)]
         )
         # Highlights and perspective vary the tone of a flat face; its outline tells then.
-        if scene.flat[label] or scene.drawing or quality.max() > SURE_QUALITY:
+        if scene.flat[label] or scene.line_drawing or quality.max() > SURE_QUALITY:
             worth[label] = quality
     alike = 5.0 + 2 * min(scene.noise, 6)  # greys
     sure: list[tuple[Array, int]] = []
@@ -55,7 +55,7 @@ def lying(scene: Scene, camera: Camera) -> list[tuple[Array, tuple[int, ...]]]:
             and sizes[label] > 100
         ):
             sure.append((scene.tints[label], int(quality.argmax())))
-    if scene.drawing:
+    if scene.line_drawing:
         sure = []
     found = []
     for mask, label in masks:

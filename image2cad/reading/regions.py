@@ -45,7 +45,7 @@ class Scene:
     labels: int32, 0 beside the part. lines: bool, one pixel wide borders that the picture draws.
     ink: bool, all dark thin pixels, as thick as they are. colours: (448, 448, 3). tints: (N + 1, 3)
     the regions' own. flat: (N + 1,) bool, regions of one tone. has_lines: the style draws edges.
-    drawing: nothing but lines. noise: greys. place: how the picture lies on the canvas.
+    line_drawing: nothing but lines. noise: greys. place: how the picture lies on the canvas.
     """
 
     labels: Array
@@ -55,7 +55,7 @@ class Scene:
     tints: Array
     flat: Array
     has_lines: bool
-    drawing: bool
+    line_drawing: bool
     noise: float
     place: Place
 
@@ -101,10 +101,10 @@ def regions(framed: Framed, lined: bool = False) -> Scene:
     colours, ink, solid, noise = framed.colours, framed.ink, framed.solid, framed.noise
     steps = _steps(colours)
     has_lines = lined or _has_lines(framed, steps)
-    lined = has_lines or framed.drawing
+    lined = has_lines or framed.line_drawing
     if lined:
         seeds = _without_slivers(_enclosed(solid & ~ink), solid)
-        if not framed.drawing:
+        if not framed.line_drawing:
             ranges = _ranges(colours)
             for reach in CUT_REACHES:
                 seeds = _cut_along_steps(seeds, colours, steps, ranges, ink, noise, reach)
@@ -129,7 +129,7 @@ def regions(framed: Framed, lined: bool = False) -> Scene:
     tints, flat = _tints(colours, whole, ink, noise)
     return Scene(
         labels, lines, thick, colours[half::step, half::step], tints, flat,
-        has_lines, framed.drawing, noise, framed.place,
+        has_lines, framed.line_drawing, noise, framed.place,
     )  # fmt: skip
 
 

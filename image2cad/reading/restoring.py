@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from image2cad.common import Array
 from image2cad.reading.cameras import ISOMETRIC_KIND, sightings
-from image2cad.reading.framing import HIGHEST, WIDEST, on_white
+from image2cad.reading.framing import HIGHEST, WIDEST, as_read
 from image2cad.reading.regions import scene_of
 from image2cad.reading.tracing import FACE_SHADE
 from image2cad.rendering import SIZE, TONES, Picture, likeness
@@ -26,6 +26,7 @@ SMALLEST_COPY, MOST_ASPECT = 160, 1.01  # pixels of a side, and long over short 
 COLOURLESS = 12  # greys between the channels of a pixel, at most
 LIGHTEST_PART = 225  # greys
 DARKEST_FACE, DARKER_BY = 62, 0.22  # greys; share by which a blurred line is darker than around it
+MOST_ENDS = 2000  # of lines; more are a pattern
 GAP_REACH, DARKEST_BRIDGE = 3, 0.7  # pixels of a gap in a line, and its share of the grey around
 LINE_REACH = 7  # pixels around a blurred line
 RINGING_REACH = 2  # pixels beside a line that are not like the face
@@ -57,7 +58,7 @@ def restored(image: Image.Image) -> Image.Image | None:
         return None
     smaller = wide < SIZE
     how = Image.Resampling.BICUBIC if smaller else Image.Resampling.BOX
-    colours = np.asarray(on_white(image).resize((SIZE, SIZE), how)).astype(float)
+    colours = np.asarray(as_read(image).resize((SIZE, SIZE), how)).astype(float)
     grey: Array = colours.mean(axis=2)
     part = grey < LIGHTEST_PART
     if not part.any() or np.percentile(np.ptp(colours[part], axis=1), 95) > COLOURLESS:
@@ -67,7 +68,10 @@ def restored(image: Image.Image) -> Image.Image | None:
         return None
     smooth = ndimage.median_filter(grey, 5)
     lines, dark = _lines(grey) if smaller else (grey < DARKEST_FACE, grey < DARKEST_FACE)
-    bridges = _bridges(lines, grey)
+    ends = _ends(lines)
+    if len(ends) > MOST_ENDS:
+        return None
+    bridges = _bridges(lines, ends, grey)
     lines, dark = lines | bridges, dark | bridges
     faces, share = _faces(grey, smooth, dark)
     if (dark & ~lines).any():  # a blurred line is wider than a line: the rest is like beside it
@@ -104,7 +108,7 @@ def likeness_to_copy(picture: Picture, image: Image.Image) -> float:
 
     By whichever of the usual filters it is most like it. What a copy has lost is not made up.
     """
-    copy = np.repeat(np.asarray(on_white(image).convert("L"))[..., None], 3, axis=2)
+    copy = np.repeat(np.asarray(as_read(image).convert("L"))[..., None], 3, axis=2)
     whole = Image.fromarray(picture).convert("L")
     smaller = (np.asarray(whole.resize(image.size, how))[..., None] for how in FILTERS)
     return max(likeness(np.repeat(one, 3, axis=2), copy) for one in smaller)
@@ -122,12 +126,17 @@ def _lines(grey: Array) -> tuple[Array, Array]:
     return dark & middle, dark
 
 
-def _bridges(lines: Array, grey: Array) -> Array:
-    """Mask of what joins an end of a line to another line close by, where it is dark between."""
+def _ends(lines: Array) -> Array:
+    """(N, 2) rows and columns of the ends of lines."""
     beside = ndimage.convolve(lines.astype(np.uint8), np.ones((3, 3)), mode="constant") - 1
+    return np.argwhere(lines & (beside <= 2))
+
+
+def _bridges(lines: Array, ends: Array, grey: Array) -> Array:
+    """Mask of what joins an end of a line to another line close by, where it is dark between."""
     out = np.zeros_like(lines)
     reach = np.arange(-GAP_REACH, GAP_REACH + 1)
-    for row, column in np.argwhere(lines & (beside <= 2)):
+    for row, column in ends:
         rows, columns = (np.clip(at + reach, 0, SIZE - 1) for at in (row, column))
         near, _ = ndimage.label(lines[np.ix_(rows, columns)], np.ones((3, 3)))
         others = np.argwhere((near > 0) & (near != near[GAP_REACH, GAP_REACH])) - GAP_REACH
@@ -148,7 +157,7 @@ def _faces(grey: Array, smooth: Array, dark: Array) -> tuple[Array, float]:
 
     And the share that flat faces have of all faces of one grey.
     """
-    nearest = REDS[np.abs(REDS[None] - grey.reshape(-1, 1)).argmin(axis=1)].reshape(grey.shape)
+    nearest = REDS[np.searchsorted((REDS[:-1] + REDS[1:]) / 2, grey)]
     calm = np.abs(smooth - FACE_SHADE) < FLAT_WITHIN / 2
     out = np.where(calm, float(FACE_SHADE), nearest)
     light = grey >= LIGHTEST_PART

@@ -31,7 +31,7 @@ def rods_of(scene: Scene, camera: Camera) -> list[list[Cap]]:
     for mask, label in scene.masks:
         if len(found) >= MOST_RODS:
             break
-        if mask.sum() < LEAST_ROD_PIXELS or scene.flat[label] and not scene.drawing:
+        if mask.sum() < LEAST_ROD_PIXELS or scene.flat[label] and not scene.line_drawing:
             continue
         readings = [cap for plane in range(3) for cap in _readings(mask, plane, camera)]
         if readings:

@@ -2,11 +2,12 @@
 
     for view in views_in(image): ...        # Tile(image, camera); one, camera None, for one view
 
-A composite of BenchCAD's is known by its size and bars, CADBench's grid by its bars and colours;
-their cameras are exact. A sheet has three views on a plain ground of which two share their columns
+A composite of BenchCAD's is known by its size and bars, and its cameras are exact; CADBench's grid
+by its bars and colours, its directions are exact, its scale where no view was drawn smaller so that
+the part is whole. A sheet has three views on a plain ground of which two share their columns
 and two their rows, however many pieces each falls into, and is in third angle where the view from
-above stands above the front view, in first angle where below. Cameras are of the tile's own pixels,
-at one scale; z is up, the front view is seen along y. Two rows of two views are cut apart too, but
+above stands above the front view, in first angle where below. Cameras are of the tile's own pixels;
+z is up, the front view is seen along y. Two rows of two views are cut apart too, but
 their cameras are not known. Left out: sheets of two or more than three views, section views, frames
 and title blocks.
 """
@@ -20,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from image2cad.common import Array
-from image2cad.reading.framing import foreground_of
+from image2cad.reading.framing import as_read, foreground_of
 from image2cad.rendering import (
     BENCHCAD_EYES,
     BENCHCAD_GAP,
@@ -35,6 +36,7 @@ BENCHCAD_STYLE = "benchcad"  # of rendering/styles.py
 LARGEST_TONE_OF_BAR = 3  # greys by which a bar varies
 ALIGNED_SHARE, ALIGNED_PIXELS = 0.015, 3.0  # of a side, and pixels, by which boxes differ
 LEAST_CLEARANCE = 6  # pixels between views
+MOST_GUTTERS = 16  # empty runs of rows or columns; more are text or a pattern
 ONE_TONE = 12  # greys by which a bar's pixels differ
 LEAST_TONE_OF_BAR, DARKEST_BAR = 24, 24  # greys between a bar and the ground; of a black one
 WIDEST_BAR = 0.1  # of the picture
@@ -56,7 +58,8 @@ class Tile:
 
 
 def views_in(image: Image.Image) -> list[Tile]:
-    """The views of one part that a picture shows; itself where it is one."""
+    """The views of one part that a picture shows, in its pixels as it is read; itself for one."""
+    image = as_read(image)
     for ways in (_of_benchcad, _of_bars, _of_a_sheet, _of_quarters):
         tiles = ways(image)
         if tiles:
@@ -69,7 +72,7 @@ def _of_benchcad(image: Image.Image) -> list[Tile]:
     side = 2 * BENCHCAD_TILE + 3 * BENCHCAD_GAP
     if image.size != (side, side):
         return []
-    picture = np.asarray(image.convert("RGB")).astype(int)
+    picture = np.asarray(image).astype(int)
     step = BENCHCAD_TILE + BENCHCAD_GAP
     bars = np.concatenate([np.arange(start, start + BENCHCAD_GAP) for start in (0, step, 2 * step)])
     if min(picture[bars].min(), picture[:, bars].min()) < 255 - LARGEST_TONE_OF_BAR:
@@ -91,7 +94,7 @@ def _of_benchcad(image: Image.Image) -> list[Tile]:
 
 def _of_bars(image: Image.Image) -> list[Tile]:
     """Two rows of two views of one size, parted by bars of one colour; CADBench's are known."""
-    picture = np.asarray(image.convert("RGB")).astype(int)
+    picture = np.asarray(image).astype(int)
     height, width, _ = picture.shape
     across, down = _bar_of(picture), _bar_of(picture.swapaxes(0, 1))
     if across is None or down is None or np.abs(across[2] - down[2]).max() > ONE_TONE:
@@ -109,7 +112,7 @@ def _of_bars(image: Image.Image) -> list[Tile]:
     out = []
     for eye, tile in zip(CADBENCH_EYES, tiles, strict=True):
         wide, high = tile.image.size
-        # Its views differ in scale where a part is much higher than wide, and then all do.
+        # A view in which the part would not be whole is drawn smaller: that is not looked for.
         out.append(Tile(tile.image, orthographic(eye, high, at=(wide / 2, high / 2))))
     return out
 
@@ -135,7 +138,7 @@ def _bar_of(picture: Array) -> tuple[int, int, Array] | None:
 
 def _grey_on_white(image: Image.Image) -> bool:
     """Whether a view has CADBench's colours."""
-    picture = np.asarray(image.convert("RGB")).astype(int)
+    picture = np.asarray(image).astype(int)
     ground = np.median(np.concatenate([picture[0], picture[-1]]), axis=0)
     inside = picture[foreground_of(image)]
     return bool(ground.min() > 255 - ONE_TONE and np.median(np.ptp(inside, axis=1)) < GREYEST)
@@ -167,7 +170,10 @@ def _of_a_sheet(image: Image.Image) -> list[Tile]:
     found = foreground_of(image)
     best: tuple[float, list[_Box]] | None = None
     # Views are parted by empty rows and columns; views in pieces have more of these.
-    for row, column in itertools.product(_gutters(found, 1), _gutters(found, 0)):
+    ways = _gutters(found, 1), _gutters(found, 0)
+    if max(map(len, ways)) > MOST_GUTTERS:
+        return []
+    for row, column in itertools.product(*ways):
         boxes = {
             (upper, on_left): _box_of(found[rows, columns], rows.start or 0, columns.start or 0)
             for upper, rows in ((True, slice(row)), (False, slice(row, None)))
@@ -234,7 +240,7 @@ def _sheet_tiles(image: Image.Image, front: _Box, above: _Box, beside: _Box) -> 
         left, top = int(box[0]) - TILE_MARGIN, int(box[1]) - TILE_MARGIN
         right, bottom = int(box[2]) + TILE_MARGIN, int(box[3]) + TILE_MARGIN
         whole = Image.new("RGB", (right - left, bottom - top), "white")
-        inner = image.convert("RGB").crop(tuple(int(edge) for edge in box))  # type: ignore[arg-type]
+        inner = image.crop(tuple(int(edge) for edge in box))  # type: ignore[arg-type]
         whole.paste(inner, (int(box[0]) - left, int(box[1]) - top))
         middle = ((box[0] + box[2]) / 2 - left, (box[1] + box[3]) / 2 - top)
         tiles.append(Tile(whole, orthographic(eye, 1.0, (0.0, 0.0, 0.0), middle)))

@@ -14,11 +14,8 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from PIL import Image
 
 from image2cad.common import Array
-from image2cad.rendering.camera import SIZE
-from image2cad.rendering.raster import Picture
 
 WINDOW_SIDE = 7  # pixels
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -124,13 +121,3 @@ def _ssim(a, b):  # type: ignore[no-untyped-def]
             total += 1.0 - top / ((mx * mx + my * my + C1) * (vx + vy + C2))
             count += 1
     return total, count
-
-
-def as_picture(image: Image.Image) -> Picture:
-    """The image as (448, 448, 3) uint8 on white, as GenCAD's pictures are."""
-    rgba = image.convert("RGBA")
-    white = Image.new("RGBA", rgba.size, "white")
-    flat = Image.alpha_composite(white, rgba).convert("RGB")
-    if flat.size != (SIZE, SIZE):
-        flat = flat.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(flat)

@@ -140,6 +140,8 @@ def views_of(
 ) -> list[View]:
     """The views of the picture that `draw_in_style` draws, in its pixels and the part's units.
 
+    Where it draws the eye by lot, give that eye.
+
     share: of a free style's picture that the part fills; GenCAD's own framing fills its own.
     Raises InputError for an unknown style, for an eye or an angle with a style that has its own,
     and for an angle that is not from 0 to below 150 degrees.
@@ -155,9 +157,9 @@ def views_of(
     side = size or SIZE
     if style == "gencad" and not angle:
         whole = (0, 0, side, side)
-        return [View(camera_of(box, eye or EYE).zoomed(side / SIZE), whole)]
+        return [View(camera_of(box, EYE if eye is None else eye).zoomed(side / SIZE), whole)]
     if style in FREE:
-        camera = filling(points, eye or EYE, (side, side), share, angle)
+        camera = filling(points, EYE if eye is None else eye, (side, side), share, angle)
         return [View(camera, (0, 0, side, side))]
     if style.startswith("sheet"):
         found = _on_a_sheet(box, style == "sheet")
@@ -244,7 +246,7 @@ def draw_in_style(
     eye: direction to the viewer, GenCAD's by default. angle: of view in degrees from top to
     bottom; 0 is orthographic. Both are for free styles only. size: pixels a side; by default 448,
     or what the board or sheet has. chance: what `any` draws its colours, ground and lines by, and
-    eye and angle where they are not given.
+    eye and angle where no eye is given.
 
     Raises InputError as `views_of` does, and ValueError as `draw` does.
     """

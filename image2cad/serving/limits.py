@@ -26,6 +26,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from image2cad.common import EFFORTS, NEVER, TICK, InputError, Stop
+from image2cad.reading import MOST_READ_SIDE, as_read
 from metrics import usable_cores
 
 # ---- What one request may bring
@@ -41,7 +42,7 @@ MARK_BYTES, HEAD_BYTES = 16, 1024  # of a file, in which these are looked for; i
 LEAST_BOX = 16  # pixels a side, of a region with a part in it
 MOST_BOX_LETTERS = 200
 SEVERAL_PAGES = "has several pages or frames: the first was read, and no other."
-LARGEST_SIDE = 2048  # pixels; larger pictures are reduced, as models and drawings have 448 at most
+DRAFT_SIDE = 3 * MOST_READ_SIDE  # pixels, from which a JPEG file is decoded in part only
 _decoding = threading.Lock()  # a large picture takes hundreds of megabytes until it is reduced
 
 
@@ -238,18 +239,14 @@ def _opened(data: bytes, limits: Limits, box: CutOut | None = None) -> tuple[Ima
     size = image.width * image.height
     try:
         with _decoding:
-            if box is not None:
-                image = _cut_out(ImageOps.exif_transpose(image), box)
-            image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=3.0)
-        if image.mode.startswith("I;16"):  # whose conversion would cut off all above 255
-            image = image.point(lambda value: value * (1 / 256)).convert("L")
-        rgba = ImageOps.exif_transpose(image).convert("RGBA")
+            if box is None:
+                image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
+            ImageOps.exif_transpose(image, in_place=True)
+            picture = as_read(image if box is None else _cut_out(image, box))
     except InputError:
         raise
     except Exception as error:  # decoders raise all sorts of things at damaged files
         raise InputError("the picture is damaged: it cannot be decoded") from error
-    white = Image.new("RGBA", rgba.size, "white")
-    picture = Image.alpha_composite(white, rgba).convert("RGB")
     darkest, lightest = picture.convert("L").getextrema()
     if darkest == lightest:
         where = "the picture is blank: all of it" if box is None else "the box is blank: all in it"

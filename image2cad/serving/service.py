@@ -156,8 +156,6 @@ class Service:
         """workers: pictures that are worked on at a time, each on one core; all cores if None."""
         self.backend, self.limits = backend, limits or Limits()
         self.workers, running = workers or usable_cores(), self.limits.running
-        # One process a core already keeps all cores busy; read by the processes that start now.
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         self._closed, self._told = threading.Event(), threading.Event()
         self._model = ThreadPoolExecutor(backend.calls, thread_name_prefix="model")
         self._verifying = Pool(self.workers, warm_up)

@@ -81,15 +81,15 @@ def additions(
     program: Program, target: Target, regions: list[list[Cap]], stop: Stop
 ) -> Iterator[Addition]:
     """Extrusions to add to `program`, in front of the camera that the regions were read by."""
-    scene = _scene(program, target)
-    if isinstance(scene.whole, tuple):
-        for number, step in opening_cuts(program, target.sights, scene.whole):
+    small_looks = _small_looks(program, target)
+    if isinstance(small_looks.whole, tuple):
+        for number, step in opening_cuts(program, target.sights, small_looks.whole):
             if stop.due():
                 return
             cost = cost_of((*program, step), target, COARSE_BLOCK, True)
             yield Addition(cost, step, -number)
     if target.space is not None:
-        yield from _additions_in(target.space, scene, program, target, regions, stop)
+        yield from _additions_in(target.space, small_looks, program, target, regions, stop)
         return
     blank = target.blank[COARSE_BLOCK]
     for region, readings in enumerate(regions):
@@ -102,7 +102,7 @@ def additions(
                     return
                 cost = cost_of((*program, step), target, COARSE_BLOCK, True)
                 yield Addition(cost, step, region + number * len(regions))
-        if scene.whole is not None and _explained(readings[0], scene.whole, target):
+        if small_looks.whole is not None and _explained(readings[0], small_looks.whole, target):
             continue
         best = max(cap.straight for cap in readings)
         for cap in readings:
@@ -128,7 +128,7 @@ def additions(
                 ends += [start + inwards * depth for depth in depths]
                 loops = cap.at(start)
                 for end in ends:
-                    looks = _with(scene, block, target, cap, start, end)
+                    looks = _with(small_looks, block, target, cap, start, end)
                     gap = gap_of(looks, target, COARSE_BLOCK)
                     step = block_of(cap.plane, loops, start, end)
                     yield Addition(squared(gap) / blank, step, region)
@@ -173,7 +173,7 @@ def _middle(loop: Loop) -> tuple[Array, float]:
 
 def _additions_in(
     space: Space,
-    scene: _Scene,
+    small_looks: _SmallLooks,
     program: Program,
     target: Target,
     regions: list[list[Cap]],
@@ -188,7 +188,7 @@ def _additions_in(
         mine = next(i for i, sight in enumerate(target.sights) if sight.has(readings[0]))
         if readings[0].depths:
             continue
-        if scene.whole is not None and _explained(readings[0], scene.whole, target):
+        if small_looks.whole is not None and _explained(readings[0], small_looks.whole, target):
             continue
         taken[mine] += 1
         if taken[mine] > REGIONS_OF_A_VIEW:
@@ -196,13 +196,13 @@ def _additions_in(
         best = max(cap.straight for cap in readings)
         good = [cap for cap in readings if cap.straight >= best - 0.2]
         for cap in sorted(good, key=lambda cap: -cap.straight)[:READINGS_OF_A_VIEW]:
-            for cost, step in _blocks_in(space, scene, program, target, cap, blank, stop):
+            for cost, step in _blocks_in(space, small_looks, program, target, cap, blank, stop):
                 yield Addition(cost, step, region)
 
 
 def _blocks_in(
     space: Space,
-    scene: _Scene,
+    small_looks: _SmallLooks,
     program: Program,
     target: Target,
     cap: Cap,
@@ -232,7 +232,7 @@ def _blocks_in(
         loops = cap.at(start)
         for depth in _spaced([deepest, *inside, *shorter], 0.02 * span)[:ENDS_OF_A_VIEW]:
             end = start + inwards * depth
-            looks = _with(scene, block, target, cap, start, end)
+            looks = _with(small_looks, block, target, cap, start, end)
             gap = gap_of(looks, target, COARSE_BLOCK)
             yield squared(gap) / blank, block_of(cap.plane, loops, start, end)
         edge = hull_high if inwards < 0 else hull_low
@@ -260,7 +260,7 @@ def _spaced(values: list[float], apart: float) -> list[float]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
+class _SmallLooks:
     """How a program looks to the target's cameras, in small pictures.
 
     camera: the target's, for pictures that small. depth, tone: of each small pixel, in GenCAD's
@@ -274,26 +274,28 @@ class _Scene:
     whole: Looks | None
 
 
-def _scene(program: Program, target: Target) -> _Scene:
+def _small_looks(program: Program, target: Target) -> _SmallLooks:
     small = target.camera.zoomed(SMALL_SIDE / SIZE)
     depth = np.full((SMALL_SIDE, SMALL_SIDE), -np.inf, dtype=np.float32)
     tone = np.full((SMALL_SIDE, SMALL_SIDE), WHITE, dtype=np.int16)
     drawing = build(program) if program else None
     nothing = tuple(blank_painting(SMALL_SIDE) for _ in target.sights)
     if drawing is None:
-        return _Scene(small, depth, tone, nothing, None)
+        return _SmallLooks(small, depth, tone, nothing, None)
     whole = looks_of(drawing, target, True)
     if target.sights:
         looks = looks_of(drawing, target, True, SMALL_SIDE)
-        return _Scene(small, depth, tone, looks if isinstance(looks, tuple) else nothing, whole)
+        return _SmallLooks(
+            small, depth, tone, looks if isinstance(looks, tuple) else nothing, whole
+        )
     _add(drawing, drawing.vertices, drawing.edge_points, small, depth, tone)
-    return _Scene(small, depth, tone, (), whole)
+    return _SmallLooks(small, depth, tone, (), whole)
 
 
 def _with(
-    scene: _Scene, block: Drawing, target: Target, cap: Cap, start: float, end: float
+    small_looks: _SmallLooks, block: Drawing, target: Target, cap: Cap, start: float, end: float
 ) -> Looks:
-    """How the scene looks with a block one unit deep on the cap, stretched from start to end."""
+    """How the part looks with a block one unit deep on the cap, stretched from start to end."""
     axis = FACING_AXES[cap.plane]
     # A sketch whose plane moves along the line of sight looks the same.
     t = cap.camera.slides(np.zeros(1), np.full(1, start), axis)
@@ -311,10 +313,10 @@ def _with(
             paint(
                 block, sight.camera.zoomed(zoom), SMALL_SIDE, sight.lined, over, (vertices, lines)
             )
-            for sight, over in zip(target.sights, scene.paintings, strict=True)
+            for sight, over in zip(target.sights, small_looks.paintings, strict=True)
         )
-    depth, tone = scene.depth.copy(), scene.tone.copy()
-    _add(block, vertices, lines, scene.camera, depth, tone)
+    depth, tone = small_looks.depth.copy(), small_looks.tone.copy()
+    _add(block, vertices, lines, small_looks.camera, depth, tone)
     return TONES[tone]
 
 

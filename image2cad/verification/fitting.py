@@ -41,6 +41,7 @@ LONGEST_MOVE = 0.3  # a number moves by this share of the part at most in one st
 SETTLED_GAIN = 0.01  # gains below this share of the cost end a level
 FURTHER_UNIT = 4.0  # of the logarithm of a camera's distance in sizes of the part
 MOST_NUMBERS = 150  # of a program that is fitted; more take longer than they are worth
+STEPS_OF_A_QUICK_FIT = 4  # in each size of block
 SAME_COST = 1e-7  # candidates whose costs are closer draw the same
 
 
@@ -196,7 +197,9 @@ def improved(
     """The most promising ones, fitted: many coarsely, the best of them finely."""
     ranked = sorted((one for one in candidates if _builds(one)), key=lambda one: one.cost)
     promising = islice(distinct(ranked, lambda one: one.cost, SAME_COST), effort.tried)
-    rough = [_fitted(one, target, FIT_BLOCKS[:1], stop) for one in promising]
+    rough = [
+        briefly_fitted(one.program, one.source, target, FIT_BLOCKS[:1], stop) for one in promising
+    ]
     rough.sort(key=lambda one: one.price)
     best = islice(distinct(rough, lambda one: one.cost, SAME_COST), effort.refined)
     return refined(best, target, stop)
@@ -204,15 +207,19 @@ def improved(
 
 def refined(candidates: Iterable[Candidate], target: Target, stop: Stop = NEVER) -> list[Candidate]:
     """All of them fitted finely, without those that build nothing."""
-    fitted = [_fitted(one, target, FIT_BLOCKS[1:], stop) for one in candidates]
-    return [one for one in fitted if _builds(one)]
+    blocks = FIT_BLOCKS[1:]
+    fine = [briefly_fitted(one.program, one.source, target, blocks, stop) for one in candidates]
+    return [one for one in fine if _builds(one)]
 
 
-def _fitted(one: Candidate, target: Target, blocks: Sequence[int], stop: Stop) -> Candidate:
+def briefly_fitted(
+    program: Program, source: str, target: Target, blocks: Sequence[int], stop: Stop
+) -> Candidate:
+    """The program after a few steps of `fit` in each block; as it is when it is time to stop."""
     if stop.due():
-        return judged(one.program, one.source, target)
-    steps = (4,) * len(blocks)
-    return fit(one.program, target, blocks, steps, source=one.source, stop=stop)
+        return judged(program, source, target)
+    steps = (STEPS_OF_A_QUICK_FIT,) * len(blocks)
+    return fit(program, target, blocks, steps, source=source, stop=stop)
 
 
 def _builds(one: Candidate) -> bool:

@@ -86,8 +86,13 @@ def opening_cuts(
 
 
 def _starts(program: Program, axis: int, inwards: float) -> list[tuple[float, float]]:
-    """Levels at which a face with material behind it may lie, and how thick that is."""
+    """Levels at which a face with material behind it may lie, and how thick that is.
+
+    None of a part that is oblique altogether.
+    """
     known = levels(program, axis)
+    if not known:
+        return []
     innermost = max(known) if inwards > 0 else min(known)
     behind = [(start, (innermost - start) * inwards) for start in known]
     return [(start, thick) for start, thick in behind if thick > LEAST_BEHIND]

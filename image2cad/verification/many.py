@@ -9,7 +9,6 @@ the scores (evaluation/scoring.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -58,8 +57,6 @@ def answer_many(
         PictureJob(image, tuple(mine), effort, tuple(sources))
         for image, mine in zip(images, codes, strict=True)
     ]
-    # One process a core already keeps all cores busy; read by the processes that start now.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     deadline = effort_named(effort).longest + SPARE_SECONDS
     out: list[Answer | None] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc="verify", unit="picture", disable=not progress) as bar:

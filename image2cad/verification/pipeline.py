@@ -32,8 +32,8 @@ from image2cad.reading import (
     BENCHCAD_STYLE,
     Framing,
     Scene,
-    Sighting,
     Tile,
+    as_read,
     cadbenchs,
     doubt_about,
     gencads,
@@ -44,7 +44,16 @@ from image2cad.reading import (
     sightings,
     views_in,
 )
-from image2cad.rendering import EYE, SIZE, Camera, Picture, as_picture, axes_seen_from, draw
+from image2cad.rendering import (
+    EYE,
+    SIZE,
+    Camera,
+    Picture,
+    as_picture,
+    axes_seen_from,
+    camera_from,
+    draw,
+)
 from image2cad.verification.candidate import Candidate, judged, least_cost
 from image2cad.verification.choosing import Answer, choose
 from image2cad.verification.confidence import confidence_in_copy, confidence_of
@@ -70,7 +79,8 @@ MOST_EXTRUSIONS, MOST_LETTERS = 60, 20_000  # of a program that is drawn here; o
 EXPLAINED_COST = 2e-4  # from which nothing is left to explain
 CLEAR_COST = 1e-3  # from which a part grown from the picture needs no other source
 AS_THEY_ARE = 2  # guesses of the model that stay in the race without a fit
-ALONE_SHARE = 0.4  # of that, for the first view, where cameras are not known
+ALONE_SHARE = 0.4  # of that, for the first picture, where there are others
+POSING_SHARE = 0.5  # of what is left then, at most, to find where the others are seen from
 RETOUCHING_SHARE = 0.25  # of the time, for what is fitted to a board pixel by pixel
 TOGETHER_SHARE = 0.85  # of what is left then, for all views: judging the answer takes long, too
 MOST_TOGETHER = 0.06  # cost in all views, from which only the first is believed
@@ -102,18 +112,21 @@ def verify(
     picture that GenCAD's renderer did not draw and for several views. camera: of one picture, in
     its pixels, or the direction to its viewer with z up; else it is estimated. stop: when it is
     due, the best that is there is the answer. Raises InputError for an unknown effort or source,
-    for no picture, and for a camera that is given with several pictures.
+    for no picture, for a camera that is given with several pictures, and for one that sees nothing.
     """
     started = time.monotonic()
     allowed = effort_named(effort)
     if set(sources) - set(SOURCES):
         raise InputError(f"sources are {', '.join(SOURCES)}")
     budget = allowed.seconds if seconds is None else seconds
-    views = [image] if isinstance(image, Image.Image) else list(image)
-    if not views:
+    given = [image] if isinstance(image, Image.Image) else list(image)
+    if not given:
         raise InputError("there is no picture")
-    if camera is not None and len(views) > 1:
+    if camera is not None and len(given) > 1:
         raise InputError("a camera can be given with one picture only")
+    views = [as_read(view) for view in given]
+    if camera is not None:
+        camera = _checked(camera, views[0].width / given[0].width)
     picture = as_picture(views[0])
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
     doubts = [doubt_about(view) for view in views]
@@ -178,8 +191,9 @@ def verify(
     tried = [*readable, *finalists, *(noted(one) for one in found[count:])]
     tried = [replace(one, fate=DRAWS_WORSE) for one in tried]
     answer = choose(target, [*finalists, *only_run], tried, started, stop=until_run)
-    origin = "known" if own_picture is not None else "estimated" if camera is None else "given"
-    cameras = () if answer.code is None else viewpoints(target, origin)
+    # Where no part was found in a picture, it is not seen from anywhere.
+    seen_at_all = answer.code is not None and own_picture is not None
+    cameras = viewpoints(target, "known") if seen_at_all else ()
     answer = replace(answer, cameras=cameras, reason=reason)
     return _as_copy(answer, views[0]) if blurred and min(views[0].size) < SIZE else answer
 
@@ -191,6 +205,20 @@ def _as_copy(answer: Answer, copy: Image.Image) -> Answer:
         return answer
     value = likeness_to_copy(draw(drawing), copy)
     return replace(answer, confidence=confidence_in_copy(value))
+
+
+def _checked(camera: Camera | Sequence[float], scale: float) -> Camera | Sequence[float]:
+    """The camera that was given, for its picture made `scale` times as large. Raises InputError."""
+    try:
+        if isinstance(camera, Camera):
+            return camera_from(camera.projection).zoomed(scale)
+        axes_seen_from(camera)
+    except (TypeError, ValueError, IndexError, np.linalg.LinAlgError) as error:
+        raise InputError(
+            "a camera is the direction to the viewer, three numbers that are not all 0, or a "
+            f"Camera that sees something: {error}"
+        ) from error
+    return camera
 
 
 def _is_gencads_eye(eye: Sequence[float]) -> bool:
@@ -247,56 +275,73 @@ def _seen(
 
     # A picture whose camera is given is one view.
     cut = [views_in(view) if camera is None else [Tile(view)] for view in views]
-    numbers = [i for i, tiles in enumerate(cut) for _ in tiles]
-    tiles = [tile for found in cut for tile in found]
-    origin = "estimated" if camera is None else "given"
-    cameras: list[Sighting] = []
     if isinstance(camera, Camera):
-        tiles = [Tile(views[0], camera)]
-    elif camera is not None:
-        cameras = [seen_from(camera)]
-
-    def told(seen: Explanation, scenes: Sequence[Scene], origin: str) -> _Seen:
-        pairs = list(zip(scenes, numbers, strict=True))
-        return seen, viewpoints(seen.target, origin, pairs)
-
-    all_known = all(tile.camera is not None for tile in tiles)
-    known = cameras_of_tiles(tiles) if all_known else []
-    if known and len(known) == len(tiles):
-        factor = allowed.strange_factor if len(known) == 1 else allowed.several_factor
-        on_board = len(views) == 1 and all(tile.style == BENCHCAD_STYLE for tile in tiles)
-        share = 1.0 - RETOUCHING_SHARE if on_board else 1.0
-        seen = programs_of_views(known, share * left(factor), stop, guesses)
+        cut = [[Tile(views[0], camera)]]
+    known, base = _known_views(cut)
+    read = [(scene_of(tile.image), i) for i, tiles in enumerate(cut) if i != base for tile in tiles]
+    found = [(scene, i) for scene, i in read if scene is not None]
+    if not known and not found:
+        return None
+    further = found if known else found[1:]
+    factor = allowed.several_factor if len(known) + len(found) > 1 else allowed.strange_factor
+    share = ALONE_SHARE if further else 1.0
+    mine = () if further else guesses  # which are tried where all views can be asked
+    if known:
+        origin = "known" if camera is None else "given"
+        on_board = not further and all(tile.style == BENCHCAD_STYLE for tile in cut[base])
+        growing = share - RETOUCHING_SHARE if on_board else share
+        seen = programs_of_views(known, growing * left(factor), stop, mine)
         if on_board:
             until = stop.within(left(factor))
-            better = retouched(seen.candidates, seen.target, views[0], until)
+            better = retouched(seen.candidates, seen.target, views[base], until)
             seen = replace(seen, candidates=better)
-        return told(seen, [scene for scene, _ in known], "known" if camera is None else origin)
-    read = [(scene_of(tile.image), number) for tile, number in zip(tiles, numbers, strict=True)]
-    numbers = [number for scene, number in read if scene is not None]
-    scenes = [scene for scene, _ in read if scene is not None]
-    if not scenes:
-        return None
-    first, *others = scenes
-    if not cameras and len(tiles) == 1:
-        board = cadbenchs(first, tiles[0].image)
-        cameras, origin = ([board], "known") if board else ([], origin)
-    cameras = cameras or sightings(first)
-    if not others:
-        seen = seen_programs(first, cameras, left(allowed.strange_factor), stop, guesses)
-        return told(seen, scenes, origin)
-    alone = seen_programs(first, cameras, ALONE_SHARE * left(allowed.several_factor), stop)
-    if not alone.candidates:
-        return told(alone, scenes, origin)
-    together = posed(alone.candidates[0].program, alone.target, others)
-    if len(together) == 1:
-        return told(alone, scenes, origin)
-    best = alone.candidates[:2]
-    rest = TOGETHER_SHARE * left(allowed.several_factor)
-    both = programs_of_views(together, rest, stop, guesses, best)
+    else:
+        scene, base = found[0]
+        origin, cameras = "estimated", []
+        if camera is not None and not isinstance(camera, Camera):
+            origin, cameras = "given", [seen_from(camera)]
+        elif len(read) == 1 and (board := cadbenchs(scene, views[0])):
+            origin, cameras = "known", [board]
+        seen = seen_programs(scene, cameras or sightings(scene), share * left(factor), stop, mine)
+    if further and seen.candidates:
+        scenes = [scene for scene, _ in further]
+        seen = _in_all_views(seen, scenes, left(factor), stop, guesses)
+    numbers = [(scene, base) for scene, _ in known] + found
+    cameras_told = viewpoints(seen.target, origin, numbers)
+    return seen, tuple(
+        one if one.picture == base else replace(one, origin="estimated") for one in cameras_told
+    )
+
+
+def _known_views(cut: Sequence[Sequence[Tile]]) -> tuple[list[tuple[Scene, Camera]], int]:
+    """The views of a picture with known cameras, and its number; of several the one with most.
+
+    Such cameras share a unit within one picture only. None and -1 where there is no such picture.
+    """
+    whole = [i for i, tiles in enumerate(cut) if all(tile.camera is not None for tile in tiles)]
+    number = max(whole, key=lambda i: len(cut[i]), default=-1)
+    known = cameras_of_tiles(cut[number]) if whole else []
+    return (known, number) if known and len(known) == len(cut[number]) else ([], -1)
+
+
+def _in_all_views(
+    alone: Explanation,
+    further: Sequence[Scene],
+    seconds: float,
+    stop: Stop,
+    guesses: Sequence[Program],
+) -> Explanation:
+    """Programs for the views of `alone` and further ones, or `alone` where these do not agree."""
+    started = time.monotonic()
+    until = stop.within(POSING_SHARE * seconds)
+    together = posed(alone.candidates[0].program, alone.target, further, until)
+    if len(together) == len(alone.target.sights):
+        return alone
+    rest = TOGETHER_SHARE * max(seconds - (time.monotonic() - started), LEAST_SECONDS)
+    both = programs_of_views(together, rest, stop, guesses, alone.candidates[:2])
     # Views that no program explains together do not lie as they seemed to.
     agree = both.candidates and both.candidates[0].cost < MOST_TOGETHER
-    return told(both if agree else alone, scenes, origin)
+    return both if agree else alone
 
 
 def _written(

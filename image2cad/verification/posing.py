@@ -1,6 +1,6 @@
 """Several views of one part, whose cameras are not known, brought into the axes of one program.
 
-    views = posed(program, target, scenes)      # (scene, camera) of each view, the target's first
+    views = posed(program, target, scenes, stop)    # (scene, camera), the target's views first
 
 Each view shows its own axes at best up to their names and to which way depths go, its own scale and
 its own place. A program that explains one view is seen by another's likely cameras in all ways;
@@ -17,57 +17,71 @@ from dataclasses import replace
 import numpy as np
 
 from image2cad.cad import Program, build
-from image2cad.common import Array
+from image2cad.common import NEVER, Array, Stop
 from image2cad.reading import Scene, Sighting, camera_turned, namings, sightings
 from image2cad.rendering import Camera
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
+from image2cad.verification.fitting import rough_cost_of
 from image2cad.verification.sights import sight_of
 
 CAMERAS_POSED = 3  # of each further view
+WAYS_JUDGED = 6  # the best when they are drawn roughly, drawn with care
 NOT_LEVEL = 1.25  # times its cost: a pose in which z is not upright; viewers mostly have it so
 LEVEL = 0.03  # cosine between what is upright in a picture and across it, and z
 STRANGE_COST = 0.3  # in coarse blocks, from which a view is left out: nothing says how it lies
 REVERSED = np.diag([-1.0, -1.0, 1.0])  # depths the other way round explain the same lines
 
 
-def posed(program: Program, target: Target, others: Sequence[Scene]) -> list[tuple[Scene, Camera]]:
-    """The target's view and the others, each with its camera in the program's axes.
+def posed(
+    program: Program, target: Target, others: Sequence[Scene], stop: Stop = NEVER
+) -> list[tuple[Scene, Camera]]:
+    """The target's views and the others, each with its camera in the program's axes.
 
-    Views on which the program lies badly whatever the axes are called are left out.
+    Views on which the program lies badly whatever the axes are called are left out, and those for
+    which no time is left.
     """
-    first = target.sights[0]
-    out = [(first.scene, first.camera)]
-    for scene in others:
+    out = [(sight.scene, sight.camera) for sight in target.sights]
+    for number, scene in enumerate(others):
+        until = stop.share(1 / (len(others) - number))
+        if until.due():
+            break
         cameras = sightings(scene, CAMERAS_POSED)
         known = look_at_sights([sight_of(scene, cameras[0].camera)])
-        found = [way for one in cameras for way in _ways(program, known, one)]
-        if found:
-            cost, camera = min(found, key=lambda pair: pair[0])
-            if cost < STRANGE_COST:
-                out.append((scene, camera))
+        ways = sorted(_ways(program, known, cameras, until), key=lambda way: way[0])
+        found = [
+            (strangeness * cost_of(program, seen, COARSEST_BLOCK), seen.camera)
+            for _, strangeness, seen in ways[:WAYS_JUDGED]
+        ]
+        cost, camera = min(found, key=lambda one: one[0], default=(BUILDS_NOTHING, None))
+        if camera is not None and cost < STRANGE_COST:
+            out.append((scene, camera))
     return out
 
 
-def _ways(program: Program, known: Target, sighting: Sighting) -> list[tuple[float, Camera]]:
-    """The cost of the program in a view for each way to name its axes, and the camera."""
+def _ways(
+    program: Program, known: Target, cameras: Sequence[Sighting], stop: Stop
+) -> list[tuple[float, float, Target]]:
+    """Each way to name the axes of each camera: the rough cost, its factor, and what is seen."""
     drawing = build(program)
     if drawing is None:
         return []
     rows, columns = np.nonzero(known.sights[0].scene.part)
     goal = np.array([[columns.min(), rows.min()], [columns.max() + 1, rows.max() + 1]])
-    turns = [sighting.turn]
-    if sighting.lens is None:
-        turns.append(REVERSED @ sighting.turn)
-    out = []
-    for turn, naming in itertools.product(turns, namings()):
-        way = turn @ naming
-        camera = _onto(drawing.vertices, camera_turned(way, sighting.lens), goal)
-        target = replace(known, camera=camera, sights=(replace(known.sights[0], camera=camera),))
-        cost = cost_of(program, target, COARSEST_BLOCK)
-        level = abs(way[0, 2]) < LEVEL and way[1, 2] > LEVEL
-        if cost < BUILDS_NOTHING:
-            out.append((cost if level else NOT_LEVEL * cost, camera))
+    out: list[tuple[float, float, Target]] = []
+    for sighting in cameras:
+        turns = [sighting.turn]
+        if sighting.lens is None:
+            turns.append(REVERSED @ sighting.turn)
+        for turn, naming in itertools.product(turns, namings()):
+            if stop.due():
+                return out
+            way = turn @ naming
+            camera = _onto(drawing.vertices, camera_turned(way, sighting.lens), goal)
+            seen = replace(known, camera=camera, sights=(replace(known.sights[0], camera=camera),))
+            level = abs(way[0, 2]) < LEVEL and way[1, 2] > LEVEL
+            factor = 1.0 if level else NOT_LEVEL
+            out.append((factor * rough_cost_of(program, seen), factor, seen))
     return out
 
 

@@ -78,15 +78,15 @@ class Sight:
 
 def sight_of(scene: Scene, camera: Camera) -> Sight:
     """What a scene shows, seen by a camera of its canvas."""
-    lined = scene.has_lines or scene.drawing
+    lined = scene.has_lines or scene.line_drawing
     flat = [*lying(scene, camera), *((mask, (plane,)) for mask, plane in rings(scene, camera))]
     regions = caps_of(flat, camera, _tolerance(scene), MOST_SKETCH_CORNERS, True)
     regions += rods_of(scene, camera)
     part, lines, tone = scene.part, scene.lines.copy(), tones(scene)
-    if scene.drawing:
+    if scene.line_drawing:
         lines &= ~ndimage.binary_dilation(~part)
     weights = np.array(
-        [1.0, LINE_WEIGHT if lined else 0.0, 0.0 if scene.drawing else TONE_WEIGHT],
+        [1.0, LINE_WEIGHT if lined else 0.0, 0.0 if scene.line_drawing else TONE_WEIGHT],
         dtype=np.float32,
     )
     levels = {}
@@ -99,7 +99,9 @@ def sight_of(scene: Scene, camera: Camera) -> Sight:
         shares = np.stack([_averaged(plane, SIZE // block) for plane in (part, lines, tone)])
         features[block] = (blurred(shares) * weights[:, None, None] * np.float32(block)).ravel()
         blank[block] = max(float(features[block] @ features[block]), 1e-9)
-    return Sight(camera, scene, regions, lined, scene.drawing, weights, levels, features, blank)
+    return Sight(
+        camera, scene, regions, lined, scene.line_drawing, weights, levels, features, blank
+    )
 
 
 def _tolerance(scene: Scene) -> float:

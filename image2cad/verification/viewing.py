@@ -41,7 +41,7 @@ from image2cad.verification.boxes import loose_pieces
 from image2cad.verification.candidate import Candidate, judged, least_cost
 from image2cad.verification.cost import BUILDS_NOTHING, Target, cost_of, look_at_sights
 from image2cad.verification.features import COARSEST_BLOCK
-from image2cad.verification.fitting import fit, fit_turning, rough_cost_of
+from image2cad.verification.fitting import briefly_fitted, fit, fit_turning, rough_cost_of
 from image2cad.verification.floors import floors
 from image2cad.verification.growing import grow, placed
 from image2cad.verification.library import templates
@@ -132,7 +132,7 @@ def seen_programs(
             # What was found by the camera as it was is judged by the camera as it is now.
             target = turned
             again = (judged(one.program, one.source, target) for one in found[1:])
-            found = _by_price([best, *again])
+            found = _by_growing_price([best, *again])
     return Explanation(found, target, rivals)
 
 
@@ -175,7 +175,7 @@ def _rank(quick: Candidate | None, behind: float) -> float:
     return sqrt(cost + RIGHTLY_SEEN_COST) * exp(SCORE_WORTH * behind)
 
 
-def _by_price(found: Sequence[Candidate]) -> list[Candidate]:
+def _by_growing_price(found: Sequence[Candidate]) -> list[Candidate]:
     whole = [one for one in found if one.cost < BUILDS_NOTHING]
     return sorted(whole, key=lambda one: one.growing_price)
 
@@ -185,7 +185,7 @@ def _quick(target: Target, stop: Stop) -> Candidate | None:
     grown = grow(target, stop, beam=2)
     if grown:
         return grown[0]
-    rough = [_fitted(one, "templates", target, (16, 8), stop) for one in _laid(target)[:2]]
+    rough = [briefly_fitted(one, "templates", target, (16, 8), stop) for one in _laid(target)[:2]]
     return min(rough, key=lambda one: one.growing_price) if rough else None
 
 
@@ -231,14 +231,6 @@ def _nearer(
         return one, target
     seen = target_of(scene, turned.camera)
     return judged(other.program, one.source, seen), seen
-
-
-def _fitted(
-    program: Program, source: str, target: Target, blocks: Sequence[int], stop: Stop
-) -> Candidate:
-    if stop.due():
-        return judged(program, source, target)
-    return fit(program, target, blocks, (4,) * len(blocks), source=source, stop=stop)
 
 
 def _laid(target: Target) -> list[Program]:
@@ -289,7 +281,7 @@ def _guessed(guesses: Sequence[Program], target: Target, stop: Stop) -> list[Can
         ways = [renamed_axes(guess, turn) for turn in namings()]
         for program in _ranked(laid_on(ways, target), target)[:1]:
             if cost_of(program, target, COARSEST_BLOCK) < LIKELY_GUESS:
-                out.append(_fitted(program, "model", target, (16, 8, 4), stop))
+                out.append(briefly_fitted(program, "model", target, (16, 8, 4), stop))
     return out
 
 
@@ -303,19 +295,19 @@ def _explained_by(
     found = placed(grown, target, until[1]) + _guessed(guesses, target, until[2])
     if target.space is not None or not found or least_cost(found) > HARDLY_EXPLAINED:
         laid = _laid(target)[:TEMPLATES_FITTED]
-        found += [_fitted(one, "templates", target, (16, 8), until[2]) for one in laid]
-    found = _by_price(found)
+        found += [briefly_fitted(one, "templates", target, (16, 8), until[2]) for one in laid]
+    found = _by_growing_price(found)
     if found and found[0].cost > POORLY_EXPLAINED and not until[2].due():
         grown = grow(target, until[3], found[:2])[:2]
-        found = _by_price(found + placed(grown, target, until[4]))
+        found = _by_growing_price(found + placed(grown, target, until[4]))
     if found and not until[3].due():
         best = fit(found[0].program, target, (4, 2), (4, 3), source=found[0].source, stop=until[4])
         if best.cost <= found[0].cost:
             found[0] = best
     plain = [plainer(one, target, until[4]) for one in found[:2]]
-    found = _by_price([*plain, *found[2:]])
+    found = _by_growing_price([*plain, *found[2:]])
     tucked = [_tucked(one, target, until[5]) for one in found[:3]]
-    found = _by_price([*tucked, *found[3:]])
+    found = _by_growing_price([*tucked, *found[3:]])
     if target.middle is None:
         return found
     return sorted(found, key=lambda one: one.growing_price + stray_price(one.program, target))
