@@ -1,6 +1,6 @@
 """Where a picture is seen from: the few likeliest cameras, orthographic or in perspective.
 
-    for one in sightings(scene): ...         # Sighting(camera, score, kind), best first
+    for one in sightings(scene): ...         # Sighting(turn, lens, kind, score), best first
 
 A part is mostly seen to have three main directions, so its lines run along them, and its circles
 lie across them. A grid of level cameras is scored at once, the best are refined, rolled ones are
