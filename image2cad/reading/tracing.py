@@ -37,6 +37,7 @@ SHADE_TOLERANCE = 2  # greys between a face's shade and the picture
 LEAST_FACING = 0.12  # cosine: planes that are seen more obliquely are not read
 LEAST_FACE_PIXELS = 30
 MOST_REGIONS = 40  # that are looked at; a drawing of a part has fewer
+MOST_REGIONS_SKETCHED = 12  # the largest
 LEAST_HOLE_PIXELS = 12
 LEAST_BOUND = 0.7  # share of a face's border on lines or on white; bands on round faces have less
 
@@ -68,13 +69,13 @@ class Cap:
         return tuple(shifted(loop, u, v) for loop in larger)
 
 
-def caps(picture: Array, most: int = 12, camera: Camera = READ_CAMERA) -> list[list[Cap]]:
+def caps(picture: Array, camera: Camera = READ_CAMERA) -> list[list[Cap]]:
     """For each flat region of a (448, 448, 3) picture, largest first, its readings.
 
     A region is also read with fewer holes, as a rectangle and as full circles: something
     may stand in it or in front of it.
     """
-    return caps_of(flat_regions(picture, camera)[:most], camera)
+    return caps_of(flat_regions(picture, camera)[:MOST_REGIONS_SKETCHED], camera)
 
 
 def caps_of(

@@ -15,7 +15,6 @@ from __future__ import annotations
 import ast
 import functools
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence

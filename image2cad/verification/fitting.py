@@ -32,7 +32,7 @@ from image2cad.verification.features import (
     Floats,
     squared,
 )
-from image2cad.verification.parameters import parameters, rebuilt
+from image2cad.verification.parameters import SAME_LEVEL_SHARE, parameters, rebuilt
 
 MOST_STEPS_A_BLOCK = (6, 6, 6)  # of the fit, for each size of block
 ROUGH_SIZE = SIZE // 2  # pixels a side of the pictures that are compared in larger blocks
@@ -50,7 +50,6 @@ def fit(
     target: Target,
     blocks: Sequence[int] = FIT_BLOCKS,
     iterations: Sequence[int] = MOST_STEPS_A_BLOCK,
-    tied: float = 0.004,
     fixed: bool = False,
     steady: int = 0,
     source: str = "",
@@ -58,11 +57,11 @@ def fit(
 ) -> Candidate:
     """`program` with its numbers moved to where its drawing is most like the picture.
 
-    tied: numbers closer than this share of the part move as one. fixed: see `cost.cost_of`.
+    Numbers as near to each other as levels that are one move together. fixed: see `cost.cost_of`.
     steady: so many extrusions at the beginning keep their numbers. source: of the candidate.
     stop: asked before every step; when it is due the fit ends with what there is.
     """
-    layout, values = parameters(program, tied)
+    layout, values = parameters(program, SAME_LEVEL_SHARE)
     if len(values) > MOST_NUMBERS:
         return judged(program, source, target, fixed=fixed)
     first = max(layout.places[: len(parameters(program[:steady], 0.0)[0].places)], default=-1) + 1
@@ -86,7 +85,7 @@ def fit_turning(
 
     In perspective they are also free to go nearer and further off.
     """
-    layout, values = parameters(program, 0.004)
+    layout, values = parameters(program, SAME_LEVEL_SHARE)
     if len(values) > MOST_NUMBERS:
         return judged(program, source, target), target
     free = 4 if target.camera.in_perspective else 3

@@ -32,6 +32,7 @@ from image2cad.cad import (
 from image2cad.common import Array
 
 Visit = Callable[[float, str], float]  # a number and what it is: the number to put there
+SAME_LEVEL_SHARE = 0.004  # of the part's size: levels closer than that are one
 TIED_SHARE = 0.02  # numbers of one kind closer than this share of the part's size are one
 BULGE_UNIT = 0.5  # units of an arc's bulge in sizes of the part, so that all steps are alike
 AXIS_NAMES = "xyz"
@@ -145,11 +146,8 @@ def _loop(loop: Loop, visit: Visit, across: tuple[str, str]) -> Loop:
     return Path(start, tuple(segments))
 
 
-def levels(program: Program, axis: int, near: float = 0.004) -> list[float]:
-    """Where the part has faces across an axis, or a round one ends, in ascending order.
-
-    near: levels closer than this share of the part are one.
-    """
+def levels(program: Program, axis: int) -> list[float]:
+    """Where the part has faces across an axis, or a round one ends, in ascending order."""
     layout, _ = parameters(program, 0.0)
     found: list[float] = []
 
@@ -167,6 +165,6 @@ def levels(program: Program, axis: int, near: float = 0.004) -> list[float]:
                         found += [at - loop.radius, at + loop.radius]
     out: list[float] = []
     for value in sorted(found):
-        if not out or value - out[-1] > near * layout.size:
+        if not out or value - out[-1] > SAME_LEVEL_SHARE * layout.size:
             out.append(value)
     return out

@@ -33,6 +33,7 @@ WAYS_DRAWN = 24  # ways to place all of them that are drawn
 TIE_PIXELS = 0.7  # pixels of misframing that one more agreement is worth
 RIM_PIXELS = 150.0  # pixels that a part moves at its rim, as a share of its size
 PLACING_BLOCK = 8  # pixels of 448 in a block of the features that drawings are compared by
+MOST_PLACES = 3  # of the pieces, that are gone on with
 MOVED_END_SHARE = 0.97  # share of the cost that a moved end must leave at most
 END_PASSES = 4
 TIE_SHARE = 0.003  # share of the cost that an agreement of levels is worth
@@ -54,7 +55,6 @@ class _Way:
 def aligned(
     program: Program,
     target: Target,
-    most: int = 3,
     stop: Stop = NEVER,
 ) -> list[Program]:
     """`program` with its pieces slid to where the part is framed as in the picture, best first.
@@ -97,7 +97,9 @@ def aligned(
         drawn.append((cost, tuple(steps)))
     drawn.sort(key=lambda one: one[0])
     out = [
-        _with_ends(one, cost, target, stop) for cost, one in drawn[:most] if cost < BUILDS_NOTHING
+        _with_ends(one, cost, target, stop)
+        for cost, one in drawn[:MOST_PLACES]
+        if cost < BUILDS_NOTHING
     ]
     return [one for _, one in sorted(out, key=lambda pair: pair[0])]
 
