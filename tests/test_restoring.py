@@ -61,6 +61,16 @@ def test_faces_keep_their_tones_in_another_size(side):
     assert (np.abs(back - own) > 12).mean() < 0.03
 
 
+@pytest.mark.parametrize("copied", ["compressed", "doubled"])
+def test_a_part_of_many_lines_is_no_pattern(copied):
+    """Forty slots in a plate: 3600 pixels of lines, more than any bundled part has."""
+    slots = [Rect(x, y, 6, 11) for x in range(-72, 73, 16) for y in (-36, -12, 12, 36)]
+    picture = draw(build((Extrusion(FLOOR, (Rect(0, 0, 170, 100), *slots), 8),)))
+    assert (picture[..., 0] < 40).sum() > 3000
+    copy = as_jpeg(picture, 85) if copied == "compressed" else resized(picture, 896)
+    assert restored(copy) is not None
+
+
 @pytest.mark.parametrize("how", [Image.Resampling.LANCZOS, Image.Resampling.BILINEAR])
 def test_a_small_copy_tells_the_right_part_from_one_a_little_off(how):
     copy = resized(draw(build(PARTS["plate with a boss"])), 224, how)

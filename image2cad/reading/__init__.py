@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from image2cad.reading.contours import corners_of, squared_off
     from image2cad.reading.differing import MISSING, TOO_MUCH, difference
     from image2cad.reading.doubts import doubt_about
-    from image2cad.reading.framing import Framing, MOST_READ_SIDE, Place, as_read, gencads
+    from image2cad.reading.framing import Framing, Place, as_read, gencads
     from image2cad.reading.planes import MOST_SKETCH_CORNERS, lying, tones
     from image2cad.reading.regions import Scene, scene_of
     from image2cad.reading.restoring import likeness_to_copy, restored
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BENCHCAD_STYLE", "CADBENCH_KIND", "Cap", "FACE_SHADE", "FACING_AXES", "FACING_PLANES",
-    "Framing", "GIVEN_KIND", "LEAST_FACING", "MISSING", "MOST_READ_SIDE", "MOST_SKETCH_CORNERS",
+    "Framing", "GIVEN_KIND", "LEAST_FACING", "MISSING", "MOST_SKETCH_CORNERS",
     "Place", "READ_CAMERA", "SHADE_TOLERANCE", "Scene", "Sighting", "TOO_MUCH", "Tile",
     "UNIT_PIXELS", "as_read", "cadbenchs", "camera_turned", "caps", "caps_of", "corners_of",
     "difference", "doubt_about", "face_shade", "gencads", "lens_of", "likeness_to_copy", "lying",

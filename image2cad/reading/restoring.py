@@ -26,7 +26,7 @@ SMALLEST_COPY, MOST_ASPECT = 160, 1.01  # pixels of a side, and long over short 
 COLOURLESS = 12  # greys between the channels of a pixel, at most
 LIGHTEST_PART = 225  # greys
 DARKEST_FACE, DARKER_BY = 62, 0.22  # greys; share by which a blurred line is darker than around it
-MOST_ENDS = 2000  # of lines; more are a pattern
+MOST_ENDS = 1000  # pixels with one beside them or none; more are a pattern, a part has dozens
 GAP_REACH, DARKEST_BRIDGE = 3, 0.7  # pixels of a gap in a line, and its share of the grey around
 LINE_REACH = 7  # pixels around a blurred line
 RINGING_REACH = 2  # pixels beside a line that are not like the face
@@ -68,10 +68,10 @@ def restored(image: Image.Image) -> Image.Image | None:
         return None
     smooth = ndimage.median_filter(grey, 5)
     lines, dark = _lines(grey) if smaller else (grey < DARKEST_FACE, grey < DARKEST_FACE)
-    ends = _ends(lines)
-    if len(ends) > MOST_ENDS:
+    beside = ndimage.convolve(lines.astype(np.uint8), np.ones((3, 3)), mode="constant") - 1
+    if (lines & (beside <= 1)).sum() > MOST_ENDS:
         return None
-    bridges = _bridges(lines, ends, grey)
+    bridges = _bridges(lines, beside, grey)
     lines, dark = lines | bridges, dark | bridges
     faces, share = _faces(grey, smooth, dark)
     if (dark & ~lines).any():  # a blurred line is wider than a line: the rest is like beside it
@@ -126,17 +126,14 @@ def _lines(grey: Array) -> tuple[Array, Array]:
     return dark & middle, dark
 
 
-def _ends(lines: Array) -> Array:
-    """(N, 2) rows and columns of the ends of lines."""
-    beside = ndimage.convolve(lines.astype(np.uint8), np.ones((3, 3)), mode="constant") - 1
-    return np.argwhere(lines & (beside <= 2))
+def _bridges(lines: Array, beside: Array, grey: Array) -> Array:
+    """Mask of what joins an end of a line to another line close by, where it is dark between.
 
-
-def _bridges(lines: Array, ends: Array, grey: Array) -> Array:
-    """Mask of what joins an end of a line to another line close by, where it is dark between."""
+    beside: of each pixel of a line, how many there are next to it.
+    """
     out = np.zeros_like(lines)
     reach = np.arange(-GAP_REACH, GAP_REACH + 1)
-    for row, column in ends:
+    for row, column in np.argwhere(lines & (beside <= 2)):
         rows, columns = (np.clip(at + reach, 0, SIZE - 1) for at in (row, column))
         near, _ = ndimage.label(lines[np.ix_(rows, columns)], np.ones((3, 3)))
         others = np.argwhere((near > 0) & (near != near[GAP_REACH, GAP_REACH])) - GAP_REACH

@@ -15,14 +15,14 @@ from PIL import Image
 from image2cad.rendering.camera import SIZE
 from image2cad.rendering.raster import Picture
 
-MODES_OF_WORDS = "I;16"  # their names begin so: greys of 16 bits
+CLEAR_MODES = ("RGBA", "LA")  # in which a picture can be made smaller
 
 
 def on_white(image: Image.Image, most_side: int | None = None) -> Image.Image:
     """The picture in RGB, without transparency. most_side: pixels; a larger one is made smaller."""
-    if image.mode.startswith(MODES_OF_WORDS):  # whose conversion would cut off all above 255
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
-    elif image.has_transparency_data:
+    if image.mode.startswith("I"):  # whose conversion would cut off all above 255
+        image = _in_bytes(image)
+    elif image.has_transparency_data and image.mode not in CLEAR_MODES:
         image = image.convert("RGBA")
     elif image.mode in ("1", "P"):  # which are made smaller by leaving pixels out
         image = image.convert("RGB")
@@ -30,9 +30,17 @@ def on_white(image: Image.Image, most_side: int | None = None) -> Image.Image:
     if scale < 1.0:
         width, height = (max(1, round(scale * side)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BOX)
-    if image.mode == "RGBA":
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode in CLEAR_MODES:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")
+
+
+def _in_bytes(image: Image.Image) -> Image.Image:
+    """Greys of 16 bits, or what files of these are opened as, in 8."""
+    grey = np.asarray(image)
+    factor = 1 if image.mode == "I" and grey.max() <= 255 else 256
+    return Image.fromarray((grey.clip(0) // factor).clip(None, 255).astype(np.uint8))
 
 
 def as_picture(image: Image.Image) -> Picture:

@@ -26,7 +26,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from image2cad.common import EFFORTS, NEVER, TICK, InputError, Stop
-from image2cad.reading import MOST_READ_SIDE, as_read
+from image2cad.reading import as_read
 from metrics import usable_cores
 
 # ---- What one request may bring
@@ -42,7 +42,6 @@ MARK_BYTES, HEAD_BYTES = 16, 1024  # of a file, in which these are looked for; i
 LEAST_BOX = 16  # pixels a side, of a region with a part in it
 MOST_BOX_LETTERS = 200
 SEVERAL_PAGES = "has several pages or frames: the first was read, and no other."
-DRAFT_SIDE = 3 * MOST_READ_SIDE  # pixels, from which a JPEG file is decoded in part only
 _decoding = threading.Lock()  # a large picture takes hundreds of megabytes until it is reduced
 
 
@@ -239,8 +238,6 @@ def _opened(data: bytes, limits: Limits, box: CutOut | None = None) -> tuple[Ima
     size = image.width * image.height
     try:
         with _decoding:
-            if box is None:
-                image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
             ImageOps.exif_transpose(image, in_place=True)
             picture = as_read(image if box is None else _cut_out(image, box))
     except InputError:

@@ -126,7 +126,7 @@ def verify(
         raise InputError("a camera can be given with one picture only")
     views = [as_read(view) for view in given]
     if camera is not None:
-        camera = _checked(camera, views[0].width / given[0].width)
+        camera = _checked(camera, max(views[0].size) / max(given[0].size))
     picture = as_picture(views[0])
     own = [_read(code) for code in dict.fromkeys(codes)] if "model" in sources else []
     doubts = [doubt_about(view) for view in views]
